@@ -1,0 +1,119 @@
+// Where supervisors publish what they run, and how commands find it and clean up after dead ones.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmmhost/error.h"
+#include "vmmhost/fd.h"
+
+namespace vmmhost::runtime {
+
+// The two folders of one user. Both are mode 0700 and owned by the caller (checked by fstat, refused otherwise);
+// everything below is reached with openat and O_NOFOLLOW.
+//   runtime: $XDG_RUNTIME_DIR/vmmhost, else /run/vmmhost as root, else /tmp/vmmhost-<uid>
+//            NAME/lock (held by the supervisor), NAME/control (socket), NAME/record.json; uids/N (leases)
+//   state:   /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else ~/.local/state/vmmhost
+//            NAME/console.log, NAME/vmmhost.log, NAME/exit.json, NAME/config.json: kept until `rm`
+class Directories {
+ public:
+  struct Paths {
+    std::string runtime;
+    std::string state;
+  };
+  // From the environment of the caller. Empty strings where nothing is set up for it.
+  static Paths defaultPaths();
+  // Makes the folders if they are missing. Throws Error.
+  static Directories open(const Paths& paths);
+
+  int runtimeFd() const { return runtime_.get(); }
+  int stateFd() const { return state_.get(); }
+  const Paths& paths() const { return paths_; }
+
+ private:
+  Fd runtime_;
+  Fd state_;
+  Paths paths_;
+};
+
+// What a supervisor leaves where a later command can find it after the supervisor's death. JSON on disk.
+struct Record {
+  std::string name;
+  std::string backend;
+  pid_t supervisorPid = 0;
+  std::vector<std::string> cgroups;  // absolute folders to remove, deepest first
+  std::int64_t startedUnixMs = 0;
+  bool removeOnEnd = false;
+};
+
+// A name that is ours: from the moment the lock is held until release(), no other supervisor can take it.
+class Reservation {
+ public:
+  // Makes NAME/ in both folders and locks it. Throws kAlreadyExists when a living supervisor has the name, or when
+  // state of an ended VM is kept under it (hint: `vmmhost rm NAME`). Entries of dead supervisors are reaped first.
+  static Reservation take(const Directories& directories, std::string_view name);
+  Reservation(Reservation&&) noexcept = default;
+  Reservation& operator=(Reservation&&) noexcept = default;
+  ~Reservation();  // release(false) if not released
+
+  const std::string& name() const { return name_; }
+  int runtimeFd() const { return runtimeEntry_.get(); }
+  int stateFd() const { return stateEntry_.get(); }
+  void writeRecord(const Record& record);
+  // Atomic: a temporary file in the state folder, synced and renamed. For exit.json and config.json.
+  void writeState(std::string_view file, std::string_view content);
+  // A listening socket at NAME/control, mode 0600.
+  Fd listenControl();
+  // Removes the runtime entry; the state as well if asked. Never throws; idempotent.
+  void release(bool removeState) noexcept;
+
+ private:
+  Reservation() = default;
+  std::string name_;
+  Fd runtimeParent_, stateParent_, runtimeEntry_, stateEntry_, lock_;
+};
+
+// An entry as a command finds it.
+struct Entry {
+  std::string name;
+  bool alive = false;                    // the lock is held
+  std::optional<std::string> exitJson;   // of an ended VM
+};
+
+// All entries, sorted by name. Dead ones are reaped on the way: their cgroups and runtime folder removed, an exit.json
+// written that says so (Outcome of schemas/host.capnp: kind supervisorDied, exitCode 125) unless there is one, or the
+// state removed if the record says removeOnEnd. Never blocks on a living supervisor.
+std::vector<Entry> list(const Directories& directories);
+// One entry; throws kNotFound naming it (the hint lists similar names or `vmmhost ps -a`).
+Entry find(const Directories& directories, std::string_view name);
+// Connects to NAME/control of a living entry, without a long path: through the entry's folder descriptor. The peer's
+// credentials are checked to be the caller's user or root.
+Fd connectControl(const Directories& directories, std::string_view name);
+// Opens a file of the state folder of NAME read-only, e.g. "console.log". Throws kNotFound.
+Fd openState(const Directories& directories, std::string_view name, std::string_view file);
+// Removes the state of an ended VM. Throws kFailedPrecondition when it lives (hint: stop it first), kNotFound.
+void remove(const Directories& directories, std::string_view name);
+
+// A user id that no other living VM uses, when running as root: kFirstUid + N, held by a lock on uids/N.
+class UidLease {
+ public:
+  static constexpr uid_t kFirstUid = 0x56480000;  // far above what login.defs and systemd hand out
+  static constexpr uid_t kCount = 65536;
+  static UidLease take(const Directories& directories);
+  UidLease(UidLease&&) noexcept = default;
+  UidLease& operator=(UidLease&&) noexcept = default;
+  ~UidLease();
+  uid_t uid() const { return uid_; }  // and the gid of the same number
+
+ private:
+  UidLease() = default;
+  uid_t uid_ = 0;
+  Fd parent_, lock_;
+};
+
+}  // namespace vmmhost::runtime

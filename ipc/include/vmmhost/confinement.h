@@ -1,0 +1,49 @@
+// Looks at a process from outside and tells whether it is confined as its launch plan says.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace vmmhost::confinement {
+
+// One mount that the process is expected to see, besides its root.
+struct ExpectedMount {
+  std::string target;    // as mountinfo shows it, e.g. "/usr"
+  std::string type;      // file system type; empty: any
+  bool readOnly = true;
+};
+
+struct Expectation {
+  pid_t pid = 0;                       // in this process's PID namespace
+  uid_t hostUid = 0;                   // real, effective, saved and file system ids, as seen from here
+  gid_t hostGid = 0;
+  std::uint64_t executableDevice = 0;  // /proc/PID/exe must be this file; 0: not checked
+  std::uint64_t executableInode = 0;
+  std::vector<std::string> newNamespaces;  // each must differ from this process's own: "user", "mnt", "pid", ...
+  bool rootIsReadOnly = true;          // the mount at "/" is a tmpfs and read-only
+  std::vector<ExpectedMount> mounts;   // exactly these besides "/"
+  bool seccomp = true;                 // each thread: Seccomp 2
+  unsigned minimumFilters = 1;         // each thread: Seccomp_filters (where the kernel tells it)
+  bool noNewPrivileges = true;
+  bool noCapabilities = true;          // inheritable, permitted, effective, bounding, ambient all 0
+  bool nonDumpable = false;            // expected after confirm
+  std::optional<std::vector<int>> descriptors;  // exactly these numbers are open; absent: not looked at
+  // Children (a worker that starts programs): every process whose parent chain leads to pid is checked for ids,
+  // seccomp, no_new_privs and capabilities as well.
+  bool includeDescendants = false;
+};
+
+struct Report {
+  std::vector<std::string> verified;    // one line a part, e.g. "seccomp: filter on 2 of 2 threads"
+  std::vector<std::string> violations;  // empty: confined as expected; else one sentence each, with what was found
+};
+
+// Reads /proc only; takes well under a millisecond for one thread. Threads that come and go while it looks are looked
+// at again. Never throws for what the process does: a process that is gone is a violation.
+Report verify(const Expectation& expected);
+
+}  // namespace vmmhost::confinement

@@ -1,0 +1,118 @@
+// The worker side of the protocol: what a backend's worker process implements, and serve(), which speaks
+// schemas/worker.capnp on descriptor 3 on its behalf.
+//
+// Threading. Everything here happens on the thread that called serve(), which runs a KJ event loop. Other threads
+// reach it through Events::sender().
+//
+// Errors. Any function of a Backend or Machine may throw vmmhost::Error; the host gets it as a structured error.
+// Other exceptions become ErrorCode::kInternal. Promises may be rejected in the same way: see worker::fail().
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vmmhost/error.h"
+#include "vmmhost/fd.h"
+#include "vmmhost/mailbox.h"
+#include "vmmhost/schema/vm.capnp.h"
+#include "vmmhost/schema/worker.capnp.h"
+
+namespace vmmhost::worker {
+
+// The descriptors that the host attached before create. Taking one moves it out.
+class Resources {
+ public:
+  // The file with this resource number (FileRef.resource). Throws kInvalidArgument if it was not attached.
+  Fd takeFile(std::uint32_t resource);
+  // A device of the launch plan; empty when it was optional and is not there.
+  Fd takeDevice(const std::string& name);
+  // The stream socket of a console (0 is the first); non-blocking. The host always drains it.
+  Fd takeConsole(std::uint32_t index);
+  // Shared memory for counters (ipc/counters); empty when the host offers none.
+  Fd takeCounters();
+
+ private:
+  friend class WorkerServer;
+  std::map<std::uint32_t, Fd> files_;
+  std::map<std::string, Fd> devices_;
+  std::map<std::uint32_t, Fd> consoles_;
+  Fd counters_;
+};
+
+// Sends events to the host, in order. Lives as long as the machine.
+class Events {
+ public:
+  virtual ~Events() = default;
+  // The last event: no guest code runs any more. `detail` is for people, at most 4 KiB. Later calls are ignored.
+  virtual void ended(schema::EndCause cause, std::string detail) = 0;
+  virtual void resetDone() = 0;
+  virtual void guestPanicked(std::string detail) = 0;
+  virtual void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) = 0;
+  // For other threads: posts run on the event loop's thread.
+  virtual Mailbox::Sender sender() const = 0;
+};
+
+// A created VM. Destroying it ends it.
+class Machine {
+ public:
+  virtual ~Machine() = default;
+
+  // Guest code runs once the promise is fulfilled.
+  virtual kj::Promise<void> start() = 0;
+
+  // Abilities beyond that. A machine that has one returns true from the first function and implements the rest;
+  // the set must agree with the capabilities that the plugin advertises.
+  virtual bool canPause() const { return false; }
+  virtual kj::Promise<void> pause() { return kj::READY_NOW; }   // fulfilled when no virtual CPU runs; idempotent
+  virtual kj::Promise<void> resume() { return kj::READY_NOW; }  // idempotent
+  virtual bool hasPowerButton() const { return false; }
+  virtual kj::Promise<void> pressPowerButton() { return kj::READY_NOW; }
+  virtual bool canReset() const { return false; }
+  virtual kj::Promise<void> reset() { return kj::READY_NOW; }
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Told to the host in hello.
+  virtual std::vector<std::string> features() const { return {}; }
+
+  // Called for Worker.confirm: give up what only starting up needed, e.g. install a tighter seccomp filter. The
+  // process is already non-dumpable.
+  virtual void confine() {}
+
+  // Called once, after everything was attached. When the promise is fulfilled every thread has its final
+  // confinement and no guest code has run. `events` outlives the machine.
+  virtual kj::Promise<std::unique_ptr<Machine>> create(schema::VmConfig::Reader config, Resources& resources,
+                                                       Events& events, kj::AsyncIoContext& io) = 0;
+};
+
+// A promise that is rejected with a vmmhost::Error. (KJ carries exceptions of other types as text only.)
+kj::Exception toKj(const Error& error);
+template <typename T = void>
+kj::Promise<T> fail(const Error& error) {
+  return kj::Promise<T>(toKj(error));
+}
+
+struct ServeOptions {
+  int rpcDescriptor = 3;
+  std::string build = "vmmhost";
+};
+
+// Serves the protocol until the host closes the connection, then returns 0: the caller leaves the process. Returns
+// another exit code if the protocol was broken. Blocks the calling thread in its event loop.
+int serve(Backend& backend, const ServeOptions& options = {});
+
+// Writes one log record to descriptor 2, which the host carries to its own log: one line, at most 4 KiB, control
+// characters escaped. Async-signal-safe apart from formatting; never blocks (records are dropped when the pipe is
+// full, and the number dropped is told with the next record). Any thread.
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+void log(LogLevel level, std::string_view message) noexcept;
+
+}  // namespace vmmhost::worker
