@@ -3,6 +3,7 @@
 
 #include <capnp/dynamic.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -23,8 +24,8 @@ struct WriteOptions {
 };
 std::string writeJson(capnp::DynamicStruct::Reader from, const WriteOptions& options = {});
 
-// "512M", "2GiB", "1048576" -> bytes; powers of 1024; suffixes K, M, G, T with optional "iB" or "B". Throws
-// Error(kInvalidArgument) naming `what`.
+// "512M", "2GiB", "1048576" -> bytes; powers of 1024; suffixes K, M, G, T of either case with optional "iB" or "B".
+// Throws Error(kInvalidArgument) naming `what`.
 std::uint64_t parseByteSize(std::string_view what, std::string_view text);
 
 }  // namespace vmmhost::config

@@ -1,6 +1,8 @@
 // What every backend asks of a VmConfig, checked before anything is started.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include "vmmhost/schema/vm.capnp.h"

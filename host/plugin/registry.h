@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,10 @@
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
+
+namespace vmmhost {
+struct InstallPaths;
+}
 
 namespace vmmhost::plugin {
 
@@ -86,13 +91,21 @@ struct RegistryOptions {
   std::string pluginPath;
   std::string userDirectory;
   std::string prefixDirectory;
-  std::string probeProgram;      // absolute path of plugin-probe
-  std::string cacheDirectory;    // where probe results are kept; empty: not cached
+  std::string probeProgram;      // absolute path of vmmhost-plugin-probe
+  std::string cacheDirectory;    // where probe results are kept, made with mode 0700; empty: not cached
   std::chrono::milliseconds probeTimeout{5000};
+  // What loaded plugins log during a call: a VMMHOST_LOG_* level and one printable line. On the calling thread.
+  std::function<void(int level, std::string_view line)> log;
+
+  // What the command uses: VMMHOST_PLUGIN_PATH; $XDG_DATA_HOME or ~/.local/share, then vmmhost/plugins; the
+  // installation's folder. Results are kept in /var/cache/vmmhost (root), else in vmmhost below $XDG_CACHE_HOME or
+  // ~/.cache. Reads the environment.
+  static RegistryOptions fromEnvironment(const InstallPaths& paths);
 };
 
-// Plugins are files named "vmmhost-backend-NAME.so". A name found in two folders is an error that names both files
-// (for that name only). A file or folder that someone other than root or the caller owns, or can write, is refused.
+// Plugins are files named "vmmhost-backend-NAME.so", NAME being 1 to 32 bytes of [a-z0-9-]. A name found in two folders
+// is an error that names both files (for that name only). A file or folder that someone other than root or the caller
+// owns, or can write, is refused. One thread at a time; the Plugins it hands out may outlive it.
 class Registry {
  public:
   explicit Registry(RegistryOptions options);
@@ -104,11 +117,11 @@ class Registry {
   std::vector<std::string> names() const;
 
   // Loads the plugin of this name into this process. Throws kNotFound (the hint lists what there is), kConfinement
-  // for untrusted files, kUnavailable for a plugin that does not fit this host's ABI.
+  // for untrusted files, kUnavailable for a plugin that does not fit this host's ABI or a name that two files have.
   std::shared_ptr<Plugin> load(std::string_view name);
 
   // Probes in programs of their own, side by side, using cached results. Never throws for what a plugin does. Blocks
-  // up to the probe timeout.
+  // up to the probe timeout. Sorted by name. The second throws kNotFound.
   std::vector<BackendInfo> probe(bool measure);
   BackendInfo probe(std::string_view name, bool measure);
 

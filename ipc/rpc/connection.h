@@ -3,11 +3,13 @@
 
 #include <capnp/capability.h>
 #include <kj/async-io.h>
+#include <kj/io.h>
 
 #include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
@@ -81,6 +83,19 @@ void throwIfError(const Results& results) {
 // OVERLOADED: resourceExhausted, UNIMPLEMENTED: unsupported, else protocol or internal).
 kj::Exception toKj(const Error& error);
 Error fromKj(const kj::Exception& exception);
+// Raises an Error inside a KJ continuation, where a plain throw would lose all but its text.
+[[noreturn]] void raise(const Error& error);
+// A continuation for kj::Promise::then that may throw Error.
+template <typename Func>
+auto guarded(Func func) {
+  return [func = std::move(func)](auto&&... arguments) mutable -> decltype(auto) {
+    try {
+      return func(std::forward<decltype(arguments)>(arguments)...);
+    } catch (const Error& error) {
+      raise(error);
+    }
+  };
+}
 template <typename T = void>
 kj::Promise<T> fail(const Error& error) {
   return kj::Promise<T>(toKj(error));

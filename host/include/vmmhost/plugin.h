@@ -104,7 +104,8 @@ typedef struct vmmhost_probe_request {
   uint32_t measure; /* non-zero: measure the guest instruction rate as well; may take up to a second */
 } vmmhost_probe_request;
 
-/* Filled by probe. Strings are static or owned by the plugin until the next call of probe. */
+/* Zero-initialised by the host, filled by probe; `size` is the host's and stays. Strings are static or owned by the
+ * plugin until the next call of probe. What is shown to people is cut after 1 KiB. */
 typedef struct vmmhost_probe_result {
   uint32_t size;
   uint32_t usable;                /* 1: VMs can be started on this machine */
@@ -114,6 +115,12 @@ typedef struct vmmhost_probe_result {
   const char* summary;            /* one line, e.g. "KVM with hardware virtualization" */
   const char* hint;               /* when not usable: the command or step that mends it */
   uint64_t instructions_per_second; /* of a guest; 0: not measured */
+  /* Files that the answer depends on, besides /dev/kvm: absolute paths, at most 16, there or not. The host keeps the
+   * answer of a usable backend until one of them, the plugin's file or /dev/kvm changes, or the machine is started
+   * again. */
+  const char* const* watched_paths;
+  uint32_t watched_path_count;
+  uint32_t reserved;
 } vmmhost_probe_result;
 
 /* The root file system that the worker sees; always read-only. */
@@ -135,8 +142,8 @@ typedef struct vmmhost_bind {
 
 /* A device that the host opens (O_RDWR | O_CLOEXEC) and attaches under `name`. */
 typedef struct vmmhost_device {
-  const char* name;   /* e.g. "kvm" */
-  const char* path;   /* e.g. "/dev/kvm" */
+  const char* name;   /* 1 to 32 bytes of [a-z0-9-], e.g. "kvm" */
+  const char* path;   /* below /dev, e.g. "/dev/kvm" */
   uint32_t optional;  /* 1: a worker that can do without gets none if it cannot be opened */
   uint32_t reserved;
 } vmmhost_device;
@@ -147,25 +154,27 @@ typedef struct vmmhost_rlimit {
   uint64_t value;    /* soft and hard */
 } vmmhost_rlimit;
 
-/* How the host is to start the worker. Zero-initialised by the host, filled by plan. */
+/* How the host is to start the worker. Zero-initialised by the host, filled by plan; `size` is the host's and stays.
+ * The host copies it, checks it, and calls release if plan returned 0. */
 typedef struct vmmhost_launch_plan {
   uint32_t size;
   uint32_t root;                     /* VMMHOST_ROOT_* */
-  const char* worker;                /* the executable: absolute, or relative to the plugin file's folder */
+  const char* worker;                /* the executable: absolute, or relative to the plugin file's folder (".." works) */
   const char* const* arguments;      /* argv[1..]; argv[0] is the worker's file name */
-  uint32_t argument_count;
+  uint32_t argument_count;           /* at most 64, of at most 4096 bytes each */
   uint32_t flags;                    /* VMMHOST_PLAN_* */
-  const char* seccomp;               /* name of the host's base policy: "worker-static" or "worker-system" */
+  const char* seccomp;               /* the host's base policy: "worker-static" (also if NULL), "worker-dynamic",
+                                      * "worker-system" */
   const vmmhost_bind* binds;
   const vmmhost_device* devices;
   const vmmhost_rlimit* rlimits;
-  uint32_t bind_count;
-  uint32_t device_count;
-  uint32_t rlimit_count;
+  uint32_t bind_count;               /* at most 32 */
+  uint32_t device_count;             /* at most 16 */
+  uint32_t rlimit_count;             /* at most 16 */
   uint32_t max_processes;            /* processes and threads the worker may have; 0: virtual CPUs + 8 */
   uint64_t overhead_bytes;           /* memory besides guest memory, for the cgroup limit; 0: 64 MiB */
-  uint64_t hello_timeout_ms;         /* 0: 5000 */
-  uint64_t create_timeout_ms;        /* 0: 15000 */
+  uint64_t hello_timeout_ms;         /* 0: 5000; at most 600000 */
+  uint64_t create_timeout_ms;        /* 0: 15000; at most 600000 */
   void* plugin_private;
   void (*release)(struct vmmhost_launch_plan* plan); /* may be NULL */
 } vmmhost_launch_plan;

@@ -1,0 +1,42 @@
+// The annotations of schemas/vm.capnp that shape its JSON form.
+#pragma once
+
+#include <capnp/schema.h>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "vmmhost/schema/vm.capnp.h"
+
+namespace vmmhost::config {
+
+// Cap'n Proto generates no names for annotations, only schemas::s_<id>; a test compares the ids with those.
+inline constexpr std::uint64_t kHostOnlyAnnotation = 0x87f8b240af97fc9e;
+inline constexpr std::uint64_t kByteSizeAnnotation = 0xcfefc1bcfd7fd327;
+inline constexpr std::uint64_t kTextFormAnnotation = 0x83a33f00dbad3223;
+
+inline bool hasAnnotation(capnp::StructSchema::Field field, std::uint64_t id) {
+  for (const auto annotation : field.getProto().getAnnotations()) {
+    if (annotation.getId() == id) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The field that a plain string stands for, of a struct with $textForm.
+inline std::optional<capnp::StructSchema::Field> textFormField(capnp::StructSchema schema) {
+  for (const auto annotation : schema.getProto().getAnnotations()) {
+    if (annotation.getId() == kTextFormAnnotation) {
+      return schema.getFieldByName(annotation.getValue().getText());
+    }
+  }
+  return std::nullopt;
+}
+
+inline bool isUnionMember(capnp::StructSchema::Field field) {
+  return field.getProto().getDiscriminantValue() != capnp::schema::Field::NO_DISCRIMINANT;
+}
+
+}  // namespace vmmhost::config

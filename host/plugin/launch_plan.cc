@@ -1,0 +1,226 @@
+#include "host/plugin/launch_plan.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "host/config/text.h"
+#include "host/plugin/host_api.h"
+#include "host/plugin/trusted_file.h"
+
+namespace vmmhost::plugin {
+namespace {
+
+constexpr std::uint32_t kMaxArguments = 64;
+constexpr std::size_t kMaxArgumentBytes = 4096;
+constexpr std::uint32_t kMaxBinds = 32;
+constexpr std::uint32_t kMaxDevices = 16;
+constexpr std::uint32_t kMaxRlimits = 16;
+constexpr std::uint32_t kMaxProcesses = 65536;
+constexpr std::uint64_t kMaxOverheadBytes = std::uint64_t{64} << 30;
+constexpr std::uint64_t kMaxTimeoutMs = 600'000;
+
+[[noreturn]] void fault(const std::string& what) {
+  throw Error(ErrorCode::kInternal, "its launch plan " + what, "report this to its maker");
+}
+
+std::string copyText(const char* text, std::size_t maxBytes, const std::string& what) {
+  if (text == nullptr) {
+    fault("has no " + what);
+  }
+  const std::size_t length = ::strnlen(text, maxBytes + 1);
+  if (length > maxBytes) {
+    fault("has a " + what + " of more than " + std::to_string(maxBytes) + " bytes");
+  }
+  return std::string(text, length);
+}
+
+template <typename T>
+void checkCount(const T* items, std::uint32_t count, std::uint32_t max, const char* what) {
+  if (count > max) {
+    fault("has " + std::to_string(count) + ' ' + what + ", more than " + std::to_string(max));
+  }
+  if (count > 0 && items == nullptr) {
+    fault("counts " + std::to_string(count) + ' ' + what + " but has none");
+  }
+}
+
+// Absolute, and each component a name: nothing that leads elsewhere than it says.
+std::string copyPath(const char* text, const std::string& what) {
+  std::string path = copyText(text, PATH_MAX - 1, what);
+  bool good = path.size() > 1 && path[0] == '/' && path.back() != '/';
+  for (std::size_t begin = 1; good && begin <= path.size();) {
+    const std::size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view part = std::string_view(path).substr(begin, end - begin);
+    good = !part.empty() && part != "." && part != "..";
+    begin = end + 1;
+  }
+  if (!good) {
+    fault("has a " + what + " that is not a plain absolute path: " + config::quoted(path));
+  }
+  return path;
+}
+
+bool isBelow(std::string_view path, std::string_view folder) {
+  return path.size() > folder.size() && path.substr(0, folder.size()) == folder && path[folder.size()] == '/';
+}
+
+bool isAtOrBelow(std::string_view path, std::string_view folder) { return path == folder || isBelow(path, folder); }
+
+std::string workerPath(const char* text, const std::string& folder) {
+  const std::string given = copyText(text, PATH_MAX - 1, "worker");
+  if (given.empty() || given.back() == '/') {
+    fault("has a worker that is no file: " + config::quoted(given));
+  }
+  const std::string full = given[0] == '/' ? given : folder + '/' + given;
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0; begin <= full.size();) {
+    const std::size_t end = std::min(full.find('/', begin), full.size());
+    const std::string_view part = std::string_view(full).substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") {
+      continue;
+    }
+    if (part != "..") {
+      parts.push_back(part);
+    } else if (parts.empty()) {
+      fault("has a worker above the root: " + config::quoted(given));
+    } else {
+      parts.pop_back();
+    }
+  }
+  std::string path;
+  for (const std::string_view part : parts) {
+    path += '/';
+    path += part;
+  }
+  if (path.empty()) {
+    fault("has a worker that is no file: " + config::quoted(given));
+  }
+  return path;
+}
+
+void copyBinds(const vmmhost_launch_plan& from, LaunchPlan& to) {
+  checkCount(from.binds, from.bind_count, kMaxBinds, "binds");
+  if (from.bind_count > 0 && to.root == LaunchPlan::Root::kEmpty) {
+    fault("has binds, which an empty root has no place for");
+  }
+  for (std::uint32_t index = 0; index < from.bind_count; ++index) {
+    LaunchPlan::Bind bind{copyPath(from.binds[index].source, "bind source"),
+                          copyPath(from.binds[index].target, "bind target")};
+    const auto contains = [](std::string_view path) {
+      return [path](std::string_view folder) { return isAtOrBelow(path, folder); };
+    };
+    constexpr std::string_view kSources[] = {"/usr", "/lib", "/lib64", "/opt"};
+    if (std::none_of(std::begin(kSources), std::end(kSources), contains(bind.source))) {
+      fault("binds " + config::quoted(bind.source) + ", which is not below /usr, /lib, /lib64 or /opt");
+    }
+    constexpr std::string_view kReserved[] = {"/proc", "/dev", "/tmp", "/sys"};
+    if (std::any_of(std::begin(kReserved), std::end(kReserved), contains(bind.target))) {
+      fault("binds to " + config::quoted(bind.target) + ", a place that the host fills itself");
+    }
+    for (const LaunchPlan::Bind& other : to.binds) {
+      if (other.target == bind.target) {
+        fault("binds to " + config::quoted(bind.target) + " twice");
+      }
+    }
+    to.binds.push_back(std::move(bind));
+  }
+}
+
+void copyDevices(const vmmhost_launch_plan& from, LaunchPlan& to) {
+  checkCount(from.devices, from.device_count, kMaxDevices, "devices");
+  for (std::uint32_t index = 0; index < from.device_count; ++index) {
+    LaunchPlan::Device device{copyText(from.devices[index].name, 32, "device name"),
+                              copyPath(from.devices[index].path, "device path"), from.devices[index].optional != 0};
+    if (!isBackendName(device.name)) {
+      fault("has a device name that is not made of [a-z0-9-]: " + config::quoted(device.name));
+    }
+    if (!isBelow(device.path, "/dev")) {
+      fault("has a device that is not below /dev: " + config::quoted(device.path));
+    }
+    for (const LaunchPlan::Device& other : to.devices) {
+      if (other.name == device.name) {
+        fault("has two devices called " + config::quoted(device.name));
+      }
+    }
+    to.devices.push_back(std::move(device));
+  }
+}
+
+void copyRlimits(const vmmhost_launch_plan& from, LaunchPlan& to) {
+  checkCount(from.rlimits, from.rlimit_count, kMaxRlimits, "resource limits");
+  for (std::uint32_t index = 0; index < from.rlimit_count; ++index) {
+    const vmmhost_rlimit& limit = from.rlimits[index];
+    if (limit.resource >= RLIM_NLIMITS) {
+      fault("limits resource " + std::to_string(limit.resource) + ", which does not exist");
+    }
+    to.rlimits.push_back({limit.resource, limit.value});
+  }
+}
+
+std::chrono::milliseconds timeout(std::uint64_t given, std::chrono::milliseconds otherwise, const char* what) {
+  if (given > kMaxTimeoutMs) {
+    fault("has a " + std::string(what) + " timeout of more than ten minutes");
+  }
+  return given == 0 ? otherwise : std::chrono::milliseconds(given);
+}
+
+}  // namespace
+
+LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& folder) {
+  LaunchPlan to;
+  if (from.root != VMMHOST_ROOT_EMPTY && from.root != VMMHOST_ROOT_SYSTEM) {
+    fault("asks for an unknown kind of root, " + std::to_string(from.root));
+  }
+  to.root = from.root == VMMHOST_ROOT_SYSTEM ? LaunchPlan::Root::kSystem : LaunchPlan::Root::kEmpty;
+  constexpr std::uint32_t kFlags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP;
+  if ((from.flags & ~kFlags) != 0) {
+    fault("has flags that this host does not know");
+  }
+  if (to.root == LaunchPlan::Root::kEmpty && (from.flags & (VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP)) != 0) {
+    fault("asks for /dev or /tmp in an empty root");
+  }
+  to.proc = (from.flags & VMMHOST_PLAN_PROC) != 0;
+  to.dev = (from.flags & VMMHOST_PLAN_DEV) != 0;
+  to.tmp = (from.flags & VMMHOST_PLAN_TMP) != 0;
+  if (from.seccomp != nullptr) {
+    to.seccompPolicy = copyText(from.seccomp, 64, "seccomp policy");
+    constexpr std::string_view kPolicies[] = {"worker-static", "worker-dynamic", "worker-system"};
+    if (std::find(std::begin(kPolicies), std::end(kPolicies), to.seccompPolicy) == std::end(kPolicies)) {
+      fault("asks for an unknown seccomp policy: " + config::quoted(to.seccompPolicy));
+    }
+  }
+  const std::string worker = workerPath(from.worker, folder);
+  to.argv.push_back(worker.substr(worker.rfind('/') + 1));
+  checkCount(from.arguments, from.argument_count, kMaxArguments, "arguments");
+  for (std::uint32_t index = 0; index < from.argument_count; ++index) {
+    to.argv.push_back(copyText(from.arguments[index], kMaxArgumentBytes, "argument"));
+  }
+  copyBinds(from, to);
+  copyDevices(from, to);
+  copyRlimits(from, to);
+  if (from.max_processes > kMaxProcesses) {
+    fault("asks for " + std::to_string(from.max_processes) + " processes, more than " + std::to_string(kMaxProcesses));
+  }
+  if (from.overhead_bytes > kMaxOverheadBytes) {
+    fault("asks for more than 64 GiB besides guest memory");
+  }
+  to.maxProcesses = from.max_processes;
+  to.overheadBytes = from.overhead_bytes;
+  to.helloTimeout = timeout(from.hello_timeout_ms, to.helloTimeout, "hello");
+  to.createTimeout = timeout(from.create_timeout_ms, to.createTimeout, "create");
+
+  TrustedFile file = openTrusted(worker, "worker");
+  if ((file.status.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)) == 0) {
+    throw Error(ErrorCode::kPermissionDenied, "worker " + file.path + " is not executable",
+                "chmod +x " + config::printable(file.path, PATH_MAX));
+  }
+  to.workerPath = file.path;
+  to.worker = std::move(file.file);
+  return to;
+}
+
+}  // namespace vmmhost::plugin

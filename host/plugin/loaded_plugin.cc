@@ -1,0 +1,101 @@
+#include "host/plugin/loaded_plugin.h"
+
+#include <capnp/message.h>
+
+#include "host/config/json.h"
+#include "host/plugin/launch_plan.h"
+
+namespace vmmhost::plugin {
+namespace {
+
+class LoadedPlugin final : public Plugin {
+ public:
+  LoadedPlugin(Library library, std::string path, LogSink sink)
+      : library_(std::move(library)), path_(std::move(path)), sink_(std::move(sink)) {}
+
+  const std::string& name() const override { return library_.name; }
+  const std::string& version() const override { return library_.version; }
+  const std::string& path() const override { return path_; }
+
+  void validate(schema::VmConfig::Reader config) override {
+    const Configuration given(config);
+    callPlugin(library_.name, "validate", sink_, [&](vmmhost_error* error) {
+      return library_.functions->validate(&hostApi(), given.get(), error) == 0;
+    });
+  }
+
+  LaunchPlan plan(schema::VmConfig::Reader config) override {
+    const Configuration given(config);
+    vmmhost_launch_plan plan = {};
+    plan.size = sizeof(plan);
+    callPlugin(library_.name, "plan", sink_, [&](vmmhost_error* error) {
+      return library_.functions->plan(&hostApi(), given.get(), &plan, error) == 0;
+    });
+    const Release release(*this, plan);
+    try {
+      return copyLaunchPlan(plan, path_.substr(0, path_.rfind('/')));
+    } catch (const Error& error) {
+      throw backendError(library_.name, error);
+    }
+  }
+
+ private:
+  // A configuration in the form that crosses the boundary.
+  class Configuration {
+   public:
+    explicit Configuration(schema::VmConfig::Reader config) : words_(capnp::canonicalize(config)) {
+      text_.write = [config] { return config::writeJson(config); };
+      config_.size = sizeof(config_);
+      config_.capnp_words = words_.begin();
+      config_.capnp_word_count = words_.size();
+      config_.host_private = &text_;
+    }
+    Configuration(const Configuration&) = delete;
+    Configuration& operator=(const Configuration&) = delete;
+    const vmmhost_config* get() const { return &config_; }
+
+   private:
+    kj::Array<capnp::word> words_;
+    ConfigText text_;
+    vmmhost_config config_ = {};
+  };
+
+  // Hands the plan back to the plugin. What goes wrong there is logged: the plan was good.
+  class Release {
+   public:
+    Release(const LoadedPlugin& plugin, vmmhost_launch_plan& plan) : plugin_(plugin), plan_(plan) {}
+    ~Release() {
+      if (plan_.release == nullptr) {
+        return;
+      }
+      try {
+        callPlugin(plugin_.library_.name, "release", plugin_.sink_, [&](vmmhost_error*) {
+          plan_.release(&plan_);
+          return true;
+        });
+      } catch (const Error& error) {
+        if (plugin_.sink_) {
+          plugin_.sink_(VMMHOST_LOG_ERROR, error.message());
+        }
+      }
+    }
+    Release(const Release&) = delete;
+    Release& operator=(const Release&) = delete;
+
+   private:
+    const LoadedPlugin& plugin_;
+    vmmhost_launch_plan& plan_;
+  };
+
+  Library library_;
+  std::string path_;
+  LogSink sink_;
+};
+
+}  // namespace
+
+std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name, const LogSink& sink) {
+  return std::make_shared<LoadedPlugin>(loadLibrary(file.file.get(), file.path, name, sink), file.path, sink);
+}
+
+}  // namespace vmmhost::plugin

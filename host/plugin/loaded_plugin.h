@@ -1,0 +1,16 @@
+// A plugin that is loaded into this process, as the rest of the host uses it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "host/plugin/library.h"
+#include "host/plugin/registry.h"
+#include "host/plugin/trusted_file.h"
+
+namespace vmmhost::plugin {
+
+// Loads `file`; throws as loadLibrary does.
+std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name, const LogSink& sink);
+
+}  // namespace vmmhost::plugin

@@ -1,0 +1,26 @@
+// What the probing program answers, as bytes in a pipe or in a cache file.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "host/plugin/registry.h"
+
+namespace vmmhost::plugin {
+
+struct ProbeResult {
+  BackendInfo info;                       // the path is not carried
+  std::vector<std::string> watchedPaths;  // absolute files that the answer depends on
+};
+
+inline constexpr std::size_t kMaxProbeBytes = 128 * 1024;
+
+std::string encodeProbeResult(const ProbeResult& result);
+
+// Nothing for bytes that are no complete result, or one beyond the limits. Text comes out printable and bounded.
+std::optional<ProbeResult> decodeProbeResult(std::string_view bytes);
+
+}  // namespace vmmhost::plugin

@@ -1,0 +1,159 @@
+#include "host/plugin/registry.h"
+
+#include <climits>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <unistd.h>
+
+#include "host/base/paths.h"
+#include "host/config/text.h"
+#include "host/plugin/choice.h"
+#include "host/plugin/host_api.h"
+#include "host/plugin/loaded_plugin.h"
+#include "host/plugin/probe_cache.h"
+#include "host/plugin/probe_process.h"
+#include "host/plugin/search.h"
+#include "host/plugin/trusted_file.h"
+
+namespace vmmhost::plugin {
+namespace {
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::string join(const std::vector<std::string>& parts, const char* separator) {
+  std::string out;
+  for (const std::string& part : parts) {
+    out += (out.empty() ? "" : separator) + config::printable(part, PATH_MAX);
+  }
+  return out;
+}
+
+}  // namespace
+
+RegistryOptions RegistryOptions::fromEnvironment(const InstallPaths& paths) {
+  RegistryOptions options;
+  options.pluginPath = environment("VMMHOST_PLUGIN_PATH");
+  options.prefixDirectory = paths.plugins;
+  options.probeProgram = paths.pluginProbe;
+  const std::string home = environment("HOME");
+  if (const std::string data = environment("XDG_DATA_HOME"); !data.empty() && data[0] == '/') {
+    options.userDirectory = data + "/vmmhost/plugins";
+  } else if (!home.empty()) {
+    options.userDirectory = home + "/.local/share/vmmhost/plugins";
+  }
+  if (::geteuid() == 0) {
+    options.cacheDirectory = "/var/cache/vmmhost";
+  } else if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty() && cache[0] == '/') {
+    options.cacheDirectory = cache + "/vmmhost";
+  } else if (!home.empty()) {
+    options.cacheDirectory = home + "/.cache/vmmhost";
+  }
+  return options;
+}
+
+struct Registry::Impl {
+  RegistryOptions options;
+  std::vector<std::string> folders;
+  std::map<std::string, std::shared_ptr<Plugin>, std::less<>> loaded;
+  std::mutex mutex;  // guards `loaded`
+
+  TrustedFile open(const std::string& name, const std::vector<std::string>& files) const {
+    if (files.size() > 1) {
+      throw backendError(name, Error(ErrorCode::kUnavailable,
+                                     "there are two plugins of this name, " + config::printable(files[0], PATH_MAX) +
+                                         " and " + config::printable(files[1], PATH_MAX),
+                                     "remove one of them"));
+    }
+    return openTrusted(files[0], "plugin");
+  }
+
+  std::vector<std::string> filesOf(std::string_view name) const {
+    auto found = findPluginFiles(folders);
+    const auto position = found.find(std::string(name));
+    if (position != found.end()) {
+      return position->second;
+    }
+    std::vector<std::string> names;
+    for (const auto& [other, files] : found) {
+      names.push_back(other);
+    }
+    throw Error(ErrorCode::kNotFound, "there is no backend " + config::quoted(name),
+                names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
+  }
+
+  std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure) const {
+    const ProbeCache cache(options.cacheDirectory);
+    std::vector<BackendInfo> infos;
+    std::vector<ProbeJob> jobs;
+    std::vector<std::size_t> places;  // of the jobs' answers in infos
+    std::vector<TrustedFile> files;   // of the jobs
+    for (const auto& [name, paths] : wanted) {
+      BackendInfo info;
+      info.name = name;
+      info.path = paths[0];
+      try {
+        TrustedFile file = open(name, paths);
+        if (auto cached = cache.find(name, file.path, file.status, measure)) {
+          info = std::move(cached->info);
+          info.path = file.path;
+        } else {
+          jobs.push_back({name, file.path, file.file.duplicate(), measure});
+          places.push_back(infos.size());
+          files.push_back(std::move(file));
+        }
+      } catch (const Error& error) {
+        info.error = error;
+      }
+      infos.push_back(std::move(info));
+    }
+    std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout);
+    for (std::size_t index = 0; index < results.size(); ++index) {
+      cache.store(files[index].path, files[index].status, measure, results[index]);
+      infos[places[index]] = std::move(results[index].info);
+    }
+    return infos;
+  }
+};
+
+Registry::Registry(RegistryOptions options) : impl_(std::make_unique<Impl>()) {
+  impl_->folders = searchFolders(options.pluginPath, options.userDirectory, options.prefixDirectory);
+  impl_->options = std::move(options);
+}
+
+Registry::~Registry() = default;
+
+std::vector<std::string> Registry::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, files] : findPluginFiles(impl_->folders)) {
+    names.push_back(name);
+  }
+  return names;
+}
+
+std::shared_ptr<Plugin> Registry::load(std::string_view name) {
+  const std::lock_guard lock(impl_->mutex);
+  if (const auto position = impl_->loaded.find(name); position != impl_->loaded.end()) {
+    return position->second;
+  }
+  const std::string text(name);
+  const TrustedFile file = impl_->open(text, impl_->filesOf(name));
+  std::shared_ptr<Plugin> plugin = loadPlugin(file, text, impl_->options.log);
+  impl_->loaded.emplace(text, plugin);
+  return plugin;
+}
+
+std::vector<BackendInfo> Registry::probe(bool measure) {
+  return impl_->probe(findPluginFiles(impl_->folders), measure);
+}
+
+BackendInfo Registry::probe(std::string_view name, bool measure) {
+  return impl_->probe({{std::string(name), impl_->filesOf(name)}}, measure)[0];
+}
+
+Registry::Choice Registry::choose() { return chooseBackend(probe(true)); }
+
+}  // namespace vmmhost::plugin

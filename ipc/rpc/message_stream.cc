@@ -1,0 +1,246 @@
+#include "ipc/rpc/message_stream.h"
+
+#include <capnp/rpc.capnp.h>
+#include <kj/debug.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace vmmhost::rpc {
+namespace {
+
+constexpr std::size_t kWordBytes = sizeof(capnp::word);
+constexpr std::size_t kMaxPendingFds = 4;
+
+std::uint32_t readU32(const std::uint8_t* at) {
+  std::uint32_t value;
+  std::memcpy(&value, at, sizeof(value));  // the stream is little-endian, as is every machine this runs on
+  return value;
+}
+
+// A message in one allocation.
+class OwnedMessageReader final : public capnp::MessageReader {
+ public:
+  OwnedMessageReader(kj::Array<capnp::word> words, const FrameHeader& header, capnp::ReaderOptions options)
+      : MessageReader(options), words_(kj::mv(words)), segmentCount_(header.segmentCount) {
+    std::size_t offset = 0;
+    for (std::uint32_t i = 0; i < segmentCount_; ++i) {
+      segments_[i] = words_.slice(offset, offset + header.segmentWords[i]);
+      offset += header.segmentWords[i];
+    }
+  }
+  kj::ArrayPtr<const capnp::word> getSegment(capnp::uint id) override {
+    return id < segmentCount_ ? segments_[id] : kj::ArrayPtr<const capnp::word>();
+  }
+
+ private:
+  kj::Array<capnp::word> words_;
+  std::uint32_t segmentCount_;
+  kj::ArrayPtr<const capnp::word> segments_[16];
+};
+
+}  // namespace
+
+FrameHeader parseFrameHeader(const std::uint8_t* data, std::size_t size, const Limits& limits) {
+  FrameHeader header;
+  header.headerBytes = kWordBytes;
+  if (size < kWordBytes) {
+    return header;
+  }
+  const std::uint32_t countMinusOne = readU32(data);
+  const std::uint32_t maxSegments = std::min<std::uint32_t>(limits.maxSegments, 16);
+  if (countMinusOne >= maxSegments) {
+    header.state = FrameHeader::State::kRefused;
+    header.reason = "a message with too many segments";
+    return header;
+  }
+  header.segmentCount = countMinusOne + 1;
+  const std::size_t tableBytes = 4 + 4 * std::size_t{header.segmentCount};
+  header.headerBytes = (tableBytes + kWordBytes - 1) / kWordBytes * kWordBytes;
+  if (size < header.headerBytes) {
+    return header;
+  }
+  for (std::uint32_t i = 0; i < header.segmentCount; ++i) {
+    header.segmentWords[i] = readU32(data + 4 + 4 * std::size_t{i});
+    header.bodyWords += header.segmentWords[i];
+  }
+  if (header.bodyWords > limits.maxMessageWords) {
+    header.state = FrameHeader::State::kRefused;
+    header.reason = "a message over the size limit";
+    return header;
+  }
+  header.state = FrameHeader::State::kComplete;
+  return header;
+}
+
+const char* RpcPolice::check(capnp::MessageReader& message) {
+  using capnp::rpc::Message;
+  switch (message.getRoot<Message>().which()) {
+    case Message::BOOTSTRAP:
+    case Message::CALL:
+      if (++openQuestions_ > limits_.maxOpenQuestions) {
+        return "too many unfinished calls";
+      }
+      return nullptr;
+    case Message::FINISH:
+      if (openQuestions_ == 0) {
+        return "a finish without a call";
+      }
+      --openQuestions_;
+      return nullptr;
+    case Message::PROVIDE:
+    case Message::ACCEPT:
+    case Message::JOIN:
+    case Message::OBSOLETE_SAVE:
+    case Message::OBSOLETE_DELETE:
+      return "a message kind that a two-party connection has no use for";
+    default:
+      return nullptr;
+  }
+}
+
+BoundedMessageStream::BoundedMessageStream(kj::AsyncCapabilityStream& stream, kj::Timer& timer, const Limits& limits)
+    : stream_(stream), timer_(timer), limits_(limits), police_(limits) {}
+
+void BoundedMessageStream::refuse(const char* reason) {
+  violation_ = reason;
+  kj::throwFatalException(KJ_EXCEPTION(DISCONNECTED, "the peer sent ", reason));
+}
+
+kj::Promise<void> BoundedMessageStream::waitForQueue() {
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  queueWaiter_ = kj::mv(paf.fulfiller);
+  return kj::mv(paf.promise);
+}
+
+kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::tryReadMessage(
+    kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options, kj::ArrayPtr<capnp::word>) {
+  if (queueCount_ && queueCount_() >= limits_.maxQueuedMessages) {
+    return waitForQueue().then([this, fdSpace, options]() { return tryReadMessage(fdSpace, options); });
+  }
+  if (++messagesThisTurn_ >= limits_.messagesPerTurn) {
+    // A timer fires only after the event port was looked at: a flood on this socket does not keep others waiting.
+    messagesThisTurn_ = 0;
+    return timer_.afterDelay(0 * kj::NANOSECONDS).then([this, fdSpace, options]() {
+      return readFrame(fdSpace, options);
+    });
+  }
+  return readFrame(fdSpace, options);
+}
+
+kj::Promise<std::size_t> BoundedMessageStream::fill() {
+  if (begin_ > 0) {
+    std::memmove(buffer_, buffer_ + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  if (!limits_.acceptDescriptors) {
+    // A plain read: the kernel closes descriptors that come with the bytes.
+    return stream_.tryRead(buffer_ + end_, 1, kBufferBytes - end_).then([this](std::size_t count) {
+      end_ += count;
+      received_ += count;
+      return count;
+    });
+  }
+  auto space = kj::heapArray<kj::AutoCloseFd>(1);
+  auto* slot = space.begin();
+  return stream_.tryReadWithFds(buffer_ + end_, 1, kBufferBytes - end_, slot, 1)
+      .then([this, space = kj::mv(space)](kj::AsyncCapabilityStream::ReadResult result) mutable {
+        end_ += result.byteCount;
+        received_ += result.byteCount;
+        if (result.capCount > 0) {
+          if (pendingFds_.size() >= kMaxPendingFds) {
+            refuse("descriptors that belong to no message");
+          }
+          pendingFds_.push_back({kj::mv(space[0]), received_});
+        }
+        return result.byteCount;
+      });
+}
+
+kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readFrame(kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
+                                                                                capnp::ReaderOptions options) {
+  const FrameHeader header = parseFrameHeader(buffer_ + begin_, end_ - begin_, limits_);
+  if (header.state == FrameHeader::State::kRefused) {
+    refuse(header.reason);
+  }
+  if (header.state == FrameHeader::State::kComplete) {
+    return readBody(header, fdSpace, options);
+  }
+  return fill().then([this, fdSpace, options](std::size_t count) -> kj::Promise<MaybeMessage> {
+    if (count == 0) {
+      if (end_ != begin_) {
+        refuse("half a message before the end of the connection");
+      }
+      return MaybeMessage(nullptr);
+    }
+    return readFrame(fdSpace, options);
+  });
+}
+
+kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readBody(const FrameHeader& header,
+                                                                               kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
+                                                                               capnp::ReaderOptions options) {
+  auto words = kj::heapArray<capnp::word>(header.bodyWords);
+  begin_ += header.headerBytes;
+  const std::size_t wanted = header.bodyWords * kWordBytes;
+  const std::size_t have = std::min(wanted, end_ - begin_);
+  auto* bytes = reinterpret_cast<std::uint8_t*>(words.begin());
+  std::memcpy(bytes, buffer_ + begin_, have);
+  begin_ += have;
+  if (have == wanted) {
+    return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), fdSpace);
+  }
+  return stream_.tryRead(bytes + have, wanted - have, wanted - have)
+      .then([this, header, options, fdSpace, missing = wanted - have,
+             words = kj::mv(words)](std::size_t count) mutable -> MaybeMessage {
+        received_ += count;
+        if (count < missing) {
+          refuse("half a message before the end of the connection");
+        }
+        return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), fdSpace);
+      });
+}
+
+BoundedMessageStream::MaybeMessage BoundedMessageStream::finish(kj::Own<capnp::MessageReader> reader,
+                                                                kj::ArrayPtr<kj::AutoCloseFd> fdSpace) {
+  if (const char* reason = police_.check(*reader)) {
+    refuse(reason);
+  }
+  std::size_t fdCount = 0;
+  const std::uint64_t messageEnd = received_ - (end_ - begin_);
+  while (!pendingFds_.empty() && messageEnd >= pendingFds_.front().readEnd) {
+    if (fdCount < fdSpace.size()) {
+      fdSpace[fdCount++] = kj::mv(pendingFds_.front().fd);
+    }
+    pendingFds_.pop_front();
+  }
+  return MaybeMessage(capnp::MessageReaderAndFds{kj::mv(reader), fdSpace.slice(0, fdCount)});
+}
+
+void BoundedMessageStream::noteWritten() {
+  KJ_IF_MAYBE(waiter, queueWaiter_) {
+    // The message just written still counts: it leaves the queue after this continuation.
+    if (!queueCount_ || queueCount_() <= limits_.maxQueuedMessages / 2 + 1) {
+      (*waiter)->fulfill();
+      queueWaiter_ = nullptr;
+    }
+  }
+}
+
+kj::Promise<void> BoundedMessageStream::writeMessage(kj::ArrayPtr<const int> fds,
+                                                     kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  return capnp::writeMessage(stream_, fds, segments).then([this]() { noteWritten(); });
+}
+
+kj::Promise<void> BoundedMessageStream::writeMessages(
+    kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) {
+  return capnp::writeMessages(stream_, messages).then([this]() { noteWritten(); });
+}
+
+kj::Promise<void> BoundedMessageStream::end() {
+  stream_.shutdownWrite();
+  return kj::READY_NOW;
+}
+
+}  // namespace vmmhost::rpc

@@ -1,0 +1,101 @@
+// Cap'n Proto messages over a Unix socket, with limits that hold before anything is allocated.
+//
+// Framing: https://capnproto.org/encoding.html#serialization-over-a-stream. The library's own reader is not used: in
+// 0.9.2 a segment count that wraps to 0 writes past its table.
+#pragma once
+
+#include <capnp/rpc-twoparty.h>
+#include <capnp/serialize-async.h>
+#include <kj/async-io.h>
+#include <kj/io.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+
+#include "ipc/rpc/connection.h"
+
+namespace vmmhost::rpc {
+
+// Checks the segment table of a message; a pure function for tests and fuzzing.
+struct FrameHeader {
+  enum class State { kNeedMore, kComplete, kRefused };
+  State state = State::kNeedMore;
+  std::size_t headerBytes = 0;         // of the segment table, padding included; what is needed when kNeedMore
+  std::uint64_t bodyWords = 0;
+  std::uint32_t segmentCount = 0;
+  std::uint32_t segmentWords[16] = {};  // Limits::maxSegments is at most 16
+  const char* reason = nullptr;         // when refused
+};
+FrameHeader parseFrameHeader(const std::uint8_t* data, std::size_t size, const Limits& limits);
+
+// Follows the RPC messages that a peer sends and tells when they break a rule that bounds what the peer may cost.
+class RpcPolice {
+ public:
+  explicit RpcPolice(const Limits& limits) : limits_(limits) {}
+  // The reason why the message is refused, or null.
+  const char* check(capnp::MessageReader& message);
+  std::uint32_t openQuestions() const { return openQuestions_; }
+
+ private:
+  Limits limits_;
+  std::uint32_t openQuestions_ = 0;
+};
+
+// One reader and one writer at a time, as TwoPartyVatNetwork has them.
+class BoundedMessageStream final : public capnp::MessageStream {
+ public:
+  BoundedMessageStream(kj::AsyncCapabilityStream& stream, kj::Timer& timer, const Limits& limits);
+
+  // The number of messages that wait to be written: reading rests while it is at its limit, so that a peer that does
+  // not take its replies gets no more of them made.
+  void setQueueCount(std::function<std::size_t()> count) { queueCount_ = std::move(count); }
+  const std::string& violation() const { return violation_; }
+
+  kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(
+      kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options = capnp::ReaderOptions(),
+      kj::ArrayPtr<capnp::word> scratchSpace = nullptr) override;
+  kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
+                                 kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override;
+  kj::Promise<void> writeMessages(
+      kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
+  kj::Maybe<int> getSendBufferSize() override { return nullptr; }
+  kj::Promise<void> end() override;
+
+ private:
+  using MaybeMessage = kj::Maybe<capnp::MessageReaderAndFds>;
+  static constexpr std::size_t kBufferBytes = 4096;
+
+  kj::Promise<MaybeMessage> readFrame(kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options);
+  kj::Promise<MaybeMessage> readBody(const FrameHeader& header, kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
+                                     capnp::ReaderOptions options);
+  MaybeMessage finish(kj::Own<capnp::MessageReader> reader, kj::ArrayPtr<kj::AutoCloseFd> fdSpace);
+  kj::Promise<std::size_t> fill();  // reads more into the buffer; 0: end of file
+  kj::Promise<void> waitForQueue();
+  void noteWritten();
+  [[noreturn]] void refuse(const char* reason);
+
+  kj::AsyncCapabilityStream& stream_;
+  kj::Timer& timer_;
+  Limits limits_;
+  RpcPolice police_;
+  std::function<std::size_t()> queueCount_;
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> queueWaiter_;
+  std::string violation_;
+
+  std::uint8_t buffer_[kBufferBytes];
+  std::size_t begin_ = 0, end_ = 0;      // unread bytes of buffer_
+  // Received descriptors that no message took yet, each with the stream offset at which the read that brought it
+  // ended. The kernel ends a read behind bytes that carried descriptors, so the owner is the first message that ends
+  // at or behind that offset.
+  struct PendingFd {
+    kj::AutoCloseFd fd;
+    std::uint64_t readEnd = 0;
+  };
+  std::deque<PendingFd> pendingFds_;
+  std::uint64_t received_ = 0;           // stream offset of what was read so far
+  std::uint32_t messagesThisTurn_ = 0;
+};
+
+}  // namespace vmmhost::rpc

@@ -1,0 +1,128 @@
+// Starts a worker in its jail: everything that can be taken away is gone before the worker's first instruction.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmmhost/error.h"
+#include "vmmhost/fd.h"
+
+namespace vmmhost::spawn {
+
+// Parts of the jail that a user may give up by name (`run --without`). Everything else is not up for choice.
+inline constexpr std::string_view kPartNames[] = {"user-namespace", "net-namespace", "cgroup-namespace", "landlock",
+                                                  "nested-namespace-limit", "session-keyring"};
+
+struct Bind {
+  std::string source;  // absolute, outside
+  std::string target;  // absolute, inside
+};
+
+struct Jail {
+  enum class Root { kEmpty, kSystem };
+  Root root = Root::kEmpty;
+  bool proc = false;
+  bool dev = false;
+  bool tmp = false;
+  std::vector<Bind> binds;
+  std::string seccompPolicy = "worker-static";
+  // Host ids of the worker. The caller's own, or (as root) ids that no other process uses; never 0.
+  uid_t uid = 0;
+  gid_t gid = 0;
+  struct Rlimit {
+    std::uint32_t resource;
+    std::uint64_t value;
+  };
+  std::vector<Rlimit> rlimits;      // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
+  std::set<std::string> without;    // of kPartNames
+  std::vector<int> cgroupProcs;     // open cgroup.procs files that the worker's pid is written to
+};
+
+// The ids that the worker sees itself under.
+inline constexpr uid_t kInsideUid = 1000;
+inline constexpr gid_t kInsideGid = 1000;
+inline constexpr int kMaxDescriptors = 256;  // RLIMIT_NOFILE of a worker
+
+struct Passed {
+  int source;  // descriptor here
+  int target;  // number there, below 200
+};
+
+struct Request {
+  int executable = -1;             // opened O_RDONLY or O_PATH
+  std::vector<std::string> argv;
+  std::vector<Passed> descriptors; // nothing else is open in the worker
+  Jail jail;
+};
+
+// A child on its way into the jail, and afterwards. Destroying it kills and reaps it.
+class Child {
+ public:
+  Child(Child&&) noexcept;
+  Child& operator=(Child&&) noexcept;
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child();
+
+  pid_t pid() const { return pid_; }
+  int pidfd() const { return pidfd_.get(); }
+
+  // Readable (non-blocking) when the stub has executed the worker (end of file) or failed.
+  int statusFd() const { return status_.get(); }
+  // To be called when statusFd() is readable. nullopt: not yet. Otherwise true once executed; throws Error, which
+  // names the part of the jail that could not be set up and, where there is one, the option that goes without it.
+  std::optional<bool> executed();
+
+  // How the process ended, once its pidfd is readable; reaps it. nullopt: it has not ended.
+  struct Exit {
+    enum class Kind { kCode, kSignal, kUnknown } kind = Kind::kUnknown;
+    int value = 0;
+  };
+  std::optional<Exit> reap();
+  void kill() noexcept;
+
+ private:
+  friend Child begin(const Request& request);
+  Child() = default;
+  pid_t pid_ = -1;
+  Fd pidfd_;
+  Fd status_;
+  bool reaped_ = false;
+  std::optional<Exit> exit_;
+};
+
+// Starts the child and returns as soon as it is on its way (a fraction of a millisecond). The thread that calls must
+// outlive the child: its end kills the child (PR_SET_PDEATHSIG). Throws Error.
+Child begin(const Request& request);
+
+// A control group of one VM, where the caller may make one (v1 or v2); limits memory and the number of processes.
+class Cgroup {
+ public:
+  // `name` becomes part of a folder name. Never throws for a system that offers none: then folders() is empty and
+  // why() says what was found.
+  static Cgroup make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses);
+  Cgroup(Cgroup&&) noexcept = default;
+  Cgroup& operator=(Cgroup&&) noexcept = default;
+  ~Cgroup();
+
+  const std::vector<std::string>& folders() const { return folders_; }
+  std::vector<int> procsDescriptors() const;
+  const std::string& why() const { return why_; }
+  // True when the kernel killed something in it for want of memory.
+  bool outOfMemory() const;
+  void remove() noexcept;
+
+ private:
+  Cgroup() = default;
+  std::vector<std::string> folders_;
+  std::vector<Fd> procs_;
+  std::string why_;
+};
+
+}  // namespace vmmhost::spawn

@@ -1,0 +1,90 @@
+// What happens in the child between clone3 and exec: only system calls on values prepared before. Internal.
+#pragma once
+
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace vmmhost::spawn {
+
+// Numbers that the stub uses for its own descriptors. The executable sits at RLIMIT_NOFILE: once exec closed it, no
+// descriptor of that number can be made again, so that the filter's one permitted execveat is spent.
+inline constexpr int kExecutableSlot = 256;
+inline constexpr int kStatusSlot = 255;
+inline constexpr int kFirstSpare = 300;
+
+enum class Stage : std::uint32_t {
+  kNone,
+  kStart,
+  kDescriptors,
+  kIds,
+  kSession,
+  kKeyring,
+  kNestedLimit,
+  kHostname,
+  kMountPrivate,
+  kMountRoot,
+  kMountBind,
+  kMountAttributes,
+  kMountProc,
+  kMountDev,
+  kMountTmp,
+  kPivot,
+  kReadOnly,
+  kLimits,
+  kSignals,
+  kCapabilities,
+  kNoNewPrivs,
+  kParentDeath,
+  kLandlock,
+  kSeccomp,
+  kExec,
+  kCount
+};
+
+struct Report {
+  Stage stage = Stage::kNone;
+  std::int32_t errnoValue = 0;
+  std::uint32_t index = 0;  // which bind, which limit
+};
+
+// Everything the stub needs, made by the parent; read only in the child.
+struct Plan {
+  struct Directory { std::string path; };               // relative to the new root
+  struct Link { std::string path, target; };
+  struct Mount { std::string source, target; bool isFile = false; bool device = false; };
+  struct Limit { std::uint32_t resource; std::uint64_t value; };
+  struct Descriptor { int source, target; };
+
+  bool root = false;              // started by root: drop supplementary groups
+  bool system = false, proc = false, dev = false, tmp = false;
+  bool userNamespace = true, nestedLimit = true, keyring = true, landlock = true;
+  std::vector<Directory> directories;
+  std::vector<Link> links;
+  std::vector<Mount> mounts;      // bind mounts; devices last
+  std::vector<Limit> limits;
+  std::vector<Descriptor> descriptors;
+  std::vector<sock_filter> filter;
+  std::vector<char*> argv;        // ends with null
+  int executable = -1;
+  int status = -1;
+  int go = -1;
+  int lastCapability = 40;
+  uid_t uid = 0;                  // to become, inside
+  gid_t gid = 0;
+  std::uint64_t landlockFs = 0, landlockNet = 0, landlockScope = 0;
+};
+
+// Never returns.
+[[noreturn]] void runStub(const Plan& plan) noexcept;
+
+// landlock_linux.cc: 0 or an errno value. Async-signal-safe.
+int landlockAbi() noexcept;
+void fillLandlock(Plan& plan, int abi);
+int restrictByLandlock(const Plan& plan) noexcept;
+
+}  // namespace vmmhost::spawn

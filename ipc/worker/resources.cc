@@ -1,0 +1,28 @@
+#include "vmmhost/worker/worker.h"
+
+namespace vmmhost::worker {
+
+Fd Resources::takeFile(std::uint32_t resource) {
+  const auto found = files_.find(resource);
+  if (found == files_.end() || !found->second) {
+    throw Error(ErrorCode::kInvalidArgument, "file resource " + std::to_string(resource) + " was not attached");
+  }
+  return std::move(found->second);
+}
+
+Fd Resources::takeDevice(const std::string& name) {
+  const auto found = devices_.find(name);
+  return found == devices_.end() ? Fd() : std::move(found->second);
+}
+
+Fd Resources::takeConsole(std::uint32_t index) {
+  const auto found = consoles_.find(index);
+  if (found == consoles_.end() || !found->second) {
+    throw Error(ErrorCode::kInvalidArgument, "console " + std::to_string(index) + " was not attached");
+  }
+  return std::move(found->second);
+}
+
+Fd Resources::takeCounters() { return std::move(counters_); }
+
+}  // namespace vmmhost::worker

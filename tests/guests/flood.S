@@ -1,0 +1,43 @@
+// Says 2048 numbered lines of 64 bytes as fast as a 16550 takes them: 16 bytes for each time it is empty.
+#include "guest.inc"
+.set LINES, 2048
+main:
+  movw $(COM1 + 2), %dx       // FIFOs on and empty
+  movb $0x07, %al
+  outb %al, %dx
+  xorl %ebx, %ebx
+next_line:
+  movl %ebx, %edx
+  movl $line, %edi
+  movl $8, %ecx
+1:
+  roll $4, %edx
+  movb %dl, %al
+  andb $15, %al
+  addb $'0', %al
+  cmpb $'9', %al
+  jbe 2f
+  addb $('a' - '0' - 10), %al
+2:
+  stosb
+  loop 1b
+  movl $line, %esi
+  movl $4, %ebp
+3:
+  movw $(COM1 + 5), %dx
+4:
+  inb %dx, %al
+  testb $LSR_THR_EMPTY, %al
+  jz 4b
+  movw $COM1, %dx
+  movl $16, %ecx
+  rep outsb
+  decl %ebp
+  jnz 3b
+  incl %ebx
+  cmpl $LINES, %ebx
+  jne next_line
+  ret
+.data
+line:
+  .ascii "00000000 the quick brown fox jumps over the lazy dog 0123456789\n"

@@ -1,0 +1,6 @@
+// Says two lines.
+#include "guest.inc"
+main:
+  print "hello from the guest\n"
+  print "good bye\n"
+  ret

@@ -1,0 +1,6 @@
+// Asks the keyboard controller for a reset.
+#include "guest.inc"
+main:
+  movb $0xfe, %al
+  outb %al, $0x64
+  jmp halt

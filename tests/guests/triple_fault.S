@@ -1,0 +1,4 @@
+// An invalid instruction without any handler.
+#include "guest.inc"
+main:
+  jmp fault_thrice

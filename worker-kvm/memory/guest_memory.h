@@ -1,0 +1,60 @@
+// The memory of a guest: host mappings at guest-physical addresses, and bounds-checked access to them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "vmmhost/fd.h"
+
+namespace vmmhost::kvm::memory {
+
+using Bytes = std::span<std::uint8_t>;
+using ConstBytes = std::span<const std::uint8_t>;
+
+// A range of guest-physical addresses [start, start + bytes). `bytes` is not 0 and the end does not overflow.
+struct Range {
+  std::uint64_t start = 0;
+  std::uint64_t bytes = 0;
+
+  std::uint64_t end() const noexcept { return start + bytes; }
+  bool overlaps(const Range& other) const noexcept { return start < other.end() && other.start < end(); }
+  bool operator==(const Range&) const = default;
+};
+
+// The part [offset, offset + bytes) of `whole`, or nothing if it is not entirely inside.
+std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes) noexcept;
+
+class GuestMemory {
+ public:
+  // Private anonymous memory, not reserved in advance, or (shared) one sealed memfd per range that another process can
+  // map too. Throws Error.
+  GuestMemory(std::span<const Range> ranges, bool shared);
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  struct Region {
+    Range guest;
+    Bytes host;
+    Fd memfd;  // empty for private memory
+  };
+  std::span<const Region> regions() const noexcept { return regions_; }
+  // Bytes of all regions together.
+  std::uint64_t totalBytes() const noexcept;
+
+  // The host's view of [address, address + bytes), or nothing if that is not entirely inside one region. The guest may
+  // change the bytes at any time while it runs.
+  std::optional<Bytes> at(std::uint64_t address, std::uint64_t bytes) const noexcept;
+  // The same; throws kInvalidArgument that names `what` and the range.
+  Bytes require(std::uint64_t address, std::uint64_t bytes, std::string_view what) const;
+  void write(std::uint64_t address, ConstBytes data, std::string_view what);
+
+ private:
+  std::vector<Region> regions_;
+};
+
+}  // namespace vmmhost::kvm::memory
