@@ -81,7 +81,7 @@ struct Registry::Impl {
     for (const auto& [other, files] : found) {
       names.push_back(other);
     }
-    throw Error(ErrorCode::kNotFound, "there is no backend " + config::quoted(name),
+    throw Error(ErrorCode::kNotFound, "there is no backend " + config::inQuotes(name),
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 

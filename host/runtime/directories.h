@@ -16,10 +16,13 @@ namespace vmmhost::runtime {
 
 // The two folders of one user. Both are mode 0700 and owned by the caller (checked by fstat, refused otherwise);
 // everything below is reached with openat and O_NOFOLLOW.
-//   runtime: $XDG_RUNTIME_DIR/vmmhost, else /run/vmmhost as root, else /tmp/vmmhost-<uid>
-//            NAME/lock (held by the supervisor), NAME/control (socket), NAME/record.json; uids/N (leases)
-//   state:   /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else ~/.local/state/vmmhost
+//   runtime: $VMMHOST_RUNTIME_DIR, else $XDG_RUNTIME_DIR/vmmhost if that folder is the caller's, else /run/vmmhost as
+//            root, else /tmp/vmmhost-<uid>
+//            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record; .uids/N (leases)
+//   state:   $VMMHOST_STATE_DIR, else /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else
+//            ~/.local/state/vmmhost
 //            NAME/console.log, NAME/vmmhost.log, NAME/exit.json, NAME/config.json: kept until `rm`
+// A process may die between any two steps of what is done here: the next command finds that and cleans up.
 class Directories {
  public:
   struct Paths {
@@ -41,12 +44,13 @@ class Directories {
   Paths paths_;
 };
 
-// What a supervisor leaves where a later command can find it after the supervisor's death. JSON on disk.
+// What a supervisor leaves where a later command can find it after the supervisor's death. Written before what it names
+// is made, so that nothing is left that nobody knows of.
 struct Record {
   std::string name;
   std::string backend;
   pid_t supervisorPid = 0;
-  std::vector<std::string> cgroups;  // absolute folders to remove, deepest first
+  std::vector<std::string> cgroups;  // absolute folders to remove, deepest first; see cgroup_removal.h
   std::int64_t startedUnixMs = 0;
   bool removeOnEnd = false;
 };
@@ -56,9 +60,10 @@ class Reservation {
  public:
   // Makes NAME/ in both folders and locks it. Throws kAlreadyExists when a living supervisor has the name, or when
   // state of an ended VM is kept under it (hint: `vmmhost rm NAME`). Entries of dead supervisors are reaped first.
+  // The lock belongs to a descriptor that is close-on-exec: it ends with this process, and must not be handed on.
   static Reservation take(const Directories& directories, std::string_view name);
   Reservation(Reservation&&) noexcept = default;
-  Reservation& operator=(Reservation&&) noexcept = default;
+  Reservation& operator=(Reservation&&) noexcept;
   ~Reservation();  // release(false) if not released
 
   const std::string& name() const { return name_; }
@@ -67,9 +72,10 @@ class Reservation {
   void writeRecord(const Record& record);
   // Atomic: a temporary file in the state folder, synced and renamed. For exit.json and config.json.
   void writeState(std::string_view file, std::string_view content);
-  // A listening socket at NAME/control, mode 0600.
+  // A listening, non-blocking socket at NAME/control, mode 0600.
   Fd listenControl();
-  // Removes the runtime entry; the state as well if asked. Never throws; idempotent.
+  // Removes the runtime entry; the state as well if asked, or if nothing was written to it. The name is free then.
+  // Never throws; idempotent.
   void release(bool removeState) noexcept;
 
  private:
@@ -92,21 +98,23 @@ std::vector<Entry> list(const Directories& directories);
 // One entry; throws kNotFound naming it (the hint lists similar names or `vmmhost ps -a`).
 Entry find(const Directories& directories, std::string_view name);
 // Connects to NAME/control of a living entry, without a long path: through the entry's folder descriptor. The peer's
-// credentials are checked to be the caller's user or root.
+// credentials are checked to be the caller's user or root. The socket is non-blocking. Throws kNotFound,
+// kFailedPrecondition for an ended VM, kUnavailable (retryable) for a supervisor that is starting, ending or stopped.
 Fd connectControl(const Directories& directories, std::string_view name);
 // Opens a file of the state folder of NAME read-only, e.g. "console.log". Throws kNotFound.
 Fd openState(const Directories& directories, std::string_view name, std::string_view file);
 // Removes the state of an ended VM. Throws kFailedPrecondition when it lives (hint: stop it first), kNotFound.
 void remove(const Directories& directories, std::string_view name);
 
-// A user id that no other living VM uses, when running as root: kFirstUid + N, held by a lock on uids/N.
+// A user id that no other living VM uses, when running as root: kFirstUid + N, held by a lock on .uids/N.
+// Among the VMs of one runtime folder.
 class UidLease {
  public:
   static constexpr uid_t kFirstUid = 0x56480000;  // far above what login.defs and systemd hand out
   static constexpr uid_t kCount = 65536;
   static UidLease take(const Directories& directories);
   UidLease(UidLease&&) noexcept = default;
-  UidLease& operator=(UidLease&&) noexcept = default;
+  UidLease& operator=(UidLease&&) noexcept;
   ~UidLease();
   uid_t uid() const { return uid_; }  // and the gid of the same number
 

@@ -101,12 +101,20 @@ class Child {
 // outlive the child: its end kills the child (PR_SET_PDEATHSIG). Throws Error.
 Child begin(const Request& request);
 
+// The mounts besides "/" that a jail of this shape has, as the worker sees them.
+struct JailMount {
+  std::string target;
+  bool readOnly;
+};
+std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp);
+
 // A control group of one VM, where the caller may make one (v1 or v2); limits memory and the number of processes.
 class Cgroup {
  public:
   // `name` becomes part of a folder name. Never throws for a system that offers none: then folders() is empty and
   // why() says what was found.
   static Cgroup make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses);
+  Cgroup() = default;  // none
   Cgroup(Cgroup&&) noexcept = default;
   Cgroup& operator=(Cgroup&&) noexcept = default;
   ~Cgroup();
@@ -119,7 +127,6 @@ class Cgroup {
   void remove() noexcept;
 
  private:
-  Cgroup() = default;
   std::vector<std::string> folders_;
   std::vector<Fd> procs_;
   std::string why_;

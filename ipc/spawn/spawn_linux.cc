@@ -146,6 +146,12 @@ void addSystemRoot(Plan& plan) {
   }
 }
 
+void addDevices(Plan& plan) {
+  for (const char* device : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}) {
+    addMount(plan, device, device, true);
+  }
+}
+
 int lastCapability() {
   int capability = 0;
   while (capability < 63 && ::prctl(PR_CAPBSET_READ, capability + 1, 0, 0, 0) >= 0) {
@@ -180,9 +186,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     plan.directories.push_back({"tmp"});
   }
   if (jail.dev) {
-    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}) {
-      addMount(plan, device, device, true);
-    }
+    addDevices(plan);
   }
   plan.limits = {{RLIMIT_NOFILE, kMaxDescriptors},
                  // 1, not 0: a core pattern that is a pipe is given up at 1 only.
@@ -239,6 +243,27 @@ Error namespaceError(int errnoValue) {
 }
 
 }  // namespace
+
+std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp) {
+  Plan plan;
+  if (system) {
+    addSystemRoot(plan);
+  }
+  if (dev) {
+    addDevices(plan);
+  }
+  std::vector<JailMount> mounts;
+  for (const Plan::Mount& mount : plan.mounts) {
+    mounts.push_back({"/" + mount.target, true});
+  }
+  if (proc) {
+    mounts.push_back({"/proc", false});
+  }
+  if (tmp) {
+    mounts.push_back({"/tmp", false});
+  }
+  return mounts;
+}
 
 Child begin(const Request& request) {
   std::vector<std::string> argvStorage;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "config/machine_spec.h"
@@ -22,8 +21,5 @@ struct ChildDescriptors {
 // argv without its first element. Text that a user chose goes into JSON or into an argument of its own, never between
 // commas of QEMU's option syntax.
 std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescriptors& descriptors);
-
-// A JSON string literal. `text` is UTF-8; control characters are escaped.
-std::string jsonString(std::string_view text);
 
 }  // namespace qemubackend

@@ -1,9 +1,10 @@
 #include "worker/qmp_message.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vmmhost/error.h"
-#include "worker/command_line.h"
+#include "worker/json_text.h"
 
 namespace qemubackend {
 
@@ -57,7 +58,7 @@ class Handler final : public nlohmann::json_sax<nlohmann::json> {
       keep(message.description);
     } else if (at("return", "status")) {
       keep(message.status);
-    } else if (depth_ == 1 && (key(1) == "id")) {
+    } else if (depth_ == 1 && keyAt(1) == "id") {
       broken("an id that is not a number");
     }
     return scalar();
@@ -121,7 +122,7 @@ class Handler final : public nlohmann::json_sax<nlohmann::json> {
     }
   }
   void ascend() { --depth_; }
-  const std::string& key(int depth) const { return keys_[depth]; }
+  const std::string& keyAt(int depth) const { return keys_[depth]; }
   bool at(std::string_view first) const { return depth_ == 1 && keys_[1] == first; }
   bool at(std::string_view first, std::string_view second) const {
     return depth_ == 2 && keys_[1] == first && keys_[2] == second;
@@ -133,24 +134,11 @@ class Handler final : public nlohmann::json_sax<nlohmann::json> {
 
 }  // namespace
 
-void LineReader::feed(std::string_view bytes) {
-  buffer_.append(bytes);
-  const std::size_t first = buffer_.find('\n', scanned_);
-  if (first == std::string::npos) {
-    scanned_ = buffer_.size();
-  } else {
-    scanned_ = first;
-  }
-  // The unended rest counts as a line too.
-  const std::size_t last = buffer_.rfind('\n');
-  const std::size_t open = last == std::string::npos ? buffer_.size() : buffer_.size() - last - 1;
-  if (open > kMaxLineBytes || (first != std::string::npos && first > kMaxLineBytes)) {
-    throw Error(ErrorCode::kProtocol, "QMP: a line longer than 64 KiB");
-  }
-}
-
 std::optional<std::string> LineReader::next() {
   const std::size_t end = buffer_.find('\n', scanned_);
+  if (std::min(end, buffer_.size()) > kMaxLineBytes) {
+    broken("a line longer than 64 KiB");
+  }
   if (end == std::string::npos) {
     scanned_ = buffer_.size();
     return std::nullopt;

@@ -17,10 +17,10 @@ class LineReader {
  public:
   static constexpr std::size_t kMaxLineBytes = std::size_t{64} << 10;
 
-  // Takes bytes in; hand in at most a few KiB a call. Throws Error(kProtocol) as soon as a line is longer than
+  // Takes bytes in. Call next until it gives nothing before the next feed: that bounds what is kept.
+  void feed(std::string_view bytes) { buffer_.append(bytes); }
+  // The next whole line without its end, or nothing. Throws Error(kProtocol) as soon as a line is longer than
   // kMaxLineBytes, whether it has ended or not.
-  void feed(std::string_view bytes);
-  // The next whole line without its end, or nothing.
   std::optional<std::string> next();
 
  private:

@@ -1,0 +1,19 @@
+// Files that QEMU takes by path only.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "vmmhost/fd.h"
+
+namespace qemubackend {
+
+// Up to `size` bytes from the file's beginning. Throws vmmhost::Error, naming `what`.
+std::vector<std::byte> readBeginning(int descriptor, std::size_t size, const std::string& what);
+
+// A descriptor that a process of this user can open anew as /proc/self/fd/N. That is `file` itself where permitted;
+// else (the file belongs to someone else) a copy of it in memory. Throws vmmhost::Error, naming `what`.
+vmmhost::Fd reopenable(vmmhost::Fd file, const std::string& what);
+
+}  // namespace qemubackend

@@ -1,0 +1,67 @@
+#include "worker/image_check.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "vmmhost/error.h"
+
+namespace qemubackend {
+
+using vmmhost::Error;
+using vmmhost::ErrorCode;
+
+namespace {
+
+bool hasBytes(std::span<const std::byte> data, std::size_t offset, const char* expected, std::size_t size) {
+  return data.size() >= offset + size && std::memcmp(data.data() + offset, expected, size) == 0;
+}
+
+std::uint64_t bigEndian(std::span<const std::byte> data, std::size_t offset, std::size_t size) {
+  std::uint64_t value = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    value = value << 8 | std::to_integer<std::uint64_t>(data[offset + i]);
+  }
+  return value;
+}
+
+}  // namespace
+
+void checkKernelHeader(std::span<const std::byte> header) {
+  // ELF64, little-endian, EM_X86_64 (62); ELF32 kernels with a PVH note carry EM_386 (3).
+  if (hasBytes(header, 0, "\x7f" "ELF", 4)) {
+    if (header.size() >= 20 && header[5] == std::byte{1} && header[19] == std::byte{0} &&
+        (header[18] == std::byte{62} || header[18] == std::byte{3})) {
+      return;
+    }
+    throw Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file for another processor than x86");
+  }
+  // Linux/x86 boot protocol: boot_flag at 0x1fe, header at 0x202.
+  if (hasBytes(header, 0x1fe, "\x55\xaa", 2) && hasBytes(header, 0x202, "HdrS", 4)) {
+    return;
+  }
+  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: neither an ELF file nor a Linux bzImage");
+}
+
+void checkQcow2Header(const std::string& field, std::span<const std::byte> header) {
+  // QEMU's docs/interop/qcow2.txt: magic, version, backing_file_offset (8), incompatible_features (72, version 3).
+  constexpr std::size_t kVersion2Bytes = 72;
+  constexpr std::size_t kVersion3Bytes = 104;
+  constexpr std::uint64_t kExternalDataFile = 1 << 2;
+  if (!hasBytes(header, 0, "QFI\xfb", 4) || header.size() < kVersion2Bytes) {
+    throw Error(ErrorCode::kInvalidArgument, field + ".format: the file is not a qcow2 image",
+                "is it a raw image? then say format raw");
+  }
+  const std::uint64_t version = bigEndian(header, 4, 4);
+  if (version != 2 && (version != 3 || header.size() < kVersion3Bytes)) {
+    throw Error(ErrorCode::kInvalidArgument, field + ".file: a qcow2 image of an unknown version");
+  }
+  const std::string hint = "make it independent with: qemu-img convert -O qcow2";
+  if (bigEndian(header, 8, 8) != 0) {
+    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image has a backing file", hint);
+  }
+  if (version == 3 && (bigEndian(header, 72, 8) & kExternalDataFile) != 0) {
+    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image keeps its data in another file", hint);
+  }
+}
+
+}  // namespace qemubackend

@@ -1,0 +1,61 @@
+// Joins standard input and output with the console of a VM.
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "host/cli/ready.h"
+#include "vmmhost/fd.h"
+
+namespace vmmhost::cli {
+
+// What the user, or the world around the command, wants.
+struct SessionEvent {
+  enum class Kind { kDetach, kKill, kOutputGone };
+  Kind kind = Kind::kDetach;
+};
+
+// Output goes to `outputFd` unchanged until the guest's side closes. Input from a terminal goes to the guest key by
+// key, ^] opens a menu on standard error; other input is forwarded until its end, which does not end anything.
+class ConsoleSession {
+ public:
+  struct Options {
+    int outputFd = 1;
+    bool readInput = true;
+    bool menu = false;  // input is a raw terminal
+  };
+  ConsoleSession(kj::AsyncIoContext& io, Fd stream, const Options& options);
+  ConsoleSession(const ConsoleSession&) = delete;
+  ConsoleSession& operator=(const ConsoleSession&) = delete;
+
+  // Fulfilled when the console has said everything (or when its output can no longer be written). Once.
+  kj::Promise<void> pumpOutput();
+  // Reads input; fulfilled with what the menu was told, or when the output is gone. Once.
+  kj::Promise<SessionEvent> events();
+
+ private:
+  kj::Promise<void> writeOut();
+  kj::Promise<void> pumpInput();
+  kj::Promise<void> writeIn();
+  void takeKeys(const char* bytes, std::size_t count);
+  void menuKey(char key);
+  void event(SessionEvent::Kind kind);
+
+  kj::AsyncIoContext& io_;
+  Fd stream_;
+  Options options_;
+  kj::UnixEventPort::FdObserver streamReady_;
+  ReadyFd output_;
+  kj::Maybe<kj::Own<ReadyFd>> input_;
+  bool menuOpen_ = false;
+  std::vector<char> outBuffer_;   // from the guest
+  std::size_t outBegin_ = 0, outEnd_ = 0;
+  std::vector<char> inBuffer_;    // to the guest
+  std::size_t inBegin_ = 0;
+  kj::PromiseFulfillerPair<SessionEvent> events_;
+};
+
+}  // namespace vmmhost::cli

@@ -1,0 +1,78 @@
+#include "host/cli/terminal.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+
+namespace vmmhost::cli {
+
+namespace {
+
+constexpr std::array<int, 6> kCrashSignals = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
+
+// Signal handlers and atexit take no context: the one raw terminal of the process is here.
+termios savedMode;
+std::atomic<int> savedFd{-1};
+
+// Async-signal-safe.
+void restore() {
+  const int fd = savedFd.exchange(-1);
+  if (fd >= 0) {
+    ::tcsetattr(fd, TCSADRAIN, &savedMode);
+  }
+}
+
+void restoreAndDie(int signal) {
+  restore();
+  ::raise(signal);  // SA_RESETHAND: this time with the default action
+}
+
+void enter(int fd) {
+  termios raw = savedMode;
+  ::cfmakeraw(&raw);
+  ::tcsetattr(fd, TCSADRAIN, &raw);
+}
+
+}  // namespace
+
+bool isForegroundTerminal(int fd) { return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp(); }
+
+RawTerminal::RawTerminal(int fd) : fd_(fd) {
+  if (!isForegroundTerminal(fd) || ::tcgetattr(fd, &savedMode) != 0) {
+    return;
+  }
+  savedFd = fd;
+  static const int registered = ::atexit(restore);
+  static_cast<void>(registered);
+  struct sigaction action {};
+  action.sa_handler = restoreAndDie;
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER);
+  for (const int signal : kCrashSignals) {
+    ::sigaction(signal, &action, nullptr);
+  }
+  enter(fd);
+  active_ = true;
+}
+
+RawTerminal::~RawTerminal() {
+  if (active_) {
+    restore();
+    struct sigaction action {};
+    action.sa_handler = SIG_DFL;
+    for (const int signal : kCrashSignals) {
+      ::sigaction(signal, &action, nullptr);
+    }
+  }
+}
+
+void RawTerminal::reenter() {
+  if (active_ && isForegroundTerminal(fd_)) {
+    enter(fd_);
+  }
+}
+
+}  // namespace vmmhost::cli

@@ -1,0 +1,91 @@
+// A client of one VM's supervisor over its control connection.
+#pragma once
+
+#include <kj/async-io.h>
+#include <kj/async.h>
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "ipc/rpc/connection.h"
+#include "vmmhost/error.h"
+#include "vmmhost/fd.h"
+#include "vmmhost/schema/host.capnp.h"
+
+namespace vmmhost::client {
+
+// Calls that a living supervisor answers at once take at most this long.
+inline constexpr std::chrono::milliseconds kCallTimeout{5000};
+// Ending a VM waits for its worker, its helpers and its cgroups to be gone.
+inline constexpr std::chrono::milliseconds kStopTimeout{20000};
+
+// Carries a promise out on the thread's event loop; throws Error where it fails.
+template <typename T>
+T await(kj::AsyncIoContext& io, kj::Promise<T> promise) {
+  try {
+    return promise.wait(io.waitScope);
+  } catch (const kj::Exception& exception) {
+    throw rpc::fromKj(exception);
+  }
+}
+
+// Belongs to the thread of its event loop. What the supervisor sends is bounded by rpc::Limits (256 KiB a message);
+// texts in it are untrusted and must be escaped before they are shown. Every promise rejects with an Error (see
+// rpc::fromKj): what the supervisor answered, kDeadlineExceeded, or kWorkerDied when it is gone.
+class ControlClient {
+ public:
+  using InfoResponse = capnp::Response<schema::Control::InfoResults>;
+  using StartedResponse = capnp::Response<schema::Control::StartedResults>;
+  using WaitResponse = capnp::Response<schema::Control::WaitResults>;
+  using StopResponse = capnp::Response<schema::Control::StopResults>;
+  using StateChange = std::function<void(schema::VmState state, std::int64_t unixMs, std::string_view detail)>;
+
+  // `vmName` is for messages; it may be empty while the supervisor has not chosen one yet. hello() is sent at once and
+  // the other calls follow it without waiting for the answer; check hello() before believing any other answer.
+  ControlClient(kj::AsyncIoContext& io, Fd socket, std::string vmName);
+  ~ControlClient();
+  ControlClient(const ControlClient&) = delete;
+  ControlClient& operator=(const ControlClient&) = delete;
+
+  // Refuses (kProtocol) a supervisor of another major version, naming both builds.
+  kj::Promise<void> hello(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<InfoResponse> info(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<void> shutdown(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<StopResponse> stop(schema::EndKind kind, std::string_view reason,
+                                 std::chrono::milliseconds limit = kStopTimeout);
+  kj::Promise<void> pause(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<void> resume(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<void> reset(std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<void> detach(std::chrono::milliseconds limit = kCallTimeout);
+  // Without a deadline: they take as long as the VM does. The supervisor's death ends them.
+  kj::Promise<WaitResponse> wait();
+  kj::Promise<StartedResponse> started();
+  // A non-blocking stream socket with the console's output. Answered when the VM has a console.
+  kj::Promise<Fd> console(std::uint32_t replayBytes, bool input);
+  // `change` is called in the loop's thread for every state from now on, until this client goes.
+  kj::Promise<void> watch(StateChange change, std::chrono::milliseconds limit = kCallTimeout);
+
+  const std::string& vmName() const { return vmName_; }
+  void setVmName(std::string name) { vmName_ = std::move(name); }
+  // The message of the kWorkerDied error that calls fail with when the supervisor is gone.
+  std::string goneMessage() const { return subject() + " is gone"; }
+
+ private:
+  template <typename Response>
+  kj::Promise<Response> checked(kj::Promise<Response> promise);
+  template <typename Response>
+  kj::Promise<void> done(kj::Promise<Response> promise);
+  template <typename Response>
+  kj::Promise<Response> within(std::chrono::milliseconds limit, const char* what, kj::Promise<Response> promise);
+  std::string subject() const;
+
+  kj::AsyncIoContext& io_;
+  std::string vmName_;
+  rpc::Connection connection_;
+  schema::Control::Client control_;
+  kj::ForkedPromise<void> hello_;
+};
+
+}  // namespace vmmhost::client

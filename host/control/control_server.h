@@ -1,0 +1,66 @@
+// Serves schemas/host.capnp for one VM, to its starter and to clients of the control socket.
+#pragma once
+
+#include <kj/async-io.h>
+#include <kj/async-unix.h>
+
+#include <list>
+#include <memory>
+
+#include "host/base/log.h"
+#include "host/vm/vm.h"
+#include "ipc/rpc/connection.h"
+
+namespace vmmhost::control {
+
+// What the server shows. Its owner outlives the server.
+class Target {
+ public:
+  virtual ~Target() = default;
+  virtual vm::Vm* vm() = 0;                      // null before it is made, or if that failed
+  virtual kj::Promise<void> onStarted() = 0;     // rejected with the reason
+  virtual kj::Promise<void> onFinished() = 0;    // the VM has ended and all that it held is gone
+  virtual const vm::Outcome& outcome() = 0;      // once finished
+  virtual void describe(schema::VmInfo::Builder out) = 0;
+  virtual kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) = 0;
+  virtual void starterDetached() = 0;            // said detach
+  virtual void starterGone() = 0;                // went without
+};
+
+class ControlServer {
+ public:
+  static constexpr std::size_t kMaxClients = 64;
+
+  ControlServer(kj::AsyncIoContext& io, Target& target, Log& log);
+  ~ControlServer();
+  ControlServer(const ControlServer&) = delete;
+  ControlServer& operator=(const ControlServer&) = delete;
+
+  // The connection of the process that started the VM.
+  void serveStarter(Fd socket);
+  // Accepts clients of this user and root from a non-blocking listener.
+  void listen(Fd listener);
+
+ private:
+  class Session;
+  struct Client {
+    std::unique_ptr<rpc::Connection> connection;
+    kj::Promise<void> watch = nullptr;
+  };
+
+  void serve(Fd socket, bool starter);
+  kj::Promise<void> acceptLoop();
+  void acceptAll();
+  void remove(std::list<Client>::iterator client);
+
+  kj::AsyncIoContext& io_;
+  Target& target_;
+  Log& log_;
+  Fd listener_;
+  std::unique_ptr<kj::UnixEventPort::FdObserver> observer_;
+  std::list<Client> clients_;
+  kj::Promise<void> accepting_ = nullptr;
+  kj::Promise<void> removal_ = kj::READY_NOW;
+};
+
+}  // namespace vmmhost::control

@@ -1,0 +1,149 @@
+#include "host/plugin/launch_plan.h"
+
+#include <sys/resource.h>
+
+#include <functional>
+#include <iterator>
+
+#include "host/plugin/testing.h"
+
+namespace vmmhost::plugin {
+namespace {
+
+using namespace testing;
+
+class LaunchPlanTest : public ::testing::Test {
+ protected:
+  LaunchPlanTest() {
+    write(root / "worker", "#!", 0755);
+    plan.size = sizeof(plan);
+    plan.worker = "worker";
+  }
+
+  Error refusal(const std::function<void(vmmhost_launch_plan&)>& change) {
+    vmmhost_launch_plan changed = plan;
+    change(changed);
+    return errorOf([&] { copyLaunchPlan(changed, root.string()); });
+  }
+  // Refused as the plugin's fault, with a message that has `part` in it.
+  void expectFault(const std::string& part, const std::function<void(vmmhost_launch_plan&)>& change) {
+    const Error error = refusal(change);
+    EXPECT_EQ(error.code(), ErrorCode::kInternal) << error.message();
+    EXPECT_NE(error.message().find(part), std::string::npos) << error.message();
+  }
+
+  Folder folder;
+  fs::path root = fs::canonical(folder.path());
+  vmmhost_launch_plan plan = {};
+};
+
+TEST_F(LaunchPlanTest, leastPlan_hasTheDefaults) {
+  const LaunchPlan copied = copyLaunchPlan(plan, root.string());
+  EXPECT_EQ(copied.workerPath, (root / "worker").string());
+  EXPECT_TRUE(copied.worker);
+  EXPECT_EQ(copied.argv, std::vector<std::string>{"worker"});
+  EXPECT_EQ(copied.root, LaunchPlan::Root::kEmpty);
+  EXPECT_EQ(copied.seccompPolicy, "worker-static");
+  EXPECT_FALSE(copied.proc || copied.dev || copied.tmp);
+  EXPECT_EQ(copied.helloTimeout, std::chrono::seconds(5));
+  EXPECT_EQ(copied.createTimeout, std::chrono::seconds(15));
+}
+
+TEST_F(LaunchPlanTest, relativeWorker_mayClimbButNotAboveTheRoot) {
+  fs::create_directory(root / "plugins");
+  plan.worker = ".././plugins//../worker";
+  EXPECT_EQ(copyLaunchPlan(plan, (root / "plugins").string()).workerPath, (root / "worker").string());
+  expectFault("above the root", [](auto& p) { p.worker = "../../../../../../../../../../etc/worker"; });
+  expectFault("no file", [](auto& p) { p.worker = "bin/"; });
+  expectFault("no file", [](auto& p) { p.worker = "/"; });
+  expectFault("no file", [](auto& p) { p.worker = ""; });
+  expectFault("no worker", [](auto& p) { p.worker = nullptr; });
+}
+
+TEST_F(LaunchPlanTest, worker_mustBeAnExecutableFileThatIsTrusted) {
+  EXPECT_EQ(refusal([](auto& p) { p.worker = "missing"; }).code(), ErrorCode::kNotFound);
+  write(root / "text", "x", 0644);
+  EXPECT_EQ(refusal([](auto& p) { p.worker = "text"; }).code(), ErrorCode::kPermissionDenied);
+  write(root / "open", "x", 0777);
+  EXPECT_EQ(refusal([](auto& p) { p.worker = "open"; }).code(), ErrorCode::kConfinement);
+  fs::create_symlink("worker", root / "link");
+  EXPECT_EQ(refusal([](auto& p) { p.worker = "link"; }).code(), ErrorCode::kConfinement);
+}
+
+TEST_F(LaunchPlanTest, countsWithoutItems_areRefused) {
+  expectFault("counts 3 arguments", [](auto& p) { p.argument_count = 3; });
+  expectFault("counts 3 devices", [](auto& p) { p.device_count = 3; });
+  expectFault("counts 3 resource limits", [](auto& p) { p.rlimit_count = 3; });
+  expectFault("counts 3 binds", [](auto& p) { p.bind_count = 3, p.root = VMMHOST_ROOT_SYSTEM; });
+}
+
+TEST_F(LaunchPlanTest, hugeCounts_areRefusedBeforeAnythingIsRead) {
+  const auto nowhere = [](auto*& pointer) { pointer = reinterpret_cast<std::decay_t<decltype(pointer)>>(8); };
+  expectFault("4294967295 arguments", [&](auto& p) { p.argument_count = UINT32_MAX, nowhere(p.arguments); });
+  expectFault("devices", [&](auto& p) { p.device_count = UINT32_MAX, nowhere(p.devices); });
+  expectFault("limits", [&](auto& p) { p.rlimit_count = UINT32_MAX, nowhere(p.rlimits); });
+  expectFault("binds", [&](auto& p) { p.bind_count = UINT32_MAX, nowhere(p.binds), p.root = VMMHOST_ROOT_SYSTEM; });
+}
+
+TEST_F(LaunchPlanTest, nullAndEndlessTexts_areRefused) {
+  static const char* const null[] = {nullptr};
+  expectFault("no argument", [](auto& p) { p.arguments = null, p.argument_count = 1; });
+  static const std::string endless(5000, 'x');
+  static const char* const tooLong[] = {endless.c_str()};
+  expectFault("more than 4096 bytes", [](auto& p) { p.arguments = tooLong, p.argument_count = 1; });
+  static const vmmhost_device device = {};
+  expectFault("no device name", [](auto& p) { p.devices = &device, p.device_count = 1; });
+  static const vmmhost_bind bind = {};
+  expectFault("no bind source", [](auto& p) { p.binds = &bind, p.bind_count = 1, p.root = VMMHOST_ROOT_SYSTEM; });
+}
+
+TEST_F(LaunchPlanTest, bindsElsewhere_areRefused) {
+  const auto withBind = [](const vmmhost_bind& bind) {
+    return [&bind](vmmhost_launch_plan& p) { p.binds = &bind, p.bind_count = 1, p.root = VMMHOST_ROOT_SYSTEM; };
+  };
+  for (const char* source : {"/etc", "/", "/usr/../etc", "/usr/./lib", "/usr//lib", "/usrx", "/opt/", "usr/lib",
+                             "/run/docker.sock", "/home/x"}) {
+    const vmmhost_bind bind = {source, "/usr/x"};
+    EXPECT_EQ(refusal(withBind(bind)).code(), ErrorCode::kInternal) << source;
+  }
+  for (const char* target : {"/proc", "/proc/x", "/dev/x", "/tmp", "/sys/x", "/", "x", "/a/../b"}) {
+    const vmmhost_bind bind = {"/usr/share", target};
+    EXPECT_EQ(refusal(withBind(bind)).code(), ErrorCode::kInternal) << target;
+  }
+  const vmmhost_bind good = {"/opt/backend", "/opt/backend"};
+  vmmhost_launch_plan changed = plan;
+  withBind(good)(changed);
+  EXPECT_EQ(copyLaunchPlan(changed, root.string()).binds.at(0).source, "/opt/backend");
+  changed.root = VMMHOST_ROOT_EMPTY;
+  EXPECT_THROW(copyLaunchPlan(changed, root.string()), Error);
+  static const vmmhost_bind twice[] = {{"/usr/a", "/usr/x"}, {"/usr/b", "/usr/x"}};
+  expectFault("twice", [](auto& p) { p.binds = twice, p.bind_count = 2, p.root = VMMHOST_ROOT_SYSTEM; });
+}
+
+TEST_F(LaunchPlanTest, devices_areBelowDevAndHaveNamesOfTheirOwn) {
+  static const vmmhost_device elsewhere = {"disk", "/etc/shadow", 0, 0};
+  expectFault("not below /dev", [](auto& p) { p.devices = &elsewhere, p.device_count = 1; });
+  static const vmmhost_device climbing = {"disk", "/dev/../etc/shadow", 0, 0};
+  expectFault("plain absolute path", [](auto& p) { p.devices = &climbing, p.device_count = 1; });
+  static const vmmhost_device odd = {"K V M", "/dev/kvm", 0, 0};
+  expectFault("[a-z0-9-]", [](auto& p) { p.devices = &odd, p.device_count = 1; });
+  static const vmmhost_device twice[] = {{"kvm", "/dev/kvm", 0, 0}, {"kvm", "/dev/kvm", 0, 0}};
+  expectFault("two devices", [](auto& p) { p.devices = twice, p.device_count = 2; });
+}
+
+TEST_F(LaunchPlanTest, unknownChoices_areRefused) {
+  expectFault("root", [](auto& p) { p.root = 2; });
+  expectFault("flags", [](auto& p) { p.flags = 1u << 31; });
+  expectFault("empty root", [](auto& p) { p.flags = VMMHOST_PLAN_TMP; });
+  expectFault("empty root", [](auto& p) { p.flags = VMMHOST_PLAN_DEV; });
+  expectFault("\"none\"", [](auto& p) { p.seccomp = "none"; });
+  static const vmmhost_rlimit limit = {RLIM_NLIMITS, 0, 1};
+  expectFault("does not exist", [](auto& p) { p.rlimits = &limit, p.rlimit_count = 1; });
+  expectFault("processes", [](auto& p) { p.max_processes = UINT32_MAX; });
+  expectFault("GiB", [](auto& p) { p.overhead_bytes = UINT64_MAX; });
+  expectFault("hello", [](auto& p) { p.hello_timeout_ms = UINT64_MAX; });
+  expectFault("create", [](auto& p) { p.create_timeout_ms = 600'001; });
+}
+
+}  // namespace
+}  // namespace vmmhost::plugin

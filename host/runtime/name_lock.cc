@@ -1,0 +1,103 @@
+#include "host/runtime/name_lock.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "host/runtime/files.h"
+
+namespace vmmhost::runtime {
+namespace {
+
+constexpr off_t kLife = 0;
+constexpr off_t kChange = 1;
+constexpr int kMaxAttempts = 1000;
+
+struct flock byteLock(off_t byte, short type) {
+  struct flock lock = {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  return lock;
+}
+
+bool control(int file, int command, off_t byte, short type) {
+  struct flock lock = byteLock(byte, type);
+  int result;
+  while ((result = ::fcntl(file, command, &lock)) != 0 && errno == EINTR) {
+  }
+  if (result != 0 && errno != EAGAIN && errno != EACCES) {
+    throw systemError("locking an entry of the runtime folder", errno);
+  }
+  return result == 0;
+}
+
+bool sameFile(const struct stat& one, const struct stat& other) {
+  return one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+// Whether `folder` and `lock` are what the names lead to. Where nobody holds life that stays so for as long as change is
+// held.
+bool inPlace(int parent, const std::string& name, int folder, int lock) {
+  struct stat named = {};
+  struct stat open = {};
+  return ::fstatat(parent, name.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 && ::fstat(folder, &open) == 0 &&
+         sameFile(named, open) && ::fstatat(folder, kLockFile, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ::fstat(lock, &open) == 0 && sameFile(named, open);
+}
+
+}  // namespace
+
+NameLock NameLock::take(const Directories& directories, const std::string& name) {
+  const std::string shown = directories.paths().runtime + '/' + name;
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    Fd folder = makeOwnFolder(directories.runtimeFd(), name, shown);
+    if (!folder) {
+      continue;
+    }
+    Fd lock(::openat(folder.get(), kLockFile, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+    if (!lock) {
+      if (errno == ENOENT) {
+        continue;
+      }
+      throw systemError("opening " + shown + "/lock", errno);
+    }
+    control(lock.get(), F_OFD_SETLKW, kChange, F_WRLCK);
+    // In this order: a supervisor removes its entry while it holds life, and without change, so that nobody who hangs
+    // can keep it from ending.
+    const bool lives = isHeld(lock.get());
+    if (lives || inPlace(directories.runtimeFd(), name, folder.get(), lock.get())) {
+      return NameLock(std::move(folder), std::move(lock), lives);
+    }
+  }
+  throw Error(ErrorCode::kInternal, "the folder " + shown + " is removed again and again", {}, true);
+}
+
+bool NameLock::becomeSupervisor() {
+  if (!control(lock_.get(), F_OFD_SETLK, kLife, F_WRLCK)) {
+    return false;
+  }
+  control(lock_.get(), F_OFD_SETLK, kChange, F_UNLCK);
+  return true;
+}
+
+bool NameLock::isHeld(int lockFile) {
+  struct flock lock = byteLock(kLife, F_WRLCK);
+  int result;
+  while ((result = ::fcntl(lockFile, F_OFD_GETLK, &lock)) != 0 && errno == EINTR) {
+  }
+  if (result != 0) {
+    throw systemError("asking for a lock in the runtime folder", errno);
+  }
+  return lock.l_type != F_UNLCK;
+}
+
+void NameLock::removeEntry(int runtimeParent, int folder, const std::string& name) noexcept {
+  ::unlinkat(folder, kLockFile, 0);
+  // Fails if somebody has begun to use the folder again: then it is theirs.
+  ::unlinkat(runtimeParent, name.c_str(), AT_REMOVEDIR);
+}
+
+}  // namespace vmmhost::runtime

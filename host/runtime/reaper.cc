@@ -1,0 +1,73 @@
+#include "host/runtime/reaper.h"
+
+#include <capnp/message.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "host/config/json.h"
+#include "host/runtime/cgroup_removal.h"
+#include "host/runtime/files.h"
+#include "host/runtime/record.h"
+#include "host/runtime/uid_sweep.h"
+#include "vmmhost/schema/host.capnp.h"
+
+namespace vmmhost::runtime {
+namespace {
+
+constexpr int kExitCodeOwnError = 125;
+
+std::string outcomeOfDead(const std::optional<Record>& record) {
+  capnp::MallocMessageBuilder message;
+  auto outcome = message.initRoot<schema::Outcome>();
+  outcome.setKind(schema::EndKind::SUPERVISOR_DIED);
+  outcome.setExitCode(kExitCodeOwnError);
+  const std::string process =
+      record && record->supervisorPid > 0 ? " (process " + std::to_string(record->supervisorPid) + ")" : "";
+  outcome.setDetail("the supervisor" + process + " ended without saying why, and was found gone by a later command");
+  return config::writeJson(outcome.asReader());
+}
+
+void settleState(const Directories& directories, const std::string& name, const std::optional<Record>& record,
+                 ReapState wanted) {
+  const Fd entry = openOwnFolder(directories.stateFd(), name, directories.paths().state + '/' + name);
+  if (!entry) {
+    return;
+  }
+  const std::vector<std::string> files = folderEntries(entry.get());
+  const bool nothing =
+      std::all_of(files.begin(), files.end(), [](const std::string& file) { return !isPlainFileName(file); });
+  if (wanted == ReapState::kRemove || nothing || (record && record->removeOnEnd)) {
+    // The outcome goes last: what is left by an interruption is still an ended VM.
+    emptyFolder(entry.get(), kExitFile);
+    ::unlinkat(directories.stateFd(), name.c_str(), AT_REMOVEDIR);
+  } else if (std::find(files.begin(), files.end(), kExitFile) == files.end()) {
+    replaceFile(entry.get(), kExitFile, outcomeOfDead(record));
+  }
+}
+
+}  // namespace
+
+void reap(const Directories& directories, const std::string& name, const NameLock& lock, ReapState state) {
+  const auto text = readSmallFile(lock.folder(), kRecordFile, kMaxRecordBytes);
+  const std::optional<Record> record = text ? parseRecord(*text) : std::nullopt;
+  std::string busy;
+  if (record) {
+    for (const std::string& cgroup : record->cgroups) {
+      if (removeCgroup(cgroup) == CgroupRemoval::kBusy) {
+        busy = cgroup;
+      }
+    }
+    sweepUidLeases(directories);
+  }
+  settleState(directories, name, record, state);
+  if (!busy.empty()) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                "the cgroup " + busy + " of the ended VM " + name + " cannot be removed: a process in it does not end",
+                "try again; ps lists it", true);
+  }
+  emptyFolder(lock.folder(), {}, kLockFile);
+}
+
+}  // namespace vmmhost::runtime

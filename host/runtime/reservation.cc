@@ -1,0 +1,130 @@
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "host/config/vm_config.h"
+#include "host/runtime/directories.h"
+#include "host/runtime/files.h"
+#include "host/runtime/name_lock.h"
+#include "host/runtime/reaper.h"
+#include "host/runtime/record.h"
+
+namespace vmmhost::runtime {
+
+namespace {
+
+constexpr int kBacklog = 64;
+
+Fd duplicateOf(int descriptor) {
+  Fd copy(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3));
+  if (!copy) {
+    throw systemError("duplicating a descriptor", errno);
+  }
+  return copy;
+}
+
+}  // namespace
+
+Reservation Reservation::take(const Directories& directories, std::string_view name) {
+  config::validateVmName(name);
+  const std::string text(name);
+  Reservation reservation;
+  reservation.runtimeParent_ = duplicateOf(directories.runtimeFd());
+  reservation.stateParent_ = duplicateOf(directories.stateFd());
+
+  NameLock lock = NameLock::take(directories, text);
+  if (lock.lives()) {
+    throw Error(ErrorCode::kAlreadyExists, "a VM called " + text + " is running", "choose another --name, or stop it");
+  }
+  const auto giveUp = [&](const Error& error) {
+    NameLock::removeEntry(directories.runtimeFd(), lock.folder(), text);
+    return error;
+  };
+  reap(directories, text, lock, ReapState::kByRecord);
+  const std::string shown = directories.paths().state + '/' + text;
+  if (::mkdirat(directories.stateFd(), text.c_str(), 0700) != 0) {
+    if (errno != EEXIST) {
+      throw giveUp(systemError("making the folder " + shown, errno));
+    }
+    throw giveUp(Error(ErrorCode::kAlreadyExists, "the logs and the outcome of an ended VM called " + text +
+                                                      " are kept under that name",
+                       "vmmhost rm " + text));
+  }
+  reservation.stateEntry_ = openOwnFolder(directories.stateFd(), text, shown);
+  if (!reservation.stateEntry_ || !lock.becomeSupervisor()) {
+    throw Error(ErrorCode::kInternal, "the entry " + text + " was changed while it was being made");
+  }
+  reservation.name_ = text;
+  reservation.runtimeEntry_ = lock.takeFolder();
+  reservation.lock_ = lock.takeLock();
+  return reservation;
+}
+
+Reservation::~Reservation() { release(false); }
+
+Reservation& Reservation::operator=(Reservation&& other) noexcept {
+  if (this != &other) {
+    release(false);
+    name_ = std::move(other.name_);
+    runtimeParent_ = std::move(other.runtimeParent_);
+    stateParent_ = std::move(other.stateParent_);
+    runtimeEntry_ = std::move(other.runtimeEntry_);
+    stateEntry_ = std::move(other.stateEntry_);
+    lock_ = std::move(other.lock_);
+  }
+  return *this;
+}
+
+void Reservation::writeRecord(const Record& record) {
+  replaceFile(runtimeEntry_.get(), kRecordFile, formatRecord(record));
+}
+
+void Reservation::writeState(std::string_view file, std::string_view content) {
+  if (!isPlainFileName(file)) {
+    throw Error(ErrorCode::kInvalidArgument, "not a name for a file of a VM's state");
+  }
+  replaceFile(stateEntry_.get(), std::string(file), content);
+}
+
+Fd Reservation::listenControl() {
+  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  // Before bind, the mode of the socket is that of the file that bind makes.
+  if (!socket || ::fchmod(socket.get(), 0600) != 0) {
+    throw systemError("making a control socket", errno);
+  }
+  ::unlinkat(runtimeEntry_.get(), kControlSocket, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  // Through the descriptor: the path of a runtime folder may be longer than an address can be.
+  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(),
+                kControlSocket);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      ::listen(socket.get(), kBacklog) != 0) {
+    throw systemError("listening on the control socket of " + name_, errno);
+  }
+  return socket;
+}
+
+void Reservation::release(bool removeState) noexcept {
+  if (!lock_) {
+    return;
+  }
+  // The state first and the lock last: dying in between leaves something that a reaper understands, and the name is
+  // not free before all is gone.
+  if (removeState) {
+    emptyFolder(stateEntry_.get(), kExitFile);
+  }
+  ::unlinkat(stateParent_.get(), name_.c_str(), AT_REMOVEDIR);  // an empty one is of no use either
+  emptyFolder(runtimeEntry_.get(), {}, kLockFile);
+  NameLock::removeEntry(runtimeParent_.get(), runtimeEntry_.get(), name_);
+  lock_.reset();
+  runtimeEntry_.reset();
+  stateEntry_.reset();
+}
+
+}  // namespace vmmhost::runtime

@@ -1,0 +1,90 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "host/runtime/directories.h"
+#include "host/runtime/files.h"
+#include "host/runtime/uid_sweep.h"
+
+namespace vmmhost::runtime {
+namespace {
+
+// The lease of a number, if nobody has it. Files are removed under their lock, so that one that was locked has to be
+// looked up again.
+Fd tryLease(int folder, const std::string& number, int createFlag) {
+  Fd file(::openat(folder, number.c_str(), O_RDWR | createFlag | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  if (!file) {
+    if (errno == ENOENT) {
+      return {};
+    }
+    throw systemError("opening the user id lease " + number, errno);
+  }
+  struct stat open = {};
+  struct stat named = {};
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || ::fstat(file.get(), &open) != 0 ||
+      ::fstatat(folder, number.c_str(), &named, AT_SYMLINK_NOFOLLOW) != 0 || open.st_dev != named.st_dev ||
+      open.st_ino != named.st_ino) {
+    return {};
+  }
+  return file;
+}
+
+}  // namespace
+
+UidLease UidLease::take(const Directories& directories) {
+  Fd folder = makeOwnFolder(directories.runtimeFd(), kUidFolder, directories.paths().runtime + '/' + kUidFolder);
+  // Not from the start: a process of a VM that died a moment ago may still be ending under its number.
+  std::uint32_t start = 0;
+  if (::getrandom(&start, sizeof(start), 0) != sizeof(start)) {
+    throw systemError("asking for random numbers", errno);
+  }
+  for (uid_t step = 0; folder && step < kCount; ++step) {
+    const uid_t number = (start + step) % kCount;
+    if (Fd lock = tryLease(folder.get(), std::to_string(number), O_CREAT); lock) {
+      UidLease lease;
+      lease.uid_ = kFirstUid + number;
+      lease.parent_ = std::move(folder);
+      lease.lock_ = std::move(lock);
+      return lease;
+    }
+  }
+  throw Error(ErrorCode::kResourceExhausted, "all user ids for VMs are in use", "end some VMs", true);
+}
+
+UidLease::~UidLease() {
+  if (lock_) {
+    ::unlinkat(parent_.get(), std::to_string(uid_ - kFirstUid).c_str(), 0);
+  }
+}
+
+UidLease& UidLease::operator=(UidLease&& other) noexcept {
+  if (this != &other) {
+    const UidLease old(std::move(*this));
+    uid_ = other.uid_;
+    parent_ = std::move(other.parent_);
+    lock_ = std::move(other.lock_);
+  }
+  return *this;
+}
+
+void sweepUidLeases(const Directories& directories) noexcept {
+  try {
+    const Fd folder = openOwnFolder(directories.runtimeFd(), kUidFolder, kUidFolder);
+    if (!folder) {
+      return;
+    }
+    for (const std::string& number : folderEntries(folder.get(), UidLease::kCount)) {
+      if (const Fd lock = tryLease(folder.get(), number, 0); lock) {
+        ::unlinkat(folder.get(), number.c_str(), 0);
+      }
+    }
+  } catch (const Error&) {
+    // Nothing depends on it.
+  }
+}
+
+}  // namespace vmmhost::runtime

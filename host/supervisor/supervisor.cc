@@ -1,0 +1,233 @@
+#include "host/supervisor/supervisor.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "host/base/paths.h"
+#include "host/client/environment.h"
+#include "host/config/json.h"
+#include "host/config/vm_config.h"
+
+namespace vmmhost::supervisor {
+namespace {
+
+constexpr std::uint64_t kConsoleFileBytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t kLogFileBytes = std::uint64_t{1} << 20;
+
+std::string madeUpName() {
+  std::uint32_t random = 0;
+  if (::getrandom(&random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) {
+    throw systemError("getrandom", errno);
+  }
+  char text[16];
+  std::snprintf(text, sizeof(text), "vm-%08x", random);
+  return text;
+}
+
+const char* signalText(int signal) {
+  return signal == SIGINT ? "SIGINT" : signal == SIGHUP ? "SIGHUP" : "SIGTERM";
+}
+
+}  // namespace
+
+Supervisor::Supervisor(kj::AsyncIoContext& io, schema::LaunchRequest::Reader request, Fd starter)
+    : io_(io),
+      request_(request),
+      // Until there is a folder for it, and where a developer asked for it, the log is on standard error.
+      log_(std::make_unique<Log>(nullptr, ::secure_getenv("VMMHOST_DEBUG") != nullptr)),
+      detached_(request.getDetached()) {
+  auto started = kj::newPromiseAndFulfiller<void>();
+  startedFulfiller_ = kj::mv(started.fulfiller);
+  started_ = started.promise.fork();
+  auto finished = kj::newPromiseAndFulfiller<void>();
+  finishedFulfiller_ = kj::mv(finished.fulfiller);
+  finished_ = finished.promise.fork();
+  control_ = std::make_unique<control::ControlServer>(io, *this, *log_);
+  control_->serveStarter(std::move(starter));
+}
+
+Supervisor::~Supervisor() noexcept = default;
+
+void Supervisor::prepare() {
+  const auto mark = [this](const char* phase) { early_.emplace_back(phase, vm::monotonicNanoseconds()); };
+  if (request_.getClientStartNs() != 0) {
+    early_.emplace_back("client-start", request_.getClientStartNs());
+  }
+  mark("supervisor-start");
+  config_ = std::make_unique<capnp::MallocMessageBuilder>();
+  config_->setRoot(request_.getConfig());
+  auto config = config_->getRoot<schema::VmConfig>();
+  config::validateVmConfig(config.asReader());
+
+  directories_ = runtime::Directories::open(
+      {request_.getRuntimeDirectory().cStr(), request_.getStateDirectory().cStr()});
+  if (config.getName().size() == 0) {
+    config.setName(madeUpName());
+  }
+  reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
+  log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", kLogFileBytes));
+  mark("name-reserved");
+
+  const InstallPaths installation = findInstallation();
+  registry_ = std::make_unique<plugin::Registry>(
+      client::registryOptions(installation, request_.getPluginPath().cStr(), ::geteuid() == 0));
+  backend_ = request_.getBackend().cStr();
+  if (backend_.empty() || backend_ == "auto") {
+    plugin::Registry::Choice choice = registry_->choose();
+    backend_ = choice.backend.name;
+    choice_ = choice.reason;
+    mark("backend-chosen");
+  }
+}
+
+void Supervisor::keepRecord(const std::vector<std::string>& cgroups) {
+  runtime::Record record;
+  record.name = reservation_->name();
+  record.backend = backend_;
+  record.supervisorPid = ::getpid();
+  record.cgroups = cgroups;
+  record.startedUnixMs = vm::unixMilliseconds();
+  record.removeOnEnd = request_.getRemoveOnEnd();
+  reservation_->writeRecord(record);
+}
+
+void Supervisor::makeVm() {
+  const auto config = config_->getRoot<schema::VmConfig>().asReader();
+  const std::shared_ptr<plugin::Plugin> plugin = registry_->load(backend_);
+  early_.emplace_back("plugin-loaded", vm::monotonicNanoseconds());
+  plugin->validate(config);
+
+  vm::VmSpec spec;
+  spec.plan = plugin->plan(config);
+  spec.config = std::move(config_);
+  spec.backend = backend_;
+  spec.choice = choice_;
+  spec.workingDirectory = request_.getWorkingDirectory().cStr();
+  if (::geteuid() == 0) {
+    lease_ = runtime::UidLease::take(*directories_);
+    spec.uid = lease_->uid();
+    spec.gid = lease_->uid();
+  } else {
+    spec.uid = ::geteuid();
+    spec.gid = ::getegid();
+  }
+  for (const auto part : request_.getWithout()) {
+    if (std::find(std::begin(spawn::kPartNames), std::end(spawn::kPartNames), part.cStr()) ==
+        std::end(spawn::kPartNames)) {
+      std::string known;
+      for (const auto name : spawn::kPartNames) {
+        known += (known.empty() ? "" : ", ") + std::string(name);
+      }
+      throw Error(ErrorCode::kInvalidArgument, "--without " + escapeControl(part.cStr(), 64) +
+                  ": no such part of the jail", "parts that can be left out: " + known);
+    }
+    spec.without.insert(part.cStr());
+  }
+  spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
+  spec.consoleFile = std::make_unique<RotatingFile>(reservation_->stateFd(), "console.log", kConsoleFileBytes);
+  spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
+  vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_);
+  for (auto& [phase, ns] : early_) {
+    vm_->addTiming(phase, ns);
+  }
+}
+
+kj::Promise<void> Supervisor::run() {
+  return kj::evalNow(rpc::guarded([this]() -> kj::Promise<void> {
+           prepare();
+           makeVm();
+           if (endWanted_) {
+             vm_->stop(endWanted_->first, "asked for before it was started", endWanted_->second)
+                 .detach([](kj::Exception&&) {});
+           }
+           control_->listen(reservation_->listenControl());
+           return vm_->start();
+         }))
+      .then([this]() { startedFulfiller_->fulfill(); },
+            [this](kj::Exception&& exception) {
+              if (!vm_) {
+                outcome_.error = rpc::fromKj(exception);
+                outcome_.detail = outcome_.error->message();
+                outcome_.exitCode = vm::exitCodeFor(schema::EndKind::START_FAILED, schema::EndCause::UNKNOWN,
+                                                    outcome_.error, 0);
+              }
+              startFailed_ = true;
+              startedFulfiller_->reject(kj::mv(exception));
+            })
+      .then([this]() -> kj::Promise<void> { return vm_ ? vm_->onEnded() : kj::Promise<void>(kj::READY_NOW); })
+      .then([this]() {
+        finish();
+        finishedFulfiller_->fulfill();
+        // A timer fires after everything that is ready was done: the answers to those who wait are in their sockets.
+        return io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS);
+      })
+      .then([this]() { return io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS); });
+}
+
+void Supervisor::finish() {
+  if (vm_) {
+    outcome_ = vm_->outcome();
+  }
+  if (!reservation_) {
+    return;
+  }
+  // A VM that never ran leaves nothing to look at.
+  const bool remove = request_.getRemoveOnEnd() || startFailed_;
+  try {
+    if (!remove) {
+      reservation_->writeState("exit.json", exitJson());
+    }
+  } catch (const Error& error) {
+    log_->write(Severity::kError, "supervisor", error.message());
+  }
+  lease_.reset();
+  reservation_->release(remove);
+}
+
+std::string Supervisor::exitJson() {
+  capnp::MallocMessageBuilder message;
+  auto info = message.initRoot<schema::VmInfo>();
+  describe(info);
+  return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()), {true, false});
+}
+
+void Supervisor::describe(schema::VmInfo::Builder out) {
+  if (vm_) {
+    vm_->describe(out);
+  } else {
+    out.setSupervisorPid(::getpid());
+    out.setBackend(backend_);
+    if (config_) {
+      out.setName(config_->getRoot<schema::VmConfig>().getName());
+    }
+  }
+  out.setDetached(detached_);
+  out.setRemoveOnEnd(request_.getRemoveOnEnd());
+}
+
+kj::Promise<void> Supervisor::stop(schema::EndKind kind, std::string reason, int signal) {
+  if (vm_) {
+    return vm_->stop(kind, std::move(reason), signal);
+  }
+  endWanted_ = {kind, signal};
+  return onFinished();
+}
+
+void Supervisor::signalled(int signal) {
+  stop(schema::EndKind::SIGNALLED, signalText(signal), signal).detach([](kj::Exception&&) {});
+}
+
+void Supervisor::starterDetached() { detached_ = true; }
+
+void Supervisor::starterGone() {
+  if (!detached_) {
+    stop(schema::EndKind::CLIENT_GONE, "the command that started it is gone", 0).detach([](kj::Exception&&) {});
+  }
+}
+
+}  // namespace vmmhost::supervisor

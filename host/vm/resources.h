@@ -1,0 +1,30 @@
+// Opens what a configuration names, so that workers never see a path.
+#pragma once
+
+#include <capnp/message.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "vmmhost/fd.h"
+#include "vmmhost/schema/vm.capnp.h"
+
+namespace vmmhost::vm {
+
+struct OpenedResources {
+  struct File {
+    std::uint32_t resource;
+    Fd fd;
+  };
+  std::vector<File> files;
+  // Locks on disks, held on open file descriptions of their own that are never passed on.
+  std::vector<Fd> locks;
+  std::uint64_t largestWritableFile = 0;
+};
+
+// Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number. Throws Error
+// naming field and path: not there, not a regular file (a disk may be a block device), empty, in use by another VM.
+OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
+
+}  // namespace vmmhost::vm

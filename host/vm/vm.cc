@@ -1,0 +1,477 @@
+#include "host/vm/vm.h"
+
+#include <fcntl.h>
+#include <kj/vector.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "host/vm/memory_usage.h"
+
+namespace vmmhost::vm {
+namespace {
+
+using schema::EndCause;
+using schema::EndKind;
+using schema::VmState;
+
+constexpr unsigned kMaxEvents = 4096;  // of one worker in its life
+constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
+constexpr std::uint64_t kMinimumFileSize = std::uint64_t{256} << 20;
+constexpr auto kConsoleFlush = 2 * kj::SECONDS;
+
+std::uint64_t nanoseconds(clockid_t clock) {
+  timespec now = {};
+  ::clock_gettime(clock, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+Fd duplicateDescriptor(int fd) {
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (copy < 0) {
+    throw systemError("duplicating a descriptor", errno);
+  }
+  return Fd(copy);
+}
+
+const char* stateName(VmState state) {
+  switch (state) {
+    case VmState::PREPARING:
+      return "being prepared";
+    case VmState::CREATED:
+      return "created";
+    case VmState::RUNNING:
+      return "running";
+    case VmState::PAUSED:
+      return "paused";
+    case VmState::STOPPING:
+      return "stopping";
+    case VmState::ENDED:
+      return "ended";
+  }
+  return "in an unknown state";
+}
+
+}  // namespace
+
+std::int64_t unixMilliseconds() { return static_cast<std::int64_t>(nanoseconds(CLOCK_REALTIME) / 1'000'000u); }
+std::uint64_t monotonicNanoseconds() { return nanoseconds(CLOCK_MONOTONIC); }
+
+// Receives the worker's events. It may outlive the VM in the RPC system, so it only reaches it while it lives.
+class Vm::Sink final : public schema::EventSink::Server {
+ public:
+  explicit Sink(std::shared_ptr<Vm*> vm) : vm_(std::move(vm)) {}
+  kj::Promise<void> event(EventContext context) override {
+    if (*vm_ != nullptr) {
+      (*vm_)->noteEvent(context.getParams().getEvent());
+    }
+    return kj::READY_NOW;
+  }
+
+ private:
+  std::shared_ptr<Vm*> vm_;
+};
+
+Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log)
+    : io_(io), spec_(std::move(spec)), log_(log), cgroup_(spawn::Cgroup()), self_(std::make_shared<Vm*>(this)) {
+  original_.setRoot(spec_.config->getRoot<schema::VmConfig>().asReader());
+  originalConfig_ = original_.getRoot<schema::VmConfig>().asReader();
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  endedFulfiller_ = kj::mv(paf.fulfiller);
+  ended_ = paf.promise.fork();
+}
+
+Vm::~Vm() { *self_ = nullptr; }
+
+Vm::Watch::~Watch() {
+  if (list != nullptr) {
+    list->erase(position);
+  }
+}
+
+std::unique_ptr<Vm::Watch> Vm::watch(Watcher watcher) {
+  auto watch = std::make_unique<Watch>();
+  watchers_.push_back(std::move(watcher));
+  watch->list = &watchers_;
+  watch->position = std::prev(watchers_.end());
+  return watch;
+}
+
+void Vm::mark(const char* phase) { timings_.emplace_back(phase, monotonicNanoseconds()); }
+
+void Vm::setState(VmState state, const std::string& detail) {
+  if (state == state_) {
+    return;
+  }
+  state_ = state;
+  log_.write(Severity::kInfo, "vm", std::string(stateName(state)) + (detail.empty() ? "" : ": " + detail));
+  for (auto next = watchers_.begin(); next != watchers_.end();) {
+    const auto current = next++;
+    (*current)(state, unixMilliseconds(), detail);
+  }
+}
+
+kj::Promise<void> Vm::start() {
+  startedUnixMs_ = unixMilliseconds();
+  if (spec_.timeout.count() > 0) {
+    timeout_ = io_.provider->getTimer()
+                   .afterDelay(spec_.timeout.count() * kj::MILLISECONDS)
+                   .then([this]() {
+                     beginEnd(EndKind::TIMEOUT, EndCause::UNKNOWN,
+                              "it had " + std::to_string(spec_.timeout.count()) + " ms", std::nullopt);
+                   })
+                   .eagerlyEvaluate(nullptr);
+  }
+  return kj::evalNow(rpc::guarded([this]() { return launch(); })).catch_([this](kj::Exception&& exception) {
+    auto explained = worker_ ? worker_->explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
+    return explained.then([this](Error error) {
+      beginEnd(EndKind::START_FAILED, EndCause::UNKNOWN, error.message(), error);
+      return onEnded().then([this, error]() {
+        // It may have been stopped on purpose while it was being started.
+        return rpc::fail(outcome_.error ? *outcome_.error
+                                        : Error(ErrorCode::kCancelled, "the VM was ended while it was being started"));
+      });
+    });
+  });
+}
+
+kj::Promise<void> Vm::launch() {
+  auto config = spec_.config->getRoot<schema::VmConfig>();
+  resources_ = openResources(config, spec_.workingDirectory);
+  mark("files-open");
+
+  const std::uint64_t overhead = spec_.plan.overheadBytes == 0 ? kDefaultOverhead : spec_.plan.overheadBytes;
+  const std::uint64_t memory = config.getMemory().getSize();
+  const std::uint32_t processes =
+      spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
+  cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
+                                memory + overhead, processes);
+  if (spec_.onCgroups) {
+    spec_.onCgroups(cgroup_.folders());
+  }
+
+  WorkerSpec worker;
+  worker.plan = std::move(spec_.plan);
+  worker.uid = spec_.uid;
+  worker.gid = spec_.gid;
+  worker.without = spec_.without;
+  worker.cgroup = &cgroup_;
+  worker.mark = [this](const char* phase) { mark(phase); };
+  worker.rlimits = {{RLIMIT_FSIZE, std::max({resources_.largestWritableFile, memory, kMinimumFileSize})},
+                    {RLIMIT_NPROC, processes}};
+  if (worker.plan.seccompPolicy == "worker-static") {
+    worker.rlimits.push_back({RLIMIT_DATA, memory + overhead});
+  }
+  for (const auto& limit : worker.plan.rlimits) {
+    worker.rlimits.push_back({limit.resource, limit.value});
+  }
+  devices_ = std::move(worker.plan.devices);
+  createTimeout_ = worker.plan.createTimeout;
+  worker_ = std::make_unique<WorkerProcess>(io_, std::move(worker), log_);
+  mark("worker-spawned");
+  watchWorker();
+
+  counters_ = std::make_unique<counters::HostPage>();
+  rpc::SocketPair console = rpc::makeSocketPair();
+  // The worker's end as well: a guest that talks faster than it is heard must not hang a device thread for ever.
+  ::fcntl(console.remote.get(), F_SETFL, O_NONBLOCK);
+  consoleRemote_ = std::move(console.remote);
+  console_ = std::make_unique<Console>(io_, std::move(console.local), std::move(spec_.consoleFile));
+  return worker_->handshake().then(rpc::guarded([this]() { return handOver(); }));
+}
+
+void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
+  auto attach = [&](auto fill, Fd descriptor) {
+    auto request = worker_->worker().attachRequest();
+    fill(request.initResource());
+    request.setDescriptor(rpc::makeDescriptor(std::move(descriptor)));
+    attached.add(request.send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })));
+  };
+  for (auto& file : resources_.files) {
+    attach([&](auto resource) { resource.setFile(file.resource); }, std::move(file.fd));
+  }
+  resources_.files.clear();
+  for (const auto& device : devices_) {
+    Fd fd(::open(device.path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!fd) {
+      if (device.optional) {
+        continue;
+      }
+      throw Error(ErrorCode::kUnavailable,
+                  "backend " + spec_.backend + ": " + systemError(device.path, errno).message(),
+                  errno == EACCES ? "`vmmhost doctor` tells how to get at it" : "`vmmhost backends` tells more");
+    }
+    attach([&](auto resource) { resource.setDevice(device.name); }, std::move(fd));
+  }
+  attach([&](auto resource) { resource.setConsole(0); }, std::move(consoleRemote_));
+  attach([&](auto resource) { resource.setCounters(); }, duplicateDescriptor(counters_->descriptor()));
+}
+
+kj::Promise<void> Vm::handOver() {
+  kj::Vector<kj::Promise<void>> attached;
+  attachAll(attached);
+  auto request = worker_->worker().createRequest();
+  request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
+  request.setEvents(kj::heap<Sink>(self_));
+  auto created = request.send().then(rpc::guarded([this](auto&& response) {
+    rpc::throwIfError(response);
+    if (!response.hasVm()) {
+      throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
+    }
+    vm_ = response.getVm();
+    const auto abilities = response.getAbilities();
+    if (abilities.hasPausable()) {
+      pausable_ = abilities.getPausable();
+    }
+    if (abilities.hasPowerButton()) {
+      powerButton_ = abilities.getPowerButton();
+    }
+    if (abilities.hasResettable()) {
+      resettable_ = abilities.getResettable();
+    }
+    mark("vm-created");
+    worker_->verify(true);
+    mark("verified-again");
+    setState(VmState::CREATED);
+    return vm_.startRequest().send().then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
+  }));
+  auto all = kj::joinPromises(attached.releaseAsArray()).then([created = kj::mv(created)]() mutable {
+    return kj::mv(created);
+  });
+  return rpc::withDeadline(io_.provider->getTimer(), createTimeout_, "creating the VM in the worker", kj::mv(all))
+      .then([this]() {
+        mark("guest-runs");
+        if (!ending_) {
+          setState(VmState::RUNNING);
+        }
+      });
+}
+
+void Vm::watchWorker() {
+  workerWatch_ = worker_->onExit()
+                     .then([this]() {
+                       // Its last event may still be on its way through the socket.
+                       return worker_->onDisconnect().exclusiveJoin(
+                           io_.provider->getTimer().afterDelay(200 * kj::MILLISECONDS));
+                     })
+                     .then([this]() {
+                       if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
+                         return;  // starting reports it itself
+                       }
+                       std::string detail = worker_->describeExit();
+                       if (cgroup_.outOfMemory()) {
+                         detail += "; its control group was out of memory";
+                       }
+                       beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail,
+                                Error(ErrorCode::kWorkerDied, detail));
+                     })
+                     .eagerlyEvaluate(nullptr);
+}
+
+void Vm::noteEvent(schema::Event::Reader event) {
+  if (++events_ > kMaxEvents) {
+    beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
+             Error(ErrorCode::kProtocol, "the worker sent more than " + std::to_string(kMaxEvents) + " events"));
+    return;
+  }
+  switch (event.which()) {
+    case schema::Event::ENDED: {
+      const auto ended = event.getEnded();
+      auto cause = ended.getCause();
+      if (cause > EndCause::WORKER_FAULT) {
+        cause = EndCause::UNKNOWN;
+      }
+      mark("guest-ended");
+      beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
+      return;
+    }
+    case schema::Event::RESET_DONE:
+      log_.write(Severity::kInfo, "vm", "was reset");
+      return;
+    case schema::Event::GUEST_PANICKED:
+      log_.write(Severity::kWarning, "guest", event.getGuestPanicked().cStr());
+      return;
+    case schema::Event::BOOT_PHASE:
+      if (timings_.size() < 64) {
+        timings_.emplace_back("boot-phase-" + std::to_string(event.getBootPhase().getValue()),
+                              event.getBootPhase().getMonotonicNs());
+      }
+      return;
+  }
+}
+
+void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {
+  if (std::exchange(ending_, true)) {
+    return;
+  }
+  outcome_.kind = kind;
+  outcome_.cause = cause;
+  outcome_.detail = std::move(detail);
+  outcome_.exitCode = exitCodeFor(kind, cause, error, signal);
+  outcome_.error = std::move(error);
+  setState(VmState::STOPPING, outcome_.detail);
+  endTask_ = kj::evalLater([this]() { return carryOutEnd(); }).eagerlyEvaluate([this](kj::Exception&& exception) {
+    log_.write(Severity::kError, "vm", rpc::fromKj(exception).message());
+    endedFulfiller_->fulfill();
+  });
+}
+
+kj::Promise<void> Vm::carryOutEnd() {
+  timeout_ = nullptr;
+  kj::Promise<void> gone = kj::READY_NOW;
+  if (worker_) {
+    worker_->kill();
+    gone = worker_->onExit();
+  }
+  return gone
+      .then([this]() -> kj::Promise<void> {
+        mark("worker-gone");
+        return console_ ? console_->finish(kConsoleFlush) : kj::Promise<void>(kj::READY_NOW);
+      })
+      .then([this]() {
+        if (worker_ && (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED)) {
+          outcome_.workerExit = worker_->exit();
+          outcome_.lastLog.assign(worker_->lastLog().begin(), worker_->lastLog().end());
+        }
+        cgroup_.remove();
+        resources_ = OpenedResources();
+        console_ = nullptr;
+        endedUnixMs_ = unixMilliseconds();
+        mark("all-gone");
+        setState(VmState::ENDED, outcome_.detail);
+        endedFulfiller_->fulfill();
+      });
+}
+
+void Vm::requireRunning(const char* verb) const {
+  if (ending_ || (state_ != VmState::RUNNING && state_ != VmState::PAUSED)) {
+    throw Error(ErrorCode::kFailedPrecondition, std::string("cannot ") + verb + " a VM that is " + stateName(state_));
+  }
+}
+
+kj::Promise<void> Vm::callAbility(const char* what, kj::Promise<void> call, std::function<void()> done) {
+  return rpc::withDeadline(io_.provider->getTimer(), std::chrono::seconds(10), what, kj::mv(call))
+      .then([this, done = std::move(done)]() {
+        if (!ending_ && done) {
+          done();
+        }
+      })
+      .catch_([this](kj::Exception&& exception) {
+        return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
+      });
+}
+
+kj::Promise<void> Vm::pause() {
+  requireRunning("pause");
+  KJ_IF_MAYBE(pausable, pausable_) {
+    return callAbility("pausing the VM",
+                       pausable->pauseRequest().send().then(
+                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+                       [this]() { setState(VmState::PAUSED); });
+  }
+  throw Error(ErrorCode::kUnsupported, "pause: backend " + spec_.backend + " cannot pause this VM");
+}
+
+kj::Promise<void> Vm::resume() {
+  requireRunning("resume");
+  KJ_IF_MAYBE(pausable, pausable_) {
+    return callAbility("resuming the VM",
+                       pausable->resumeRequest().send().then(
+                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+                       [this]() { setState(VmState::RUNNING); });
+  }
+  throw Error(ErrorCode::kUnsupported, "resume: backend " + spec_.backend + " cannot pause this VM");
+}
+
+kj::Promise<void> Vm::shutdown() {
+  requireRunning("shut down");
+  KJ_IF_MAYBE(button, powerButton_) {
+    return callAbility("pressing the power button",
+                       button->pressRequest().send().then(
+                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+                       [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
+  }
+  throw Error(ErrorCode::kUnsupported, "shutdown: backend " + spec_.backend + " has no power button for this VM",
+              "`vmmhost stop` ends it without asking the guest");
+}
+
+kj::Promise<void> Vm::reset() {
+  requireRunning("reset");
+  KJ_IF_MAYBE(resettable, resettable_) {
+    return callAbility("resetting the VM",
+                       resettable->resetRequest().send().then(
+                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+                       nullptr);
+  }
+  throw Error(ErrorCode::kUnsupported, "reset: backend " + spec_.backend + " cannot reset this VM");
+}
+
+kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
+  beginEnd(kind, EndCause::UNKNOWN, std::move(reason), std::nullopt, signal);
+  return onEnded();
+}
+
+Fd Vm::attachConsole(std::uint32_t replayBytes, bool input) {
+  if (!console_) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                std::string("the VM is ") + stateName(state_) + ": its console is not there");
+  }
+  return console_->attach(replayBytes, input);
+}
+
+void Vm::describe(schema::VmInfo::Builder out) {
+  out.setName(originalConfig_.getName());
+  out.setBackend(spec_.backend);
+  out.setState(state_);
+  out.setSupervisorPid(::getpid());
+  out.setStartedUnixMs(startedUnixMs_);
+  out.setEndedUnixMs(endedUnixMs_);
+  out.setConfig(originalConfig_);
+  out.setChoice(spec_.choice);
+  std::vector<const char*> abilities;
+  if (pausable_ != nullptr) {
+    abilities.push_back("pause");
+  }
+  if (powerButton_ != nullptr) {
+    abilities.push_back("power-button");
+  }
+  if (resettable_ != nullptr) {
+    abilities.push_back("reset");
+  }
+  auto abilityList = out.initAbilities(static_cast<unsigned>(abilities.size()));
+  for (unsigned i = 0; i < abilityList.size(); ++i) {
+    abilityList.set(i, abilities[i]);
+  }
+  if (worker_ && state_ != VmState::ENDED) {
+    out.setWorkerPid(worker_->pid());
+    out.setWorkerPrivateBytes(privateBytesOutsideGuest(worker_->pid(), originalConfig_.getMemory().getSize()));
+  }
+  if (worker_) {
+    auto jail = out.initJail(static_cast<unsigned>(worker_->verified().size()));
+    for (unsigned i = 0; i < jail.size(); ++i) {
+      jail.set(i, worker_->verified()[i]);
+    }
+  }
+  if (counters_) {
+    const auto all = counters_->readAll();
+    auto names = out.getCounters().initNames(static_cast<unsigned>(all.size()));
+    auto values = out.getCounters().initValues(static_cast<unsigned>(all.size()));
+    for (unsigned i = 0; i < names.size(); ++i) {
+      names.set(i, kj::heapString(all[i].first.data(), all[i].first.size()));
+      values.set(i, all[i].second);
+    }
+  }
+  auto timings = out.initTimings(static_cast<unsigned>(timings_.size()));
+  for (unsigned i = 0; i < timings.size(); ++i) {
+    timings[i].setPhase(timings_[i].first);
+    timings[i].setNs(timings_[i].second);
+  }
+  if (state_ == VmState::ENDED) {
+    writeOutcome(outcome_, out.initOutcome());
+  }
+}
+
+}  // namespace vmmhost::vm

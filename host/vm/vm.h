@@ -1,0 +1,134 @@
+// One VM: its worker process, its life from preparing to ended, and what is told about it.
+#pragma once
+
+#include <capnp/message.h>
+#include <kj/async-io.h>
+
+#include <chrono>
+#include <functional>
+#include <list>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "host/base/log.h"
+#include "host/plugin/registry.h"
+#include "host/vm/console.h"
+#include "host/vm/outcome.h"
+#include "host/vm/resources.h"
+#include "host/vm/worker_process.h"
+#include "vmmhost/counters.h"
+
+namespace vmmhost::vm {
+
+struct VmSpec {
+  std::unique_ptr<capnp::MallocMessageBuilder> config;  // root VmConfig, validated, with a name
+  std::string backend;
+  std::string choice;                // why this backend; empty: it was named
+  plugin::LaunchPlan plan;
+  std::string workingDirectory;
+  uid_t uid = 0;                     // host ids for the worker
+  gid_t gid = 0;
+  std::set<std::string> without;     // parts of the jail given up
+  std::chrono::milliseconds timeout{0};  // from start() on; 0: none
+  std::unique_ptr<RotatingFile> consoleFile;  // may be null
+  std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders made, deepest first
+};
+
+class Vm {
+ public:
+  using Timings = std::vector<std::pair<std::string, std::uint64_t>>;  // phase, CLOCK_MONOTONIC ns
+
+  Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log);
+  ~Vm();  // ends the worker if it lives; everything it held goes
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+
+  // Everything from opening files to guest code running. Rejected with the reason; the VM has then ended. Once.
+  kj::Promise<void> start();
+
+  kj::Promise<void> pause();
+  kj::Promise<void> resume();
+  kj::Promise<void> shutdown();  // asks the guest
+  kj::Promise<void> reset();
+  // Ends it; fulfilled when it has ended. A later call than the first changes nothing. `signal` for kind signalled.
+  kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal = 0);
+
+  kj::Promise<void> onEnded() { return ended_.addBranch(); }
+  schema::VmState state() const { return state_; }
+  const Outcome& outcome() const { return outcome_; }  // once ended
+  Fd attachConsole(std::uint32_t replayBytes, bool input);
+
+  // Called at each change of state from now on, until the returned object goes. In order, each once.
+  using Watcher = std::function<void(schema::VmState, std::int64_t unixMs, const std::string& detail)>;
+  class Watch {
+   public:
+    ~Watch();
+
+   private:
+    friend class Vm;
+    std::list<Watcher>* list = nullptr;
+    std::list<Watcher>::iterator position;
+  };
+  std::unique_ptr<Watch> watch(Watcher watcher);
+
+  void mark(const char* phase);
+  void addTiming(std::string phase, std::uint64_t ns) { timings_.emplace_back(std::move(phase), ns); }
+  void describe(schema::VmInfo::Builder out);
+  schema::VmConfig::Reader config() const { return originalConfig_; }
+
+ private:
+  class Sink;
+
+  kj::Promise<void> launch();
+  kj::Promise<void> handOver();
+  void attachAll(kj::Vector<kj::Promise<void>>& attached);
+  void watchWorker();
+  void noteEvent(schema::Event::Reader event);
+  void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
+                int signal = 0);
+  kj::Promise<void> carryOutEnd();
+  void setState(schema::VmState state, const std::string& detail = {});
+  void requireRunning(const char* verb) const;
+  kj::Promise<void> callAbility(const char* what, kj::Promise<void> call, std::function<void()> done);
+
+  kj::AsyncIoContext& io_;
+  VmSpec spec_;
+  Log& log_;
+  capnp::MallocMessageBuilder original_;  // the configuration as it was given, for those who ask
+  schema::VmConfig::Reader originalConfig_;
+  OpenedResources resources_;
+  spawn::Cgroup cgroup_;
+  std::unique_ptr<counters::HostPage> counters_;
+  std::unique_ptr<Console> console_;
+  Fd consoleRemote_;
+  std::unique_ptr<WorkerProcess> worker_;
+  schema::Vm::Client vm_ = nullptr;
+  std::vector<plugin::LaunchPlan::Device> devices_;
+  std::chrono::milliseconds createTimeout_{0};
+  kj::Maybe<schema::Pausable::Client> pausable_;
+  kj::Maybe<schema::PowerButton::Client> powerButton_;
+  kj::Maybe<schema::Resettable::Client> resettable_;
+
+  schema::VmState state_ = schema::VmState::PREPARING;
+  std::int64_t startedUnixMs_ = 0;
+  std::int64_t endedUnixMs_ = 0;
+  bool ending_ = false;
+  std::shared_ptr<Vm*> self_;  // null inside once this is gone
+  unsigned events_ = 0;
+  Outcome outcome_;
+  Timings timings_;
+  std::list<Watcher> watchers_;
+  kj::Own<kj::PromiseFulfiller<void>> endedFulfiller_;
+  kj::ForkedPromise<void> ended_ = nullptr;
+  kj::Promise<void> workerWatch_ = nullptr;
+  kj::Promise<void> timeout_ = nullptr;
+  kj::Promise<void> endTask_ = nullptr;
+};
+
+std::int64_t unixMilliseconds();
+std::uint64_t monotonicNanoseconds();
+
+}  // namespace vmmhost::vm

@@ -1,0 +1,12 @@
+/* Says that its description ends before its functions. */
+#include "test_plugin.h"
+
+TEST_PLUGIN_FUNCTIONS
+
+static const vmmhost_plugin plugin = {offsetof(vmmhost_plugin, plan), VMMHOST_PLUGIN_ABI, "short",  "1",  "", 0, 0,
+                                      probe,                          validate,           plan};
+
+const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
+  (void)host, (void)error;
+  return &plugin;
+}

@@ -1,0 +1,69 @@
+#include "worker-kvm/backend.h"
+
+#include "vmmhost/counters.h"
+#include "vmmhost/error.h"
+#include "worker-kvm/config/check.h"
+#include "worker-kvm/confine/confine.h"
+#include "worker-kvm/vm/machine.h"
+
+namespace vmmhost::kvm {
+
+namespace {
+
+vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources& resources) {
+  vm::Parameters parameters;
+  parameters.cpus = config.getCpus().getCount();
+  parameters.memoryBytes = config.getMemory().getSize();
+  parameters.sharedMemory = config.getMemory().getShared();
+  parameters.irqchip = config::wantsFullIrqchip(config) ? vm::IrqchipMode::kFull : vm::IrqchipMode::kSplit;
+  const auto boot = config.getBoot();
+  parameters.boot.commandLine = boot.getCmdline().cStr();
+  parameters.boot.kernel =
+      std::make_unique<boot::FileSource>(resources.takeFile(boot.getKernel().getResource()), "kernel");
+  if (boot.getInitrd().getResource() != 0) {
+    parameters.boot.initrd =
+        std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "initrd");
+  }
+  return parameters;
+}
+
+std::unique_ptr<counters::WorkerPage> openCounters(worker::Resources& resources) {
+  Fd page = resources.takeCounters();
+  return page ? std::make_unique<counters::WorkerPage>(std::move(page)) : std::make_unique<counters::WorkerPage>();
+}
+
+}  // namespace
+
+std::vector<std::string> KvmBackend::features() const { return {"pvh", "serial"}; }
+
+void KvmBackend::confine() { confine::enterCreation(); }
+
+kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfig::Reader config,
+                                                                 worker::Resources& resources, worker::Events& events,
+                                                                 kj::AsyncIoContext& io) {
+  config::check(config);
+  vm::KvmMachine::Parts parts;
+  parts.console = resources.takeConsole(0);
+  parts.counters = openCounters(resources);
+  {
+    // /dev/kvm could make VMs without end: it is closed before anything of the guest runs.
+    const Device device(resources.takeDevice("kvm"));
+    parts.machine = std::make_unique<vm::VirtualMachine>(device, readParameters(config, resources), *parts.counters);
+  }
+  const vm::VirtualMachine& machine = *parts.machine;
+  parts.machine->startThreads([&machine](Vcpu& vcpu) {
+    return confine::vcpuFilter(vcpu.descriptor(), machine.signalDescriptors());
+  });
+  auto created = std::make_unique<vm::KvmMachine>(std::move(parts), events, io);
+  auto parked = created->whenParked();
+  return parked.then([created = std::move(created)]() mutable -> kj::Promise<std::unique_ptr<worker::Machine>> {
+    try {
+      confine::enterControl();
+    } catch (const Error& error) {
+      return worker::fail<std::unique_ptr<worker::Machine>>(error);
+    }
+    return std::unique_ptr<worker::Machine>(std::move(created));
+  });
+}
+
+}  // namespace vmmhost::kvm

@@ -1,0 +1,161 @@
+#include "worker-kvm/vm/machine.h"
+
+#include <string>
+
+#include "vmmhost/error.h"
+
+namespace vmmhost::kvm::vm {
+
+namespace {
+
+// How long the end of a VM waits for the host to take the last output.
+constexpr auto kFlushLimit = 2 * kj::SECONDS;
+
+schema::EndCause toSchema(EndCause cause) {
+  switch (cause) {
+    case EndCause::kPowerOff:
+      return schema::EndCause::POWER_OFF;
+    case EndCause::kReset:
+      return schema::EndCause::RESET;
+    case EndCause::kTripleFault:
+      return schema::EndCause::TRIPLE_FAULT;
+    case EndCause::kPanic:
+      return schema::EndCause::PANIC;
+    case EndCause::kCrash:
+      break;
+  }
+  return schema::EndCause::CRASH;
+}
+
+}  // namespace
+
+KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io)
+    : events_(events),
+      timer_(io.provider->getTimer()),
+      counters_(std::move(parts.counters)),
+      machine_(std::move(parts.machine)),
+      observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
+      console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
+      watchTask_(watch().eagerlyEvaluate(nullptr)) {}
+
+KvmMachine::~KvmMachine() noexcept {}
+
+kj::Promise<void> KvmMachine::whenParked() {
+  if (machine_->allParked()) {
+    return kj::READY_NOW;
+  }
+  auto pair = kj::newPromiseAndFulfiller<void>();
+  waitingForPark_.add(kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
+}
+
+kj::Promise<void> KvmMachine::start() {
+  life_ = Life::kStarted;
+  apply();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::pause() {
+  requireAlive("pause");
+  if (!paused_) {
+    paused_ = true;
+    counters_->add(counters::Cell::kPauses);
+    apply();
+  }
+  return whenParked();
+}
+
+kj::Promise<void> KvmMachine::resume() {
+  requireAlive("resume");
+  paused_ = false;
+  apply();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::reset() {
+  requireAlive("reset");
+  ++resetsUnderWay_;
+  apply();
+  return whenParked().then([this]() -> kj::Promise<void> {
+    --resetsUnderWay_;
+    try {
+      requireAlive("reset");
+      restart();
+    } catch (const Error& error) {
+      return worker::fail(error);
+    }
+    return kj::READY_NOW;
+  });
+}
+
+void KvmMachine::restart() {
+  try {
+    machine_->reset();
+  } catch (const Error& error) {
+    // Half loaded: guest code must not run. The host hears of it as the machine's end too.
+    life_ = Life::kEnded;
+    events_.ended(schema::EndCause::WORKER_FAULT, "the VM could not be reset: " + error.message());
+    throw;
+  }
+  counters_->add(counters::Cell::kResets);
+  events_.resetDone();
+  apply();
+}
+
+kj::Promise<void> KvmMachine::watch() {
+  // Asked for before the eventfd is read: an edge that comes in between is then not lost.
+  auto readable = observer_.whenBecomesReadable();
+  machine_->wake().drain();
+  lookAtMachine();
+  return readable.then([this]() { return watch(); });
+}
+
+void KvmMachine::lookAtMachine() {
+  console_.pump();
+  if (life_ == Life::kStarted && machine_->ended()) {
+    life_ = Life::kEnding;
+    apply();
+  }
+  if (machine_->allParked()) {
+    for (auto& waiting : waitingForPark_) {
+      waiting->fulfill();
+    }
+    waitingForPark_.clear();
+    if (life_ == Life::kEnding) {
+      reportEnd();
+    }
+  }
+}
+
+void KvmMachine::apply() {
+  if (life_ != Life::kStarted || paused_ || resetsUnderWay_ > 0) {
+    machine_->park();
+    return;
+  }
+  machine_->run();
+  // A resume overtook a pause: nobody is to wait for what was called off.
+  for (auto& waiting : waitingForPark_) {
+    waiting->fulfill();
+  }
+  waitingForPark_.clear();
+}
+
+void KvmMachine::reportEnd() {
+  life_ = Life::kEnded;
+  const EndReport report = *machine_->ended();
+  std::string detail = machine_->describe(report);
+  endTask_ = console_.flushed()
+                 .exclusiveJoin(timer_.afterDelay(kFlushLimit))
+                 .then([this, cause = toSchema(report.cause), detail = std::move(detail)]() mutable {
+                   events_.ended(cause, std::move(detail));
+                 })
+                 .eagerlyEvaluate(nullptr);
+}
+
+void KvmMachine::requireAlive(const char* operation) const {
+  if (life_ == Life::kEnding || life_ == Life::kEnded) {
+    throw Error(ErrorCode::kFailedPrecondition, std::string(operation) + ": the VM has ended");
+  }
+}
+
+}  // namespace vmmhost::kvm::vm

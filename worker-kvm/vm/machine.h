@@ -1,0 +1,61 @@
+// The machine as the worker's protocol sees it: a VirtualMachine and its console, driven by the event loop.
+#pragma once
+
+#include <kj/async-io.h>
+#include <kj/vector.h>
+
+#include <memory>
+
+#include "vmmhost/counters.h"
+#include "vmmhost/worker/worker.h"
+#include "worker-kvm/vm/console.h"
+#include "worker-kvm/vm/virtual_machine.h"
+
+namespace vmmhost::kvm::vm {
+
+class KvmMachine final : public worker::Machine {
+ public:
+  struct Parts {
+    std::unique_ptr<counters::WorkerPage> counters;  // that `machine` counts into
+    std::unique_ptr<VirtualMachine> machine;         // its threads are started
+    Fd console;
+  };
+  KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
+  ~KvmMachine() noexcept override;
+
+  // Fulfilled when no virtual CPU runs guest code, or once they were told to run again.
+  kj::Promise<void> whenParked();
+
+  kj::Promise<void> start() override;
+  bool canPause() const override { return true; }
+  kj::Promise<void> pause() override;
+  kj::Promise<void> resume() override;
+  bool canReset() const override { return true; }
+  kj::Promise<void> reset() override;
+
+ private:
+  enum class Life { kCreated, kStarted, kEnding, kEnded };
+
+  kj::Promise<void> watch();
+  void lookAtMachine();
+  // Lets the virtual CPUs run, or asks them to park, as the wishes below say.
+  void apply();
+  void restart();
+  void reportEnd();
+  void requireAlive(const char* operation) const;
+
+  worker::Events& events_;
+  kj::Timer& timer_;
+  std::unique_ptr<counters::WorkerPage> counters_;
+  std::unique_ptr<VirtualMachine> machine_;
+  kj::UnixEventPort::FdObserver observer_;
+  Console console_;
+  Life life_ = Life::kCreated;
+  bool paused_ = false;
+  int resetsUnderWay_ = 0;
+  kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForPark_;
+  kj::Promise<void> watchTask_;
+  kj::Promise<void> endTask_ = kj::READY_NOW;
+};
+
+}  // namespace vmmhost::kvm::vm

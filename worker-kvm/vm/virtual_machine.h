@@ -1,0 +1,86 @@
+// A virtual machine of memory, virtual CPUs and devices. Knows nothing of the protocol or of the event loop.
+#pragma once
+
+#include <linux/filter.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmmhost/counters.h"
+#include "worker-kvm/boot/pvh.h"
+#include "worker-kvm/devices/bus.h"
+#include "worker-kvm/devices/keyboard_controller.h"
+#include "worker-kvm/devices/machine_control.h"
+#include "worker-kvm/devices/power_port.h"
+#include "worker-kvm/devices/serial.h"
+#include "worker-kvm/kvm/device.h"
+#include "worker-kvm/memory/guest_memory.h"
+#include "worker-kvm/vm/interrupts.h"
+#include "worker-kvm/vm/run_control.h"
+#include "worker-kvm/vm/vcpu_runner.h"
+
+namespace vmmhost::kvm::vm {
+
+struct Parameters {
+  std::uint32_t cpus = 1;
+  std::uint64_t memoryBytes = 0;  // a multiple of the page size, at least 2 MiB
+  bool sharedMemory = false;
+  IrqchipMode irqchip = IrqchipMode::kSplit;
+  boot::BootFiles boot;
+};
+
+// Made, used and destroyed by one thread, the control thread. Its descriptor wake() becomes readable when something is
+// to be looked at: serial(), ended(), allParked().
+class VirtualMachine final : private devices::MachineControl, private devices::Serial::Peer {
+ public:
+  // Loads the boot files; needs `device` no longer afterwards. Throws Error. `counters` outlives the machine.
+  VirtualMachine(const Device& device, Parameters parameters, counters::WorkerPage& counters);
+  ~VirtualMachine();
+
+  // Starts the threads, parked. `filterFor` gives the seccomp program of a virtual CPU's thread (empty: none), which is
+  // installed before allParked() is true.
+  void startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor);
+
+  void run();
+  void park();  // ask; allParked() tells when it is so
+  bool allParked() const;
+  // Set once a virtual CPU has ended the machine. Others may run until they were parked.
+  std::optional<EndReport> ended() const { return control_.ended(); }
+  // For people: where the virtual CPU of an end stood. All are parked.
+  std::string describe(const EndReport& report);
+
+  // Back to the boot state. All virtual CPUs are parked and stay so. Throws Error.
+  void reset();
+
+  devices::Serial& serial() noexcept { return serial_; }
+  const Wake& wake() const noexcept { return wake_; }
+  // Descriptors that the threads of virtual CPUs write to.
+  std::vector<int> signalDescriptors() const;
+  const memory::GuestMemory& memory() const noexcept { return memory_; }
+
+ private:
+  void requestEnd(devices::EndReason reason) noexcept override;
+  void serialNeedsAttention() noexcept override { wake_.signal(); }
+  void setBootState(VcpuRunner& runner, std::uint32_t entry);
+
+  Parameters parameters_;
+  Wake wake_;
+  RunControl control_;
+  memory::GuestMemory memory_;
+  Vm vm_;
+  Interrupts interrupts_;
+  devices::PortBus ports_;
+  devices::MmioBus mmio_;
+  devices::PowerPort powerPort_;
+  devices::KeyboardController keyboardController_;
+  devices::Serial serial_;
+  kvm_sregs initialSpecialRegisters_{};
+  std::optional<kvm_lapic_state> initialLocalApic_;  // of the first virtual CPU; others differ in the number only
+  std::vector<std::unique_ptr<VcpuRunner>> runners_;
+};
+
+}  // namespace vmmhost::kvm::vm
