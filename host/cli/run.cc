@@ -31,6 +31,7 @@ namespace {
 using client::ControlClient;
 
 constexpr std::uint32_t kReplayBytes = 16384;             // what `console` shows of the past
+constexpr std::uint32_t kWholeReplay = 0xffffffff;        // what `run` shows: everything that is still there
 constexpr auto kDrainTimeout = 3 * kj::SECONDS;           // for the last output of a VM that has ended
 constexpr int kReapLimitMs = 2000;
 
@@ -56,18 +57,26 @@ class Attachment {
   Attachment(kj::AsyncIoContext& io, ControlClient& client, const Options& options)
       : io_(io), client_(client), options_(options), signals_(io) {}
 
-  // Follows the console and waits for the VM's end. `before` must be fulfilled first for the end to count; its failure
-  // is the failure of this.
+  // Waits until guest code runs (or `before`, whatever it is, is done), or for a signal.
+  Happening await(kj::Promise<void> before) {
+    return client::await(io_, before.then([]() { return Happening{}; }).exclusiveJoin(nextSignal()));
+  }
+
+  // The same; then follows the console and waits for the VM's end. The failure of `before` is the failure of this.
   Happening follow(kj::Promise<void> before) {
     auto pair = kj::newPromiseAndFulfiller<Happening>();
     userEvent_ = kj::mv(pair.fulfiller);
-    consoleDone_ = client_.console(options_.replayBytes, true)
-                       .then([this](Fd stream) { return attach(std::move(stream)); })
-                       .catch_([](kj::Exception&&) {})  // the reason is that of `before`, or of the VM's end
-                       .fork();
+    // Asked for early, so that nothing is missed of a VM that ends at once; taken when the VM has started: until then
+    // the terminal's ^C is for us.
+    auto early = client_.console(options_.replayBytes, true);
     auto outcome = client_.wait().then([this](ControlClient::WaitResponse&& response) { outcome_ = kj::mv(response); });
-    auto ended = before.then([outcome = kj::mv(outcome)]() mutable { return kj::mv(outcome); })
-                     .then([this]() { return drained(); })
+    auto ended = before
+                     .then([this, early = kj::mv(early)]() mutable {
+                       consoleDone_ = openConsole(kj::mv(early)).fork();
+                       consoleOpened_ = true;
+                       return consoleDone_.addBranch();
+                     })
+                     .then([outcome = kj::mv(outcome)]() mutable { return kj::mv(outcome); })
                      .then([]() { return Happening{}; });
     return client::await(io_, ended.exclusiveJoin(kj::mv(pair.promise)).exclusiveJoin(nextSignal()));
   }
@@ -98,6 +107,24 @@ class Attachment {
   void release() { terminal_.reset(); }
 
  private:
+  kj::Promise<void> openConsole(kj::Promise<Fd> early) {
+    return early
+        .catch_([this](kj::Exception&& exception) -> kj::Promise<Fd> {
+          // It was too early: the VM was still being prepared.
+          if (rpc::fromKj(exception).code() == ErrorCode::kFailedPrecondition) {
+            return client_.console(options_.replayBytes, true);
+          }
+          return kj::mv(exception);
+        })
+        .then([this](Fd stream) { return attach(std::move(stream)); })
+        .catch_([](kj::Exception&& exception) {
+          const Error error = rpc::fromKj(exception);
+          if (error.code() != ErrorCode::kWorkerDied) {
+            note("the console cannot be shown: " + error.message());
+          }
+        });
+  }
+
   kj::Promise<void> attach(Fd stream) {
     terminal_.emplace(STDIN_FILENO);
     const bool terminal = ::isatty(STDIN_FILENO) == 1;
@@ -115,7 +142,7 @@ class Attachment {
 
   // All that the console had to say has been written. Bounded: a VM that has ended says nothing new.
   kj::Promise<void> drained() {
-    if (consoleDone_ == nullptr) {
+    if (!consoleOpened_) {
       return kj::READY_NOW;
     }
     return consoleDone_.addBranch().exclusiveJoin(io_.provider->getTimer().afterDelay(kDrainTimeout));
@@ -143,6 +170,7 @@ class Attachment {
   kj::Maybe<ControlClient::WaitResponse> outcome_;
   kj::Maybe<ControlClient::StopResponse> stopped_;
   kj::ForkedPromise<void> consoleDone_ = nullptr;
+  bool consoleOpened_ = false;
   kj::Promise<void> events_ = nullptr;
 };
 
@@ -214,13 +242,10 @@ class Run {
 
   int detached() {
     Attachment attachment(io_, *client_, {});
-    kj::Promise<void> ready = started();
-    SignalSource signals(io_);
-    auto interrupted = signals.next();
-    const int signal = client::await(io_, ready.then([]() { return 0; }).exclusiveJoin(kj::mv(interrupted)));
-    if (signal != 0) {
-      attachment.stop(schema::EndKind::SIGNALLED, signalName(signal));
-      return kExitSignalBase + signal;
+    const Happening happening = attachment.await(started());
+    if (happening.kind == Happening::Kind::kSignal) {
+      attachment.stop(schema::EndKind::SIGNALLED, signalName(happening.signal));
+      return kExitSignalBase + happening.signal;
     }
     if (options_.timings) {
       report_.printTimings(options_.commandStartNs);
@@ -235,7 +260,7 @@ class Run {
 
   int foreground() {
     // With --json standard output belongs to the one document at the end.
-    Attachment attachment(io_, *client_, {options_.json ? STDERR_FILENO : STDOUT_FILENO, 0});
+    Attachment attachment(io_, *client_, {options_.json ? STDERR_FILENO : STDOUT_FILENO, kWholeReplay});
     const Happening happening = attachment.follow(started());
     int code = kExitOk;
     switch (happening.kind) {

@@ -25,16 +25,23 @@ std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const r
   return client;
 }
 
-bool readOutcome(const runtime::Entry& entry, schema::Outcome::Builder into) {
-  if (!entry.exitJson) {
-    return false;
-  }
+EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::VmInfo>()) {
+  const std::string source = entry.name + "/exit.json";
+  const std::string text = entry.exitJson.value_or("");
   try {
-    config::parseJson(entry.name + "/exit.json", *entry.exitJson, into);
-    return true;
+    config::parseJson(source, text, info_);
+    known_ = info_.hasOutcome();
   } catch (const Error&) {
-    return false;
+    info_ = message_.initRoot<schema::VmInfo>();
+    try {
+      config::parseJson(source, text, info_.initOutcome());
+      known_ = true;
+    } catch (const Error&) {
+      info_ = message_.initRoot<schema::VmInfo>();
+    }
   }
+  info_.setName(entry.name);
+  info_.setState(schema::VmState::ENDED);
 }
 
 std::uint64_t parseSeconds(const char* flag, const std::string& text) {

@@ -1,6 +1,7 @@
 // From a VM's name to its supervisor.
 #pragma once
 
+#include <capnp/message.h>
 #include <kj/async-io.h>
 
 #include <memory>
@@ -18,8 +19,18 @@ runtime::Directories openDirectories();
 std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const runtime::Directories& directories,
                                                  const std::string& name);
 
-// The outcome that an ended VM left, in `into`. False when what is there cannot be read as one.
-bool readOutcome(const runtime::Entry& entry, schema::Outcome::Builder into);
+// What an ended VM left: its last VmInfo, or no more than an outcome where a dead supervisor was cleared away.
+class EndedVm {
+ public:
+  explicit EndedVm(const runtime::Entry& entry);
+  schema::VmInfo::Reader info() const { return info_.asReader(); }
+  bool known() const { return known_; }  // false: what is there cannot be read
+
+ private:
+  capnp::MallocMessageBuilder message_;
+  schema::VmInfo::Builder info_;
+  bool known_ = false;
+};
 
 // "10" or "0.5" -> milliseconds, at least 1. Throws Error naming the flag.
 std::uint64_t parseSeconds(const char* flag, const std::string& text);

@@ -28,21 +28,18 @@ void Mailbox::Sender::post(std::function<void()> work) const {
   }
 }
 
-namespace {
-
-Fd makeEvent() {
-  Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event) {
+std::shared_ptr<Mailbox::Sender::Queue> Mailbox::makeQueue() {
+  auto queue = std::make_shared<Sender::Queue>();
+  queue->event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!queue->event) {
     throw systemError("making an eventfd", errno);
   }
-  return event;
+  return queue;
 }
 
-}  // namespace
-
 Mailbox::Mailbox(kj::UnixEventPort& port)
-    : queue_(std::make_shared<Sender::Queue>()),
-      observer_((queue_->event = makeEvent(), port), queue_->event.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
+    : queue_(makeQueue()),
+      observer_(port, queue_->event.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       task_(drain().eagerlyEvaluate(nullptr)) {}
 
 Mailbox::~Mailbox() {

@@ -1,0 +1,44 @@
+#include "vmmhost/mailbox.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+namespace vmmhost {
+namespace {
+
+TEST(Mailbox, postsOfOtherThreads_runInOrderOnTheLoop) {
+  auto io = kj::setupAsyncIo();
+  Mailbox mailbox(io.unixEventPort);
+  auto done = kj::newPromiseAndFulfiller<void>();
+  std::vector<int> seen;
+  const auto loop = std::this_thread::get_id();
+  std::thread other([&, sender = mailbox.sender()]() {
+    for (int i = 0; i < 10000; ++i) {
+      sender.post([&, i]() {
+        EXPECT_EQ(std::this_thread::get_id(), loop);
+        seen.push_back(i);
+        if (i == 9999) {
+          done.fulfiller->fulfill();
+        }
+      });
+    }
+  });
+  done.promise.wait(io.waitScope);
+  other.join();
+  ASSERT_EQ(seen.size(), 10000u);
+  for (int i = 0; i < 10000; ++i) {
+    EXPECT_EQ(seen[i], i);
+  }
+}
+
+TEST(Mailbox, postAfterItsEnd_isDropped) {
+  auto io = kj::setupAsyncIo();
+  auto mailbox = std::make_unique<Mailbox>(io.unixEventPort);
+  const auto sender = mailbox->sender();
+  mailbox = nullptr;
+  sender.post([]() { FAIL() << "ran"; });
+}
+
+}  // namespace
+}  // namespace vmmhost

@@ -1,0 +1,193 @@
+#include "ipc/spawn/spawn.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <thread>
+
+#include "ipc/rpc/connection.h"
+#include "vmmhost/confinement.h"
+
+namespace vmmhost::spawn {
+namespace {
+
+class SpawnTest : public testing::Test {
+ protected:
+  SpawnTest() : executable_(::open(JAIL_INMATE, O_RDONLY | O_CLOEXEC)), null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
+    connect();
+    request_.executable = executable_.get();
+    request_.argv = {"jail-inmate"};
+    request_.jail.uid = ::geteuid() == 0 ? 0x56489999 : ::geteuid();
+    request_.jail.gid = ::geteuid() == 0 ? 0x56489999 : ::getegid();
+  }
+
+  void connect() {
+    rpc::SocketPair sockets = rpc::makeSocketPair();
+    ::fcntl(sockets.local.get(), F_SETFL, 0);
+    socket_ = std::move(sockets.local);
+    remote_ = std::move(sockets.remote);
+    request_.descriptors = {{null_.get(), 0}, {null_.get(), 1}, {2, 2}, {remote_.get(), 3}};
+  }
+
+  Child start() {
+    Child child = begin(request_);
+    for (;;) {
+      pollfd ready = {child.statusFd(), POLLIN, 0};
+      ::poll(&ready, 1, 10000);
+      if (child.executed()) {
+        return child;
+      }
+    }
+  }
+  std::uint32_t order(char what) {
+    EXPECT_EQ(::write(socket_.get(), &what, 1), 1);
+    std::uint32_t answer = 0xffff;
+    EXPECT_EQ(::read(socket_.get(), &answer, sizeof(answer)), static_cast<ssize_t>(sizeof(answer)));
+    return answer;
+  }
+  Child::Exit exitAfter(Child& child, char what) {
+    EXPECT_EQ(::write(socket_.get(), &what, 1), 1);
+    return waitFor(child);
+  }
+  static Child::Exit waitFor(Child& child) {
+    pollfd ready = {child.pidfd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&ready, 1, 10000), 1);
+    return child.reap().value_or(Child::Exit{});
+  }
+
+  Fd executable_, null_, socket_, remote_;
+  Request request_;
+};
+
+TEST_F(SpawnTest, inmateRunsUnderItsOwnIds_withFourDescriptors) {
+  Child child = start();
+  EXPECT_EQ(order('u'), kInsideUid);
+  EXPECT_EQ(order('n'), 4u);
+}
+
+TEST_F(SpawnTest, looksConfinedFromOutside) {
+  Child child = start();
+  order('u');
+  confinement::Expectation expected;
+  expected.pid = child.pid();
+  expected.hostUid = request_.jail.uid;
+  expected.hostGid = request_.jail.gid;
+  struct stat info = {};
+  ASSERT_EQ(::fstat(executable_.get(), &info), 0);
+  expected.executableDevice = info.st_dev;
+  expected.executableInode = info.st_ino;
+  expected.newNamespaces = {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"};
+  expected.descriptors = {{0, 1, 2, 3}};
+  const confinement::Report report = confinement::verify(expected);
+  for (const std::string& violation : report.violations) {
+    ADD_FAILURE() << violation;
+  }
+  EXPECT_GE(report.verified.size(), 8u);
+}
+
+TEST_F(SpawnTest, exitCodeIsReported) {
+  Child child = start();
+  const Child::Exit exit = exitAfter(child, 'e');
+  EXPECT_EQ(exit.kind, Child::Exit::Kind::kCode);
+  EXPECT_EQ(exit.value, 7);
+}
+
+TEST_F(SpawnTest, forbiddenCalls_endTheProcess) {
+  for (const char what : {'o', 's', 'f'}) {
+    connect();
+    Child child = start();
+    const Child::Exit exit = exitAfter(child, what);
+    EXPECT_EQ(exit.kind, Child::Exit::Kind::kSignal) << what;
+    EXPECT_EQ(exit.value, SIGSYS) << what;
+  }
+}
+
+TEST_F(SpawnTest, netNamespaceCanBeGivenUp_andThenShows) {
+  request_.jail.without = {"net-namespace"};
+  Child child = start();
+  order('u');
+  confinement::Expectation expected;
+  expected.pid = child.pid();
+  expected.hostUid = request_.jail.uid;
+  expected.hostGid = request_.jail.gid;
+  expected.newNamespaces = {"net"};
+  EXPECT_EQ(confinement::verify(expected).violations.size(), 1u);
+}
+
+TEST_F(SpawnTest, executableThatIsNone_isAnErrorThatSaysSo) {
+  const Fd text(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+  request_.executable = text.get();
+  try {
+    start();
+    FAIL() << "started";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfinement);
+    EXPECT_NE(error.message().find("executing the worker"), std::string::npos) << error.message();
+  }
+}
+
+TEST_F(SpawnTest, unknownPolicy_isRefused) {
+  request_.jail.seccompPolicy = "none";
+  EXPECT_THROW(begin(request_), Error);
+}
+
+TEST_F(SpawnTest, uidZero_isRefused) {
+  request_.jail.uid = 0;
+  EXPECT_THROW(begin(request_), Error);
+}
+
+TEST_F(SpawnTest, endOfTheSpawningThread_endsTheWorker) {
+  std::optional<Child> child;
+  std::thread spawner([&]() { child = start(); });
+  spawner.join();
+  const Child::Exit exit = waitFor(*child);
+  EXPECT_EQ(exit.kind, Child::Exit::Kind::kSignal);
+  EXPECT_EQ(exit.value, SIGKILL);
+}
+
+TEST_F(SpawnTest, destroyedChild_isGone) {
+  pid_t pid = 0;
+  {
+    Child child = start();
+    pid = child.pid();
+  }
+  EXPECT_EQ(::kill(pid, 0), -1);
+  EXPECT_EQ(errno, ESRCH);
+}
+
+TEST_F(SpawnTest, ignoredSigchld_leavesTheCauseUnknown) {
+  struct sigaction before;
+  struct sigaction ignore = {};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGCHLD, &ignore, &before);
+  {
+    Child child = start();
+    const Child::Exit exit = exitAfter(child, 'e');
+    EXPECT_EQ(exit.kind, Child::Exit::Kind::kUnknown);
+  }
+  ::sigaction(SIGCHLD, &before, nullptr);
+}
+
+TEST(CgroupTest, foldersGoWithIt) {
+  std::vector<std::string> folders;
+  {
+    const Cgroup group = Cgroup::make("test-" + std::to_string(::getpid()), 64 << 20, 8);
+    folders = group.folders();
+    EXPECT_TRUE(!folders.empty() || !group.why().empty());
+    for (const std::string& folder : folders) {
+      EXPECT_EQ(::access(folder.c_str(), F_OK), 0) << folder;
+    }
+  }
+  for (const std::string& folder : folders) {
+    EXPECT_NE(::access(folder.c_str(), F_OK), 0) << folder;
+  }
+}
+
+}  // namespace
+}  // namespace vmmhost::spawn

@@ -1,10 +1,31 @@
 /* Does everything right. Each probe adds a byte to the file that VMMHOST_TEST_COUNTER names, so that a test sees
  * whether it was probed at all. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vmmhost/plugin.h"
+
+/* Writes the numbers of the open descriptors to the file that VMMHOST_TEST_DESCRIPTORS names. */
+static void list_descriptors(void) {
+  const char* path = getenv("VMMHOST_TEST_DESCRIPTORS");
+  int open[1024];
+  int descriptor;
+  FILE* file;
+  for (descriptor = 0; descriptor < 1024; descriptor++) {
+    open[descriptor] = fcntl(descriptor, F_GETFD) >= 0;
+  }
+  file = path == NULL ? NULL : fopen(path, "w");
+  if (file != NULL) {
+    for (descriptor = 0; descriptor < 1024; descriptor++) {
+      if (open[descriptor]) {
+        fprintf(file, "%d ", descriptor);
+      }
+    }
+    fclose(file);
+  }
+}
 
 static int probe(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,
                  vmmhost_error* error) {
@@ -13,6 +34,7 @@ static int probe(const vmmhost_host_api* host, const vmmhost_probe_request* requ
   const char* counter = getenv("VMMHOST_TEST_COUNTER");
   FILE* file = counter == NULL ? NULL : fopen(counter, "a");
   (void)error;
+  list_descriptors();
   if (file != NULL) {
     fputc('x', file);
     fclose(file);

@@ -2,6 +2,8 @@
 // and by the worker, which trusts nobody.
 #pragma once
 
+#include <cstdint>
+
 #include "vmmhost/schema/vm.capnp.h"
 
 namespace vmmhost::kvm::config {

@@ -64,7 +64,7 @@ Vcpu::~Vcpu() {
   }
 }
 
-int Vcpu::run() noexcept { return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0; }
+int Vcpu::run() noexcept { return ::ioctl(fd_.get(), KVM_RUN, 0UL) < 0 ? errno : 0; }
 
 kvm_regs Vcpu::registers() const {
   kvm_regs value{};
@@ -179,7 +179,7 @@ Vcpu Vm::createVcpu(std::uint32_t id, std::size_t mapBytes) {
 }
 
 Device::Device(Fd fd) : fd_(std::move(fd)) {
-  const int version = ::ioctl(fd_.get(), KVM_GET_API_VERSION, 0);
+  const int version = ::ioctl(fd_.get(), KVM_GET_API_VERSION, 0UL);
   if (version < 0) {
     throw Error(ErrorCode::kUnavailable, "/dev/kvm does not answer KVM_GET_API_VERSION: it is no KVM device");
   }

@@ -1,6 +1,7 @@
 #include "worker-kvm/vm/console.h"
 
 #include <kj/vector.h>
+#include <kj/debug.h>
 #include <unistd.h>
 
 #include <cerrno>

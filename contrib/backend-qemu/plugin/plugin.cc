@@ -14,7 +14,9 @@ namespace {
 using vmmhost::Error;
 
 constexpr const char* kQemu = "/usr/bin/qemu-system-x86_64";
-constexpr std::array kFirmware = {"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"};
+// Where QEMU finds -bios qboot.rom.
+constexpr std::array kFirmware = {"/usr/share/qemu/qboot.rom", "/usr/share/qboot/qboot.rom",
+                                  "/usr/share/qemu-firmware/qboot.rom"};
 
 constexpr std::array kCapabilities = {
     VMMHOST_CAP_BOOT_PVH, VMMHOST_CAP_BOOT_LINUX,     VMMHOST_CAP_INITRD, VMMHOST_CAP_SMP,
@@ -47,8 +49,8 @@ int probe(const vmmhost_host_api*, const vmmhost_probe_request*, vmmhost_probe_r
     result->summary = "QEMU is not installed (/usr/bin/qemu-system-x86_64)";
     result->hint = "apt-get install qemu-system-x86";
   } else if (!firmwareIsThere()) {
-    result->summary = "QEMU is installed, its firmware is not";
-    result->hint = "apt-get install seabios";
+    result->summary = "QEMU is installed, its firmware qboot.rom is not";
+    result->hint = "apt-get install qemu-system-data";
   } else {
     result->usable = 1;
     result->summary = "QEMU, translating guest code (TCG)";

@@ -48,7 +48,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   // For launch only.
   QemuMachine(Key, std::unique_ptr<QemuProcess> process, vmmhost::Fd qmp, QemuOptions options,
               vmmhost::worker::Events& events, kj::AsyncIoContext& io);
-  ~QemuMachine() override = default;
+  ~QemuMachine() noexcept override {}
 
   kj::Promise<void> start() override { return resume(); }
   bool canPause() const override { return true; }

@@ -67,7 +67,7 @@ void QmpClient::handle(QmpMessage message) {
   if (found == pending_.end()) {
     throw Error(ErrorCode::kProtocol, "QMP: a reply to a command that was not sent, id " + std::to_string(message.id));
   }
-  const auto fulfiller = kj::mv(found->second);
+  auto fulfiller = kj::mv(found->second);
   pending_.erase(found);
   if (message.kind == QmpMessage::Kind::kError) {
     fulfiller->reject(vmmhost::worker::toKj(

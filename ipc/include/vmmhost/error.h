@@ -7,6 +7,12 @@
 #include <string_view>
 #include <utility>
 
+#if defined(__GNUC__)
+#define VMMHOST_API __attribute__((visibility("default")))
+#else
+#define VMMHOST_API
+#endif
+
 namespace vmmhost {
 
 // Stable, machine-readable codes; the numbers are those of schemas/error.capnp and of vmmhost/plugin.h.
@@ -29,11 +35,11 @@ enum class ErrorCode : std::uint32_t {
 };
 
 // The name that JSON output and logs use for a code, e.g. "invalidArgument"; never empty.
-std::string_view errorCodeName(ErrorCode code) noexcept;
+VMMHOST_API std::string_view errorCodeName(ErrorCode code) noexcept;
 
 // What a user can cause is an Error with a hint. The message is one sentence without a full stop that names
 // the thing: file, field, device, VM, what was expected, what was found. Immutable; safe to copy between threads.
-class Error : public std::exception {
+class VMMHOST_API Error : public std::exception {
  public:
   Error(ErrorCode code, std::string message, std::string hint = {}, bool retryable = false)
       : code_(code), retryable_(retryable), message_(std::move(message)), hint_(std::move(hint)) {}
@@ -53,6 +59,6 @@ class Error : public std::exception {
 
 // An Error for a failed system call: "<what>: <strerror(errnoValue)>", with the code that fits the errno
 // (ENOENT: notFound, EACCES and EPERM: permissionDenied, EMFILE, ENFILE, ENOMEM and ENOSPC: resourceExhausted).
-Error systemError(std::string_view what, int errnoValue);
+VMMHOST_API Error systemError(std::string_view what, int errnoValue);
 
 }  // namespace vmmhost

@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "vmmhost/error.h"
+
 namespace vmmhost {
 
 // Closes the descriptor when it goes. Movable, not copyable; -1 means none.
@@ -33,7 +35,7 @@ class Fd {
     fd_ = fd;
   }
   // A second descriptor (close-on-exec) for the same open file description. Throws Error.
-  Fd duplicate() const;
+  VMMHOST_API Fd duplicate() const;
 
  private:
   int fd_ = -1;

@@ -41,6 +41,7 @@ class Mailbox {
   Sender sender() const { return Sender(queue_); }
 
  private:
+  static std::shared_ptr<Sender::Queue> makeQueue();
   kj::Promise<void> drain();
 
   std::shared_ptr<Sender::Queue> queue_;

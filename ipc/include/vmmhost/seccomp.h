@@ -26,7 +26,7 @@ struct Rule {
 };
 
 // A system call that fails with an errno without being carried out, for calls that a C library tries and can do
-// without (clone3: ENOSYS).
+// without (clone3: ENOSYS). For a number that also has allow rules it is the answer when none of them holds.
 struct ErrnoRule {
   std::uint32_t number = 0;
   std::uint16_t errnoValue = 0;
@@ -39,12 +39,17 @@ struct Policy {
   std::vector<ErrnoRule> fail;
 };
 
+// AUDIT_ARCH_* of the machine that this is compiled for: what seccomp_data.arch holds for its own calls.
+extern const std::uint32_t kAuditArch;
+
 // The BPF program for this machine's architecture. Rules of one number are alternatives; numbers are found by binary
-// search, so that the common calls cost few instructions. Throws Error(kInternal) when a policy cannot be expressed.
+// search over ranges, so that a call costs few instructions. Throws Error(kInternal), naming the policy and the
+// number, when a policy cannot be expressed: a condition that can never hold, a number that does not exist in the
+// native call table, two errno values for one number, a program above the kernel's 4096 instructions.
 std::vector<sock_filter> compile(const Policy& policy);
 
 // Carries a BPF program out on a system call without running anything: the SECCOMP_RET_* value with its data.
-// A program that is malformed answers SECCOMP_RET_KILL_PROCESS.
+// A program that the kernel would not accept, or that divides by zero, answers SECCOMP_RET_KILL_PROCESS.
 std::uint32_t evaluate(std::span<const sock_filter> program, const seccomp_data& call);
 
 // Installs a program for the calling thread (or for all threads of the process). Needs no_new_privs. Async-signal-safe.
@@ -58,7 +63,8 @@ struct BaseParameters {
   int executableDescriptor = -1;
 };
 
-// Base policies, installed by the spawn stub before exec, by name; throws Error(kInvalidArgument) for another name.
+// Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for
+// another name. Each lets a worker install further filters, which can only take rights away.
 //   "worker-static"   a static executable that uses KJ, Cap'n Proto and KVM and never opens, connects or executes
 //   "worker-dynamic"  the same with a dynamic loader in a read-only library root (sanitizer builds)
 //   "worker-system"   a worker that starts programs of the system root (execve, fork), but creates no socket and

@@ -1,0 +1,109 @@
+#include "worker/command_line.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "worker/json_text.h"
+
+namespace qemubackend {
+namespace {
+
+// The values that follow an option, in order.
+std::vector<std::string> valuesOf(const std::vector<std::string>& arguments, const std::string& option) {
+  std::vector<std::string> values;
+  for (std::size_t i = 0; i + 1 < arguments.size(); ++i) {
+    if (arguments[i] == option) {
+      values.push_back(arguments[i + 1]);
+    }
+  }
+  return values;
+}
+
+struct Machine {
+  Machine() {
+    spec.memoryBytes = 512 << 20;
+    descriptors.qmp = 3;
+    descriptors.consoles = {4};
+    descriptors.kernelPath = "/proc/self/fd/5";
+  }
+  std::vector<std::string> arguments() const { return qemuArguments(spec, descriptors); }
+  std::string only(const std::string& option) const {
+    const auto values = valuesOf(arguments(), option);
+    return values.size() == 1 ? values[0] : std::to_string(values.size()) + " values";
+  }
+  MachineSpec spec;
+  ChildDescriptors descriptors;
+};
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST(CommandLineTest, nothingComesFromQemusDefaults) {
+  const auto arguments = Machine().arguments();
+  for (const char* option : {"-nodefaults", "-no-user-config", "-S", "-no-reboot"}) {
+    EXPECT_EQ(std::count(arguments.begin(), arguments.end(), option), 1) << option;
+  }
+}
+
+TEST(CommandLineTest, translationUsesOneThreadAVirtualCpu) {
+  Machine machine;
+  EXPECT_TRUE(has(machine.only("-accel"), "tcg,thread=single"));
+  machine.spec.cpus = 4;
+  machine.spec.threadsPerCore = 2;
+  machine.spec.coresPerSocket = 1;
+  EXPECT_TRUE(has(machine.only("-accel"), "tcg,thread=multi"));
+  EXPECT_EQ(machine.only("-smp"), "cpus=4,sockets=2,cores=1,threads=2");
+}
+
+TEST(CommandLineTest, kvmIsTakenByDescriptor) {
+  Machine machine;
+  machine.spec.kvm = true;
+  machine.descriptors.kvm = 9;
+  EXPECT_EQ(machine.only("-accel"), "kvm,device=/dev/fdset/1");
+  EXPECT_EQ(machine.only("-add-fd"), "fd=9,set=1");
+  EXPECT_TRUE(has(machine.only("-cpu"), "host"));
+}
+
+TEST(CommandLineTest, nestedVirtualizationIsOffUnlessAskedFor) {
+  Machine machine;
+  EXPECT_TRUE(has(machine.only("-cpu"), "svm=off"));
+  machine.spec.nestedVirtualization = true;
+  EXPECT_FALSE(has(machine.only("-cpu"), "svm=off"));
+}
+
+TEST(CommandLineTest, commandLineOfTheKernelIsOneArgumentWhateverItHolds) {
+  Machine machine;
+  machine.spec.cmdline = "a,b=\"c d\" -kernel /etc/passwd";
+  EXPECT_EQ(machine.only("-append"), machine.spec.cmdline);
+  EXPECT_EQ(machine.only("-kernel"), "/proc/self/fd/5");
+}
+
+TEST(CommandLineTest, disksHaveTheFormatThatWasSaidAndNoOtherFile) {
+  Machine machine;
+  machine.spec.disks.resize(2);
+  machine.spec.disks[0].readOnly = true;
+  machine.spec.disks[0].cache = DiskSpec::Cache::kDirect;
+  machine.spec.disks[1].format = DiskSpec::Format::kQcow2;
+  machine.spec.disks[1].cache = DiskSpec::Cache::kUnsafe;
+  machine.spec.disks[1].serial = "disk.one";
+  machine.descriptors.disks = {10, 11};
+  const auto arguments = machine.arguments();
+  EXPECT_EQ(valuesOf(arguments, "-add-fd"), (std::vector<std::string>{"fd=10,set=1", "fd=11,set=2"}));
+  const auto nodes = valuesOf(arguments, "-blockdev");
+  ASSERT_EQ(nodes.size(), 4u);
+  EXPECT_TRUE(has(nodes[0], "\"/dev/fdset/1\"") && has(nodes[0], "\"read-only\":true"));
+  EXPECT_TRUE(has(nodes[0], "\"direct\":true") && has(nodes[0], "\"no-flush\":false"));
+  EXPECT_TRUE(has(nodes[0], "\"locking\":\"off\"") && has(nodes[0], "\"aio\":\"threads\""));
+  EXPECT_TRUE(has(nodes[1], "\"driver\":\"raw\"") && has(nodes[1], "\"read-only\":true"));
+  EXPECT_TRUE(has(nodes[2], "\"read-only\":false") && has(nodes[2], "\"no-flush\":true"));
+  EXPECT_TRUE(has(nodes[3], "\"driver\":\"qcow2\"") && has(nodes[3], "\"backing\":null"));
+  EXPECT_TRUE(has(valuesOf(arguments, "-device")[1], "\"serial\":\"disk.one\""));
+}
+
+TEST(JsonTextTest, everythingThatEndsALiteralIsEscaped) {
+  EXPECT_EQ(jsonString("a\"b\\c\n\x1f"), "\"a\\\"b\\\\c\\u000a\\u001f\"");
+  EXPECT_EQ(jsonString("\xc3\xa9"), "\"\xc3\xa9\"");
+}
+
+}  // namespace
+}  // namespace qemubackend

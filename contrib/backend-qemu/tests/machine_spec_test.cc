@@ -1,0 +1,136 @@
+#include "config/machine_spec.h"
+
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace qemubackend {
+namespace {
+
+using vmmhost::Error;
+using vmmhost::ErrorCode;
+using vmmhost::schema::VmConfig;
+
+MachineSpec specOf(const std::function<void(VmConfig::Builder)>& change) {
+  capnp::MallocMessageBuilder message;
+  auto config = message.initRoot<VmConfig>();
+  config.initBoot().initKernel().setPath("/kernel");
+  change(config);
+  return readConfig(config.asReader());
+}
+
+// "code field", or "accepted".
+std::string refusal(const std::function<void(VmConfig::Builder)>& change) {
+  try {
+    specOf(change);
+  } catch (const Error& error) {
+    const std::string code = error.code() == ErrorCode::kUnsupported       ? "unsupported "
+                             : error.code() == ErrorCode::kInvalidArgument ? "invalid "
+                                                                           : "other ";
+    return code + error.message().substr(0, error.message().find(':'));
+  }
+  return "accepted";
+}
+
+TEST(MachineSpecTest, leastConfiguration_isAccepted) {
+  const MachineSpec spec = specOf([](VmConfig::Builder) {});
+  EXPECT_EQ(spec.cpus, 1u);
+  EXPECT_EQ(spec.memoryBytes, std::uint64_t{512} << 20);
+  EXPECT_EQ(spec.serialConsoles, 1u);
+  EXPECT_FALSE(spec.hasInitrd);
+  EXPECT_FALSE(spec.rng);
+}
+
+TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initNics(1); }), "unsupported nics");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initVsock(); }), "unsupported vsock");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initShares(1); }), "unsupported shares");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBalloon(); }), "unsupported balloon");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initWatchdog(); }), "unsupported watchdog");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.getBoot().initFirmware().setPath("/f"); }),
+            "unsupported boot.firmware");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBoot().initFirmware().setPath("/f"); }),
+            "unsupported boot.firmware");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initCpus().setMax(4); }), "unsupported cpus.max");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setMaxSize(std::uint64_t{1} << 30); }),
+            "unsupported memory.maxSize");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setShared(true); }), "unsupported memory.shared");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setHugePages(true); }), "unsupported memory.hugePages");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              c.initConsoles(2)[1].setKind(vmmhost::schema::Console::Kind::VIRTIO);
+            }),
+            "unsupported consoles[1].kind");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initPlatform().setMachine("microvm"); }),
+            "unsupported platform.machine");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              auto option = c.initPlatform().initOptions(1)[0];
+              option.setName("-monitor");
+              option.setValue("stdio");
+            }),
+            "unsupported platform.options");
+}
+
+TEST(MachineSpecTest, whatNoBackendCould_isInvalid) {
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBoot(); }), "invalid boot.kernel");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.getBoot().setCmdline("a\nb"); }), "invalid boot.cmdline");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.getBoot().setCmdline(std::string(2048, 'x')); }),
+            "invalid boot.cmdline");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initCpus().setCount(0); }), "invalid cpus.count");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initCpus().setCount(65); }), "invalid cpus.count");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              c.initCpus().setCount(4);
+              c.getCpus().setThreadsPerCore(3);
+            }),
+            "invalid cpus.threadsPerCore");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              c.initCpus().setCount(4);
+              c.getCpus().setCoresPerSocket(3);
+            }),
+            "invalid cpus.coresPerSocket");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setSize(4097); }), "invalid memory.size");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setSize(~std::uint64_t{0}); }), "invalid memory.size");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initDisks(1); }), "invalid disks[0].file");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              auto disk = c.initDisks(1)[0];
+              disk.initFile().setPath("/d");
+              disk.setSerial("a,readonly=on");
+            }),
+            "invalid disks[0].serial");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initPlatform().setUuid("x"); }), "invalid platform.uuid");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) {
+              auto option = c.initPlatform().initOptions(1)[0];
+              option.setName("accel");
+              option.setValue("hvf");
+            }),
+            "invalid platform.options.accel");
+}
+
+TEST(MachineSpecTest, whatIsServed_isTaken) {
+  const MachineSpec spec = specOf([](VmConfig::Builder c) {
+    c.getBoot().initInitrd().setResource(2);
+    c.getBoot().getKernel().setResource(1);
+    c.initCpus().setCount(4);
+    c.getCpus().setThreadsPerCore(2);
+    c.initRng();
+    auto platform = c.initPlatform();
+    platform.setMachine("q35");
+    platform.setUuid("01234567-89AB-cdef-0123-456789abcdef");
+    auto option = platform.initOptions(1)[0];
+    option.setName("accel");
+    option.setValue("kvm");
+    auto disk = c.initDisks(1)[0];
+    disk.initFile().setResource(3);
+    disk.setFormat(vmmhost::schema::Disk::Format::QCOW2);
+    disk.setReadOnly(true);
+  });
+  EXPECT_TRUE(spec.hasInitrd && spec.rng && spec.kvm);
+  EXPECT_EQ(spec.coresPerSocket, 2u);
+  ASSERT_EQ(spec.disks.size(), 1u);
+  EXPECT_EQ(spec.disks[0].resource, 3u);
+  EXPECT_TRUE(spec.disks[0].readOnly);
+  EXPECT_EQ(spec.disks[0].format, DiskSpec::Format::kQcow2);
+}
+
+}  // namespace
+}  // namespace qemubackend

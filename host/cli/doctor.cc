@@ -1,0 +1,111 @@
+// vmmhost doctor: what is missing on this machine, and what mends it.
+#include "host/cli/doctor.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "host/base/paths.h"
+#include "host/cli/exit_codes.h"
+#include "host/cli/output.h"
+#include "host/cli/verbs.h"
+#include "host/client/environment.h"
+#include "host/config/text.h"
+#include "host/plugin/registry.h"
+#include "host/runtime/directories.h"
+
+namespace vmmhost::cli {
+
+namespace {
+
+Check checkDirectories() {
+  try {
+    const auto directories = runtime::Directories::open(runtime::Directories::defaultPaths());
+    return {"directories", Check::Status::kOk, directories.paths().runtime + ", " + directories.paths().state, {}};
+  } catch (const Error& error) {
+    return {"directories", Check::Status::kProblem, error.message(), error.hint()};
+  }
+}
+
+// The installation, each backend, and whether there is a usable one at all.
+std::vector<Check> checkBackends() {
+  std::vector<Check> checks;
+  try {
+    const InstallPaths installation = findInstallation();
+    checks.push_back({"installation", Check::Status::kOk, installation.supervisor, {}});
+    plugin::Registry registry(client::registryOptions(
+        installation, client::processVariable("VMMHOST_PLUGIN_PATH").value_or(""), ::geteuid() == 0));
+    bool usable = false;
+    for (const plugin::BackendInfo& info : registry.probe(false)) {
+      usable = usable || info.usable;
+      checks.push_back({"backend " + info.name, info.usable ? Check::Status::kOk : Check::Status::kWarning,
+                        info.error ? info.error->message() : info.summary,
+                        info.error ? info.error->hint() : info.usable ? std::string() : info.hint});
+    }
+    if (!usable) {
+      checks.push_back({"backends", Check::Status::kProblem, "no backend is usable",
+                        "mend one of those above, or add one: VMMHOST_PLUGIN_PATH names folders with backends"});
+    }
+  } catch (const Error& error) {
+    checks.push_back({"installation", Check::Status::kProblem, error.message(), error.hint()});
+  }
+  return checks;
+}
+
+const char* statusName(Check::Status status) {
+  switch (status) {
+    case Check::Status::kOk: return "ok";
+    case Check::Status::kWarning: return "warning";
+    default: return "problem";
+  }
+}
+
+std::string textOf(const std::vector<Check>& checks) {
+  std::string text;
+  for (const Check& check : checks) {
+    std::string line = statusName(check.status);
+    line.resize(9, ' ');
+    text += line + config::printable(check.name, 64) + ": " + config::printable(check.detail, 512) + '\n';
+    if (!check.fix.empty()) {
+      text += "         mend it: " + config::printable(check.fix, 512) + '\n';
+    }
+  }
+  return text;
+}
+
+std::string jsonOf(const std::vector<Check>& checks, bool ready) {
+  config::JsonWriter json;
+  json.beginObject().member("ready", ready).key("checks").beginArray();
+  for (const Check& check : checks) {
+    json.beginObject()
+        .member("name", check.name)
+        .member("status", statusName(check.status))
+        .member("detail", check.detail)
+        .member("fix", check.fix)
+        .endObject();
+  }
+  return json.endArray().endObject().str();
+}
+
+}  // namespace
+
+int doctor(bool json) {
+  std::vector<Check> checks = {checkKvm({}),  checkUserNamespaces({}, ::geteuid()),
+                               checkSeccomp({}), checkLandlock(),
+                               checkCgroups({}), checkDirectories(),
+                               checkQemu(client::processVariable("PATH").value_or(""))};
+  for (Check& check : checkBackends()) {
+    checks.push_back(std::move(check));
+  }
+  const bool ready = std::none_of(checks.begin(), checks.end(),
+                                  [](const Check& check) { return check.status == Check::Status::kProblem; });
+  if (json) {
+    printLine(jsonOf(checks, ready));
+  } else {
+    print(textOf(checks));
+    print(ready ? "VMs can be started.\n" : "No VM can be started until the problems above are mended.\n");
+  }
+  return ready ? kExitOk : kExitCrashed;
+}
+
+}  // namespace vmmhost::cli

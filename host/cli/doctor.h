@@ -1,0 +1,31 @@
+// The checks of `vmmhost doctor`.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+namespace vmmhost::cli {
+
+struct Check {
+  enum class Status {
+    kOk,
+    kWarning,  // something is missing that VMs can be started without
+    kProblem,  // no VM can be started
+  };
+  std::string name;
+  Status status = Status::kOk;
+  std::string detail;
+  std::string fix;  // the command or step that mends it
+};
+
+// Looks at a machine whose files are below `root` (empty: this one's) as user `uid`. Checks of one thing each:
+Check checkKvm(const std::string& root);
+Check checkUserNamespaces(const std::string& root, uid_t uid);
+Check checkSeccomp(const std::string& root);
+Check checkLandlock();
+Check checkCgroups(const std::string& root);
+Check checkQemu(const std::string& path);  // PATH
+
+}  // namespace vmmhost::cli

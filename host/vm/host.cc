@@ -1,0 +1,290 @@
+// The public interface on top of vm::Vm: a private thread with the event loop, and futures across to it.
+#include "vmmhost/host.h"
+
+#include <fcntl.h>
+#include <signal.h>
+
+#include <atomic>
+#include <optional>
+#include <thread>
+
+#include "host/base/paths.h"
+#include "host/client/environment.h"
+#include "host/config/json.h"
+#include "host/config/vm_config.h"
+#include "host/plugin/registry.h"
+#include "host/runtime/directories.h"
+#include "host/vm/vm.h"
+#include "vmmhost/mailbox.h"
+
+namespace vmmhost {
+namespace {
+
+State toPublic(schema::VmState state) { return static_cast<State>(state); }
+
+template <typename Enum>
+std::string enumName(Enum value) {
+  const capnp::DynamicEnum dynamic(capnp::Schema::from<Enum>(), static_cast<std::uint16_t>(value));
+  KJ_IF_MAYBE(enumerant, dynamic.getEnumerant()) {
+    return enumerant->getProto().getName().cStr();
+  }
+  return "unknown";
+}
+
+Ending toPublic(const vm::Outcome& outcome) {
+  return {enumName(outcome.kind), enumName(outcome.cause), outcome.detail, outcome.exitCode};
+}
+
+void blockSignals(sigset_t& before) {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+}
+
+}  // namespace
+
+class HostThread : public std::enable_shared_from_this<HostThread> {
+ public:
+  explicit HostThread(HostOptions options)
+      : options_(std::move(options)), installation_(findInstallation(options_.installation)) {
+    std::promise<void> ready;
+    auto isReady = ready.get_future();
+    sigset_t before;
+    blockSignals(before);
+    thread_ = std::thread([this, &ready]() { loop(ready); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    try {
+      isReady.get();
+    } catch (...) {
+      thread_.join();
+      throw;
+    }
+  }
+
+  ~HostThread() {
+    sender_->post([this]() { leave_->fulfill(); });
+    thread_.join();
+  }
+
+  plugin::Registry makeRegistry() const {
+    return plugin::Registry(client::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
+  }
+
+  // Runs on the loop's thread; what it returns or throws goes into the future.
+  template <typename T>
+  std::future<T> call(std::function<kj::Promise<T>()> function) {
+    auto promise = std::make_shared<std::promise<T>>();
+    auto future = promise->get_future();
+    sender_->post([this, promise, function = std::move(function)]() {
+      auto failed = [promise](kj::Exception&& exception) {
+        promise->set_exception(std::make_exception_ptr(rpc::fromKj(exception)));
+      };
+      if constexpr (std::is_void_v<T>) {
+        tasks_->add(kj::evalNow(rpc::guarded(function)).then([promise]() { promise->set_value(); }, failed));
+      } else {
+        tasks_->add(kj::evalNow(rpc::guarded(function)).then(
+            [promise](T&& value) { promise->set_value(std::move(value)); }, failed));
+      }
+    });
+    return future;
+  }
+
+  bool isOwnThread() const { return std::this_thread::get_id() == thread_.get_id(); }
+  kj::AsyncIoContext& io() { return *io_; }
+  Log& log() { return *log_; }
+  const HostOptions& options() const { return options_; }
+
+ private:
+  class Errors final : public kj::TaskSet::ErrorHandler {
+    void taskFailed(kj::Exception&&) override {}  // each task puts its failure into its future
+  };
+
+  void loop(std::promise<void>& ready) {
+    try {
+      auto io = kj::setupAsyncIo();
+      io_ = &io;
+      Mailbox mailbox(io.unixEventPort);
+      sender_ = mailbox.sender();
+      Errors errors;
+      kj::TaskSet tasks(errors);
+      tasks_ = &tasks;
+      auto leave = kj::newPromiseAndFulfiller<void>();
+      leave_ = kj::mv(leave.fulfiller);
+      log_ = std::make_unique<Log>(nullptr, false);
+      if (!options_.logFile.empty()) {
+        const std::size_t slash = options_.logFile.rfind('/');
+        const std::string folder = slash == std::string::npos ? "." : options_.logFile.substr(0, slash + 1);
+        const Fd directory(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (!directory) {
+          throw systemError(folder, errno);
+        }
+        log_->setFile(std::make_unique<RotatingFile>(
+            directory.get(), options_.logFile.substr(slash == std::string::npos ? 0 : slash + 1), 1u << 20));
+      }
+      ready.set_value();
+      leave.promise.wait(io.waitScope);
+    } catch (const kj::Exception& exception) {
+      ready.set_exception(std::make_exception_ptr(rpc::fromKj(exception)));
+    } catch (const Error&) {
+      ready.set_exception(std::current_exception());
+    }
+  }
+
+  HostOptions options_;
+  InstallPaths installation_;
+  std::unique_ptr<Log> log_;
+  kj::AsyncIoContext* io_ = nullptr;
+  kj::TaskSet* tasks_ = nullptr;
+  kj::Own<kj::PromiseFulfiller<void>> leave_;
+  std::optional<Mailbox::Sender> sender_;
+  std::thread thread_;
+};
+
+namespace {
+
+// What lives on the loop's thread.
+struct Running {
+  std::unique_ptr<vm::Vm> vm;
+  std::unique_ptr<vm::Vm::Watch> watch;
+  std::optional<runtime::UidLease> lease;
+  std::atomic<State> state{State::kPreparing};
+};
+
+class OwnedVmImpl final : public OwnedVm {
+ public:
+  OwnedVmImpl(std::shared_ptr<HostThread> host, std::shared_ptr<Running> running)
+      : host_(std::move(host)), running_(std::move(running)) {}
+  ~OwnedVmImpl() override {
+    auto gone = host_->call<void>([running = running_]() {
+      return running->vm->stop(schema::EndKind::STOPPED, "its handle was destroyed").then([running]() {
+        running->watch.reset();
+        running->vm.reset();
+      });
+    });
+    // A handle that nobody ever took out of its future goes on the loop's own thread, which cannot wait for itself.
+    if (!host_->isOwnThread()) {
+      gone.wait();
+    }
+  }
+
+  State state() const override { return running_->state; }
+  std::future<void> pause() override {
+    return host_->call<void>([running = running_]() { return running->vm->pause(); });
+  }
+  std::future<void> resume() override {
+    return host_->call<void>([running = running_]() { return running->vm->resume(); });
+  }
+  std::future<void> shutdown() override {
+    return host_->call<void>([running = running_]() { return running->vm->shutdown(); });
+  }
+  std::future<void> reset() override {
+    return host_->call<void>([running = running_]() { return running->vm->reset(); });
+  }
+  std::future<Ending> stop() override {
+    return host_->call<Ending>([running = running_]() {
+      return running->vm->stop(schema::EndKind::STOPPED, "stopped by its owner").then([running]() {
+        return toPublic(running->vm->outcome());
+      });
+    });
+  }
+  std::future<Ending> wait() override {
+    return host_->call<Ending>([running = running_]() {
+      return running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); });
+    });
+  }
+  std::future<Fd> console(std::uint32_t replayBytes, bool input) override {
+    return host_->call<Fd>(
+        [=, running = running_]() -> kj::Promise<Fd> { return running->vm->attachConsole(replayBytes, input); });
+  }
+  std::future<std::string> describe() override {
+    return host_->call<std::string>([running = running_]() -> kj::Promise<std::string> {
+      capnp::MallocMessageBuilder message;
+      auto info = message.initRoot<schema::VmInfo>();
+      running->vm->describe(info);
+      return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()));
+    });
+  }
+
+ private:
+  std::shared_ptr<HostThread> host_;
+  std::shared_ptr<Running> running_;
+};
+
+std::string ownedName() {
+  static constexpr char kText[] = "owned";
+  return std::string(kText) + "-" + std::to_string(vm::monotonicNanoseconds() % 1'000'000'000u);
+}
+
+}  // namespace
+
+Host::Host(HostOptions options) : thread_(std::make_shared<HostThread>(std::move(options))) {}
+Host::~Host() = default;
+
+std::vector<BackendSummary> Host::backends(bool measure) {
+  plugin::Registry registry = thread_->makeRegistry();
+  std::vector<BackendSummary> summaries;
+  for (const plugin::BackendInfo& info : registry.probe(measure)) {
+    summaries.push_back({info.name, info.path, info.usable, info.error ? info.error->message() : info.summary,
+                         info.error ? info.error->hint() : info.hint, info.capabilities, info.instructionsPerSecond});
+  }
+  return summaries;
+}
+
+std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson, VmOptions options) {
+  return thread_->call<std::unique_ptr<OwnedVm>>(
+      // Not the owner: a task must not be what ends its own thread.
+      [impl = thread_.get(), configJson, options]() -> kj::Promise<std::unique_ptr<OwnedVm>> {
+        vm::VmSpec spec;
+        spec.config = std::make_unique<capnp::MallocMessageBuilder>();
+        auto config = spec.config->initRoot<schema::VmConfig>();
+        config::parseJson("configuration", configJson, config);
+        config::validateVmConfig(config.asReader());
+        if (config.getName().size() == 0) {
+          config.setName(ownedName());
+        }
+        plugin::Registry registry = impl->makeRegistry();
+        spec.backend = options.backend;
+        if (spec.backend == "auto") {
+          plugin::Registry::Choice choice = registry.choose();
+          spec.backend = choice.backend.name;
+          spec.choice = choice.reason;
+        }
+        const auto plugin = registry.load(spec.backend);
+        plugin->validate(config.asReader());
+        spec.plan = plugin->plan(config.asReader());
+        spec.workingDirectory = options.workingDirectory;
+        spec.timeout = options.timeout;
+        spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
+        auto running = std::make_shared<Running>();
+        if (::geteuid() == 0) {
+          auto paths = runtime::Directories::defaultPaths();
+          if (!impl->options().runtimeDirectory.empty()) {
+            paths.runtime = impl->options().runtimeDirectory;
+          }
+          running->lease = runtime::UidLease::take(runtime::Directories::open(paths));
+          spec.uid = running->lease->uid();
+          spec.gid = running->lease->uid();
+        } else {
+          spec.uid = ::geteuid();
+          spec.gid = ::getegid();
+        }
+        running->vm = std::make_unique<vm::Vm>(impl->io(), std::move(spec), impl->log());
+        running->watch = running->vm->watch(
+            [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t,
+                                                             const std::string& detail) {
+              raw->state = toPublic(state);
+              if (onState) {
+                onState(toPublic(state), detail);
+              }
+            });
+        return running->vm->start().then(rpc::guarded([impl, running]() -> std::unique_ptr<OwnedVm> {
+          auto owner = impl->weak_from_this().lock();
+          if (!owner) {
+            throw Error(ErrorCode::kCancelled, "the host was destroyed while the VM was being started");
+          }
+          return std::make_unique<OwnedVmImpl>(std::move(owner), running);
+        }));
+      });
+}
+
+}  // namespace vmmhost

@@ -1,0 +1,333 @@
+// The tables, evaluated; and the same calls made for real by children under the policy.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/kvm.h>
+#include <linux/memfd.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <functional>
+#include <string>
+
+#include "ipc/seccomp/test_calls.h"
+#include "vmmhost/error.h"
+#include "vmmhost/seccomp.h"
+
+namespace vmmhost::seccomp {
+namespace {
+
+constexpr int kExecutable = 250;
+constexpr std::uint32_t kX32 = 0x40000000;
+
+std::vector<sock_filter> programOf(const char* name) {
+  return compile(basePolicy(name, {.executableDescriptor = kExecutable}));
+}
+
+std::uint32_t verdict(std::span<const sock_filter> program, const Call& call) {
+  seccomp_data data{};
+  data.nr = static_cast<int>(call.number);
+  data.arch = kAuditArch;
+  for (std::size_t i = 0; i < call.args.size(); ++i) {
+    data.args[i] = call.args[i];
+  }
+  return evaluate(program, data);
+}
+
+// Runs `work` in a child under the policy; its wait status. The child ends with what `work` returns.
+int statusUnder(const char* policy, const std::function<int()>& work) {
+  const std::vector<sock_filter> program = programOf(policy);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const rlimit noCore{0, 0};
+    ::setrlimit(RLIMIT_CORE, &noCore);
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || install(program, false) != 0) {
+      ::_exit(120);
+    }
+    ::_exit(work());
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
+bool isKilledBySeccomp(int status) {
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
+}
+
+int raw(const Call& call) {
+  const auto& a = call.args;
+  return ::syscall(static_cast<long>(call.number), a[0], a[1], a[2], a[3], a[4], a[5]) < 0 ? errno : 0;
+}
+
+TEST(BasePolicy, unknownName_isRefusedAndNamed) {
+  try {
+    basePolicy("worker-loose", {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(error.message().find("worker-loose"), std::string::npos);
+  }
+}
+
+TEST(BasePolicy, everyPolicy_deniesWhatNoWorkerNeeds) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const auto program = programOf(name);
+    for (const Call& call : deniedToAll()) {
+      EXPECT_EQ(verdict(program, call), SECCOMP_RET_KILL_PROCESS) << name << ": " << call.name;
+    }
+  }
+}
+
+TEST(BasePolicy, staticWorker_isDeniedThePathsAndProcessesToo) {
+  const auto program = programOf("worker-static");
+  for (const Call& call : deniedToStatic()) {
+    EXPECT_EQ(verdict(program, call), SECCOMP_RET_KILL_PROCESS) << call.name;
+  }
+}
+
+TEST(BasePolicy, foreignArchitectureAndX32_areDenied) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const auto program = programOf(name);
+    seccomp_data data{};
+    data.nr = __NR_getpid;
+    data.arch = kAuditArch;
+    EXPECT_EQ(evaluate(program, data), SECCOMP_RET_ALLOW);
+    data.arch = 0x40000003;  // AUDIT_ARCH_I386
+    EXPECT_EQ(evaluate(program, data), SECCOMP_RET_KILL_PROCESS);
+    data.arch = kAuditArch;
+    for (const std::uint32_t number : {kX32, kX32 + __NR_getpid, 0xffffffffu}) {
+      data.nr = static_cast<int>(number);
+      EXPECT_EQ(evaluate(program, data), SECCOMP_RET_KILL_PROCESS) << number;
+    }
+  }
+}
+
+TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
+  const auto program = programOf("worker-static");
+  const std::vector<Call> allowed = {
+      {"thread", __NR_clone, {0x3d0f00}},
+      {"mmap private", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull}},
+      {"mmap a shared descriptor", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 5}},
+      {"relocated data becomes read-only", __NR_mprotect, {0x1000, 4096, PROT_READ}},
+      {"memfd", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x0008u}},
+      {"memfd on an old kernel", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING}},
+      {"KVM_RUN", __NR_ioctl, {5, KVM_RUN}},
+      {"KVM_CREATE_VM", __NR_ioctl, {5, KVM_CREATE_VM}},
+      {"FIONBIO", __NR_ioctl, {5, FIONBIO}},
+      {"F_ADD_SEALS", __NR_fcntl, {5, F_ADD_SEALS}},
+      {"PR_SET_NAME", __NR_prctl, {PR_SET_NAME, 0x1000}},
+      {"PR_SET_DUMPABLE 0", __NR_prctl, {PR_SET_DUMPABLE, 0}},
+      {"PR_SET_PDEATHSIG SIGKILL", __NR_prctl, {PR_SET_PDEATHSIG, SIGKILL}},
+      {"a further filter", __NR_seccomp, {SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, 0x1000}},
+      {"reading its limits", __NR_prlimit64, {0, RLIMIT_STACK, 0, 0x1000}},
+      {"the executable", __NR_execveat, {kExecutable, 0x1000, 0x1000, 0x1000, AT_EMPTY_PATH}},
+      {"writev", __NR_writev, {3}},
+      {"recvmsg", __NR_recvmsg, {3}},
+  };
+  for (const Call& call : allowed) {
+    EXPECT_EQ(verdict(program, call), SECCOMP_RET_ALLOW) << call.name;
+  }
+  EXPECT_EQ(verdict(program, {"clone3", __NR_clone3}), SECCOMP_RET_ERRNO | ENOSYS);
+  EXPECT_EQ(verdict(program, {"readlinkat", __NR_readlinkat}), SECCOMP_RET_ERRNO | ENOENT);
+}
+
+TEST(BasePolicy, withoutExecutable_execveatIsDenied) {
+  const auto program = compile(basePolicy("worker-static", {}));
+  EXPECT_EQ(verdict(program, {"execveat", __NR_execveat, {0xffffffffu, 0, 0, 0, AT_EMPTY_PATH}}),
+            SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(BasePolicy, dynamicWorker_readsFilesButNeverWritesThem) {
+  const auto program = programOf("worker-dynamic");
+  EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, O_RDONLY | O_CLOEXEC}}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, O_RDONLY | O_DIRECTORY}}), SECCOMP_RET_ALLOW);
+  for (const int flags : {O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, O_RDWR | O_CREAT}) {
+    EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, static_cast<std::uint64_t>(flags)}}),
+              SECCOMP_RET_ERRNO | EROFS);
+  }
+  EXPECT_EQ(verdict(program, {"", __NR_clone, {SIGCHLD}}), SECCOMP_RET_ERRNO | EPERM);
+  EXPECT_EQ(verdict(program, {"", __NR_clone, {0x3d0f00}}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_execve}), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(BasePolicy, systemWorker_startsProcessesWithoutNamespaces) {
+  const auto program = programOf("worker-system");
+  EXPECT_EQ(verdict(program, {"", __NR_execve}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_clone, {SIGCHLD}}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_clone, {CLONE_VM | CLONE_VFORK | SIGCHLD}}), SECCOMP_RET_ALLOW);
+  for (const std::uint64_t flag :
+       {CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP}) {
+    EXPECT_EQ(verdict(program, {"", __NR_clone, {flag | SIGCHLD}}), SECCOMP_RET_KILL_PROCESS) << flag;
+  }
+  EXPECT_EQ(verdict(program, {"", __NR_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC}}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_socketpair, {AF_UNIX, SOCK_SEQPACKET}}), SECCOMP_RET_KILL_PROCESS);
+  EXPECT_EQ(verdict(program, {"", __NR_fcntl, {3, 36 /* F_OFD_GETLK */}}), SECCOMP_RET_ERRNO | EINVAL);
+  EXPECT_EQ(verdict(program, {"", __NR_fcntl, {3, 1024 /* F_SETLEASE */}}), SECCOMP_RET_ERRNO | EINVAL);
+  EXPECT_EQ(verdict(program, {"", __NR_ftruncate, {3}}), SECCOMP_RET_ERRNO | EPERM);
+  EXPECT_EQ(verdict(program, {"", __NR_io_uring_setup}), SECCOMP_RET_ERRNO | ENOSYS);
+  EXPECT_EQ(verdict(program, {"", __NR_ioctl, {0, TIOCSTI}}), SECCOMP_RET_ERRNO | ENOTTY);
+  EXPECT_EQ(verdict(program, {"", __NR_prlimit64, {0, RLIMIT_NOFILE, 0x1000}}), SECCOMP_RET_ERRNO | EPERM);
+}
+
+TEST(BasePolicy, searchIsShort) {
+  // A common call costs few instructions: the tree's depth, not the table's length.
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    EXPECT_LT(programOf(name).size(), 700u) << name;
+  }
+}
+
+// What follows is real.
+
+TEST(UnderPolicy, deniedCalls_endTheProcess) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    for (const Call& call : deniedToAll()) {
+      EXPECT_TRUE(isKilledBySeccomp(statusUnder(name, [&] { return raw(call); }))) << name << ": " << call.name;
+    }
+  }
+  for (const Call& call : deniedToStatic()) {
+    EXPECT_TRUE(isKilledBySeccomp(statusUnder("worker-static", [&] { return raw(call); }))) << call.name;
+  }
+}
+
+TEST(UnderPolicy, callsThatFail_giveTheirErrno) {
+  EXPECT_EQ(statusUnder("worker-static", [] { return raw({"", __NR_clone3}); }), ENOSYS << 8);
+  EXPECT_EQ(statusUnder("worker-static", [] { return raw({"", __NR_readlinkat}); }), ENOENT << 8);
+  EXPECT_EQ(statusUnder("worker-dynamic", [] { return raw({"", __NR_clone, {SIGCHLD}}); }), EPERM << 8);
+  EXPECT_EQ(statusUnder("worker-system", [] { return raw({"", __NR_io_uring_setup, {1}}); }), ENOSYS << 8);
+}
+
+#if defined(__x86_64__)
+TEST(UnderPolicy, x32Number_endsTheProcess) {
+  EXPECT_TRUE(isKilledBySeccomp(statusUnder("worker-static", [] { return raw({"", kX32 + __NR_getpid}); })));
+}
+
+int getpidThroughInt80() {
+  long result = 20;  // getpid of the i386 table
+  asm volatile("int $0x80" : "+a"(result) : : "r8", "r9", "r10", "r11", "memory");
+  return result > 0 ? 0 : 1;
+}
+
+TEST(UnderPolicy, int80_endsTheProcess) {
+  const int status = statusUnder("worker-static", getpidThroughInt80);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  // A kernel without 32-bit emulation has no such gate.
+  EXPECT_TRUE(WTERMSIG(status) == SIGSYS || WTERMSIG(status) == SIGSEGV) << WTERMSIG(status);
+}
+#endif
+
+int useWhatIsAllowed() {
+  const int events = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  const int poll = ::epoll_create1(EPOLL_CLOEXEC);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  std::uint64_t one = 1;
+  if (::epoll_ctl(poll, EPOLL_CTL_ADD, events, &event) != 0 || ::write(events, &one, 8) != 8 ||
+      ::epoll_wait(poll, &event, 1, 1000) != 1 || ::read(events, &one, 8) != 8) {
+    return 1;
+  }
+  const int nonBlocking = 1;
+  if (::ioctl(events, FIONBIO, &nonBlocking) != 0 || ::fcntl(events, F_GETFL) < 0 ||
+      ::fcntl(events, F_DUPFD_CLOEXEC, 0) < 0) {
+    return 2;
+  }
+  const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  constexpr std::size_t kSize = 1 << 20;
+  if (::pwrite(memory, "", 1, kSize - 1) != 1 || ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+    return 3;
+  }
+  void* mapped = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+  if (mapped == MAP_FAILED || ::madvise(mapped, kSize, MADV_DONTDUMP) != 0 || ::munmap(mapped, kSize) != 0) {
+    return 4;
+  }
+  if (::prctl(PR_SET_NAME, "tested") != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0 || ::raise(SIGCONT) != 0) {
+    return 5;
+  }
+  rlimit limit{};
+  struct stat status {};
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && ::fstat(memory, &status) == 0 && ::close(memory) == 0 ? 0 : 6;
+}
+
+TEST(UnderPolicy, allowedCalls_work) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    EXPECT_EQ(statusUnder(name, useWhatIsAllowed), 0) << name;
+  }
+}
+
+TEST(UnderPolicy, furtherFilter_takesRightsAwayAndGivesNoneBack) {
+  Policy nothingButLeaving;
+  nothingButLeaving.name = "leaving";
+  nothingButLeaving.allow = {{__NR_exit_group, {}}, {__NR_openat, {}}, {__NR_execve, {}}};
+  const auto tighter = compile(nothingButLeaving);
+  EXPECT_EQ(statusUnder("worker-static", [&] { return install(tighter, true); }), 0);
+  EXPECT_TRUE(isKilledBySeccomp(statusUnder("worker-static", [&] {
+    install(tighter, true);
+    return raw({"", __NR_getpid});
+  })));
+  EXPECT_TRUE(isKilledBySeccomp(statusUnder("worker-static", [&] {
+    install(tighter, true);
+    return raw({"", __NR_execve});
+  })));
+}
+
+#if !defined(VMMHOST_SANITIZED)
+int startThread() {
+  pthread_t thread{};
+  const auto body = [](void* answer) -> void* {
+    *static_cast<int*>(answer) = 42;
+    return nullptr;
+  };
+  int answer = 0;
+  if (::pthread_create(&thread, nullptr, body, &answer) != 0 || ::pthread_join(thread, nullptr) != 0) {
+    return 1;
+  }
+  return answer == 42 ? 0 : 2;
+}
+
+TEST(UnderPolicy, threads_canBeStarted) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    EXPECT_EQ(statusUnder(name, startThread), 0) << name;
+  }
+}
+#endif
+
+TEST(UnderPolicy, executableDescriptor_isTheOnlyOneThatRuns) {
+  // As the spawn stub does it: the descriptor's number is the limit, so that it cannot be opened a second time.
+  const auto execute = [](int target) {
+    const int file = ::open("/bin/true", O_RDONLY | O_CLOEXEC);
+    ::dup3(file, target, O_CLOEXEC);
+    return file;
+  };
+  const auto child = [&](int target) {
+    const auto program = programOf("worker-system");
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      execute(target);
+      ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+      if (install(program, false) != 0) {
+        ::_exit(120);
+      }
+      const char* arguments[] = {"true", nullptr};
+      ::syscall(SYS_execveat, target, "", arguments, nullptr, AT_EMPTY_PATH);
+      ::_exit(121);
+    }
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return status;
+  };
+  EXPECT_EQ(child(kExecutable), 0);
+  EXPECT_TRUE(isKilledBySeccomp(child(kExecutable - 1)));
+}
+
+}  // namespace
+}  // namespace vmmhost::seccomp

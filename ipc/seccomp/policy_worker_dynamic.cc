@@ -1,0 +1,35 @@
+// For sanitizer builds, whose runtimes cannot be linked statically: the static worker's policy, and what the dynamic
+// loader and the runtimes of ASan, UBSan and TSan ask for. Not for production: it maps executable memory.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+
+#include "ipc/seccomp/call_table.h"
+
+namespace vmmhost::seccomp {
+
+Policy workerDynamic(const BaseParameters& parameters) {
+  Policy policy = workerStatic(parameters);
+  policy.name = "worker-dynamic";
+
+  constexpr std::uint64_t kWriting = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY);
+  allowIf(policy, __NR_openat, {without(2, kWriting)});
+  allowIf(policy, kOpen, {without(1, kWriting)});
+  failWith(policy, EROFS, {__NR_openat, kOpen, kUnlink, __NR_unlinkat});
+  allow(policy, {
+                    __NR_newfstatat, kStat, kLstat, __NR_statx, kAccess, __NR_faccessat, __NR_getdents64,
+                    __NR_getcwd, __NR_uname, __NR_mmap, __NR_mprotect, __NR_dup, __NR_pipe2, kPipe, __NR_mincore,
+                    __NR_getppid,
+                });
+  // Runtimes lower these two for themselves and give up if they cannot; raising takes a capability.
+  allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals32(1, RLIMIT_CORE)});
+  allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals32(1, RLIMIT_STACK)});
+  // Leak checking and symbolizing start processes: refused, and both say so and go on or end.
+  failWith(policy, EPERM, {__NR_clone, __NR_personality, kFork, kVfork});
+  failWith(policy, EINVAL, {__NR_prctl});
+  return policy;
+}
+
+}  // namespace vmmhost::seccomp

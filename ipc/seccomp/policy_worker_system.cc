@@ -1,0 +1,104 @@
+// For a worker that starts programs of a read-only system root, such as qemu-system-x86_64 with a translating
+// accelerator: files, processes, executable memory. No sockets but pairs, no locks, modes or owners, no namespaces.
+//
+// What these programs try and can do without fails with an errno; measured with QEMU 7.2 under this filter.
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/memfd.h>
+#include <linux/sched.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "ipc/seccomp/call_table.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+namespace vmmhost::seccomp {
+namespace {
+
+constexpr std::uint64_t kNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
+                                      CLONE_NEWPID | CLONE_NEWNET;
+
+void addFiles(Policy& policy) {
+  allow(policy, {
+                    kOpen, __NR_openat, kStat, kLstat, __NR_newfstatat, __NR_statx, __NR_statfs, __NR_fstatfs, kAccess,
+                    __NR_faccessat, __NR_faccessat2, kReadlink, __NR_readlinkat, kGetdents, __NR_getdents64,
+                    __NR_getcwd, __NR_chdir, __NR_fchdir, __NR_umask, __NR_fadvise64, __NR_readahead,
+                    // in a private /tmp, if the plan has one: everything else is read-only
+                    kUnlink, __NR_unlinkat, kMkdir, __NR_mkdirat, kRmdir, kRename,
+                    __NR_dup, kDup2, __NR_dup3, kPipe, __NR_pipe2,
+                });
+  // Discarding and zeroing keep the size of a disk; nothing else that changes a file's size is needed.
+  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
+  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)});
+  failWith(policy, EOPNOTSUPP, {__NR_fallocate, __NR_copy_file_range});
+  failWith(policy, EPERM, {__NR_ftruncate});
+  // QEMU finds no file locks and goes without: the host holds the disk's lock.
+  allowValues(policy, __NR_fcntl, 1, {F_DUPFD, F_SETFL, F_ADD_SEALS, F_GET_SEALS});
+  failWith(policy, EINVAL, {__NR_fcntl});
+  allowValues(policy, __NR_ioctl, 1, {FIONREAD, FIOCLEX, BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET, BLKFLSBUF});
+  failWith(policy, ENOTTY, {__NR_ioctl});
+}
+
+void addMemory(Policy& policy) {
+  allow(policy, {__NR_mmap, __NR_mprotect, __NR_mincore, __NR_membarrier, __NR_get_mempolicy, __NR_msync});
+  allowIf(policy, __NR_memfd_create,
+          {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
+  failWith(policy, EINVAL, {__NR_memfd_create});
+  failWith(policy, EPERM, {__NR_set_mempolicy, __NR_mbind, __NR_mlock, __NR_mlock2, __NR_mlockall});
+  failWith(policy, ENOSYS, {__NR_io_uring_setup, __NR_io_setup});
+}
+
+void addProcesses(Policy& policy) {
+  allow(policy, {
+                    kFork, kVfork, __NR_execve, __NR_wait4, __NR_waitid, __NR_getppid, __NR_getpgid, kGetpgrp,
+                    __NR_getsid, __NR_setsid, __NR_setpgid, __NR_getgroups, __NR_getresuid, __NR_getresgid,
+                    __NR_getpriority, __NR_sched_getparam, __NR_sched_getscheduler, __NR_uname, __NR_times,
+                    // signals: only what is in its PID namespace can be named
+                    __NR_kill, __NR_tkill, __NR_pidfd_open, __NR_pidfd_send_signal, __NR_rt_sigsuspend,
+                    __NR_rt_sigtimedwait, kPause, kSelect, __NR_pselect6, kEpollCreate,
+                });
+  allowIf(policy, __NR_clone, {without(0, kNamespaces)});
+  allowIf(policy, __NR_prctl, {equals32(0, PR_SET_TIMERSLACK)});
+  failWith(policy, EINVAL, {__NR_prctl, __NR_seccomp});
+  failWith(policy, EPERM, {__NR_setpriority, __NR_sched_setaffinity, __NR_sched_setscheduler, __NR_prlimit64});
+}
+
+void addPairs(Policy& policy) {
+  // Streams only: a datagram socket, even one of a pair, can send to any socket that has a path.
+  constexpr std::uint32_t kFlags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+  allowIf(policy, __NR_socketpair,
+          {equals32(0, AF_UNIX), ArgCheck{1, 0xffffffffu & ~kFlags, SOCK_STREAM}, equals32(2, 0)});
+  // QEMU's character devices send with sendmsg.
+  allow(policy, {__NR_sendmsg, __NR_getsockname, __NR_getpeername});
+  allowIf(policy, __NR_sendto, {equals64(4, 0), equals32(5, 0)});  // send()
+  allowIf(policy, __NR_getsockopt, {equals32(1, SOL_SOCKET), equals32(2, SO_TYPE)});
+  failWith(policy, EOPNOTSUPP, {__NR_setsockopt, __NR_getsockopt});
+}
+
+}  // namespace
+
+Policy workerSystem(const BaseParameters& parameters) {
+  Policy policy;
+  policy.name = "worker-system";
+  addThreadsAndMemoryBasics(policy);
+  addEventLoop(policy);
+  addDescriptorInput(policy);
+  addSelfConfinement(policy);
+  addExecutable(policy, parameters);
+  addKvm(policy);
+  addFiles(policy);
+  addMemory(policy);
+  addProcesses(policy);
+  addPairs(policy);
+  return policy;
+}
+
+}  // namespace vmmhost::seccomp

@@ -1,0 +1,126 @@
+#include "worker-kvm/boot/pvh.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "vmmhost/error.h"
+#include "worker-kvm/arch/x86_64/layout.h"
+
+namespace vmmhost::kvm::boot {
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+// A 64-bit kernel of one segment at 1 MiB: 16 bytes of file, 4096 of memory. Hand-made: the parser has tests of its own.
+std::vector<std::uint8_t> kernelBytes() {
+  std::vector<std::uint64_t> words = {
+      0x00010102464c457f, 0,  // ELF, 64 bits, little-endian
+      0x00000001003e0002, 0,  // executable, x86-64
+      64, 0, 0x0038004000000000, 2,
+      0x0000000700000001, 200, 0x100000, 0x100000, 16, 4096, 4096,  // PT_LOAD at 200
+      0x0000000400000004, 176, 0, 0, 24, 24, 4,                     // PT_NOTE at 176
+      0x0000000800000004, 0x006e655800000012, 0x100000,             // 18, "Xen", entry
+      0x1111111111111111, 0x2222222222222222};
+  std::vector<std::uint8_t> bytes(words.size() * 8);
+  std::memcpy(bytes.data(), words.data(), bytes.size());
+  return bytes;
+}
+
+std::unique_ptr<FileSource> file(const std::vector<std::uint8_t>& bytes, std::string name) {
+  Fd memfd(::memfd_create("test", MFD_CLOEXEC));
+  EXPECT_EQ(::write(memfd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+  return std::make_unique<FileSource>(std::move(memfd), std::move(name));
+}
+
+template <typename Value>
+Value read(const memory::GuestMemory& memory, std::uint64_t address) {
+  Value value;
+  std::memcpy(&value, memory.require(address, sizeof value, "test").data(), sizeof value);
+  return value;
+}
+
+class PvhLoadTest : public testing::Test {
+ protected:
+  PvhLoadTest() { files_.kernel = file(kernelBytes(), "kernel"); }
+  std::string refusal() {
+    try {
+      load(files_, memory_, true);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  }
+
+  memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB), false};
+  BootFiles files_;
+};
+
+TEST_F(PvhLoadTest, kernelAndStartInfo_lieWhereTheyShould) {
+  files_.commandLine = "one two";
+  EXPECT_EQ(load(files_, memory_, true), 0x100000U);
+  EXPECT_EQ(read<std::uint64_t>(memory_, 0x100008), 0x2222222222222222U);
+  EXPECT_EQ(read<std::uint64_t>(memory_, 0x100010), 0U);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo), 0x336ec578U);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 12), 0U);  // modules
+  const auto commandLine = read<std::uint64_t>(memory_, arch::kStartInfo + 24);
+  EXPECT_STREQ(reinterpret_cast<const char*>(memory_.require(commandLine, 8, "test").data()), "one two");
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 48), 3U);  // memory map entries
+}
+
+TEST_F(PvhLoadTest, initrd_goesToTheTopPageAligned) {
+  files_.initrd = file(std::vector<std::uint8_t>(5000, 7), "initrd");
+  load(files_, memory_, true);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 12), 1U);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kModuleList), 4 * kMiB - 8192);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kModuleList + 8), 5000U);
+  EXPECT_EQ(read<std::uint8_t>(memory_, 4 * kMiB - 8192 + 4999), 7);
+}
+
+TEST_F(PvhLoadTest, secondLoad_clearsWhatTheKernelWantsZero) {
+  load(files_, memory_, true);
+  const std::array<std::uint8_t, 1> dirt = {1};
+  memory_.write(0x100ffe, dirt, "dirt");
+  memory_.write(0x100003, dirt, "dirt");
+  load(files_, memory_, false);
+  EXPECT_EQ(read<std::uint8_t>(memory_, 0x100ffe), 0);
+  EXPECT_EQ(read<std::uint8_t>(memory_, 0x100003), 0x11);
+}
+
+TEST_F(PvhLoadTest, initrdThatDoesNotFit_isRefused) {
+  files_.initrd = file(std::vector<std::uint8_t>(4 * kMiB, 7), "initrd");
+  EXPECT_NE(refusal().find("initrd: 4194304 bytes do not fit"), std::string::npos) << refusal();
+  files_.initrd = file(std::vector<std::uint8_t>(3 * kMiB - 100, 7), "initrd");
+  EXPECT_NE(refusal().find("overlap the kernel's segment 0"), std::string::npos) << refusal();
+}
+
+TEST_F(PvhLoadTest, truncatedKernel_isRefused) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  bytes.pop_back();
+  files_.kernel = file(bytes, "kernel");
+  EXPECT_NE(refusal().find("segment 0 goes beyond the end of the file"), std::string::npos) << refusal();
+}
+
+TEST_F(PvhLoadTest, commandLine_hasItsLimit) {
+  files_.commandLine = std::string(2047, 'x');
+  EXPECT_EQ(refusal(), "accepted");
+  files_.commandLine += "x";
+  EXPECT_NE(refusal().find("2048 bytes"), std::string::npos) << refusal();
+}
+
+TEST(MemoryMap, hasThePcHoleAndMemoryAboveTheGap) {
+  const auto map = memoryMap(arch::memoryRanges(5 * 1024 * kMiB));
+  ASSERT_EQ(map.size(), 4U);
+  EXPECT_EQ(map[0].bytes, 0x9fc00U);
+  EXPECT_FALSE(map[1].usable);
+  EXPECT_EQ(map[1].address + map[1].bytes, kMiB);
+  EXPECT_EQ(map[2].address + map[2].bytes, 3 * 1024 * kMiB);
+  EXPECT_EQ(map[3].address, 4 * 1024 * kMiB);
+  EXPECT_EQ(map[3].bytes, 2 * 1024 * kMiB);
+}
+
+}  // namespace
+}  // namespace vmmhost::kvm::boot

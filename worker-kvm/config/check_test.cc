@@ -1,0 +1,101 @@
+#include "worker-kvm/config/check.h"
+
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "vmmhost/error.h"
+
+namespace vmmhost::kvm::config {
+namespace {
+
+using Change = std::function<void(schema::VmConfig::Builder)>;
+
+// The error's code and message, or "accepted".
+std::string answer(const Change& change) {
+  capnp::MallocMessageBuilder message;
+  auto config = message.initRoot<schema::VmConfig>();
+  config.setName("test");
+  config.initBoot().initKernel().setPath("/kernel");
+  change(config);
+  try {
+    check(config.asReader());
+  } catch (const Error& error) {
+    return std::string(errorCodeName(error.code())) + " " + error.message();
+  }
+  return "accepted";
+}
+
+void expectRefusal(const std::string& start, const Change& change) {
+  const std::string text = answer(change);
+  EXPECT_TRUE(text.starts_with(start + ":")) << text << " instead of " << start;
+}
+
+TEST(Check, plainConfiguration_isAccepted) {
+  EXPECT_EQ(answer([](auto) {}), "accepted");
+  EXPECT_EQ(answer([](auto config) {
+              config.initCpus().setCount(64);
+              config.getCpus().setMax(64);
+              config.getCpus().setCoresPerSocket(64);
+              config.initMemory().setShared(true);
+              config.initConsoles(1);
+              config.initRng().setEnabled(false);
+              config.initVsock().setEnabled(false);
+              config.getBoot().initInitrd().setResource(2);
+              config.getBoot().setCmdline(std::string(2047, 'x'));
+            }),
+            "accepted");
+}
+
+TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
+  expectRefusal("unsupported disks[0]", [](auto config) { config.initDisks(1); });
+  expectRefusal("unsupported nics[0]", [](auto config) { config.initNics(2); });
+  expectRefusal("unsupported shares[0]", [](auto config) { config.initShares(1); });
+  expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
+  expectRefusal("unsupported rng", [](auto config) { config.initRng(); });
+  expectRefusal("unsupported balloon", [](auto config) { config.initBalloon(); });
+  expectRefusal("unsupported watchdog", [](auto config) { config.initWatchdog(); });
+  expectRefusal("unsupported consoles[1]", [](auto config) { config.initConsoles(2); });
+  expectRefusal("unsupported consoles[0].kind",
+                [](auto config) { config.initConsoles(1)[0].setKind(schema::Console::Kind::VIRTIO); });
+  expectRefusal("unsupported boot.firmware", [](auto config) { config.getBoot().initFirmware().setPath("/f"); });
+}
+
+TEST(Check, memoryAndProcessors_haveTheirBounds) {
+  expectRefusal("invalidArgument boot.kernel", [](auto config) { config.initBoot(); });
+  expectRefusal("invalidArgument boot.cmdline",
+                [](auto config) { config.getBoot().setCmdline(std::string(2048, 'x')); });
+  expectRefusal("invalidArgument boot.cmdline", [](auto config) { config.getBoot().setCmdline("a\nb"); });
+  expectRefusal("invalidArgument cpus.count", [](auto config) { config.initCpus().setCount(0); });
+  expectRefusal("invalidArgument cpus.count", [](auto config) { config.initCpus().setCount(65); });
+  expectRefusal("unsupported cpus.max", [](auto config) { config.initCpus().setMax(2); });
+  expectRefusal("unsupported cpus.threadsPerCore", [](auto config) { config.initCpus().setThreadsPerCore(2); });
+  expectRefusal("unsupported cpus.coresPerSocket", [](auto config) { config.initCpus().setCoresPerSocket(2); });
+  expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize(1 << 20); });
+  expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize((64 << 20) + 1); });
+  expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize(UINT64_MAX); });
+  expectRefusal("unsupported memory.maxSize", [](auto config) { config.initMemory().setMaxSize(std::uint64_t{1} << 40); });
+  expectRefusal("unsupported memory.hugePages", [](auto config) { config.initMemory().setHugePages(true); });
+}
+
+TEST(Check, platform_hasOneOption) {
+  const auto option = [](const char* name, const char* value) {
+    return [=](schema::VmConfig::Builder config) {
+      auto entry = config.initPlatform().initOptions(1)[0];
+      entry.setName(name);
+      entry.setValue(value);
+    };
+  };
+  EXPECT_EQ(answer(option("irqchip", "full")), "accepted");
+  expectRefusal("invalidArgument platform.options[0]", option("irqchip", "none"));
+  expectRefusal("unsupported platform.options[0]", option("turbo", "on"));
+  expectRefusal("unsupported platform.machine", [](auto config) { config.initPlatform().setMachine("q35"); });
+  expectRefusal("unsupported platform.uuid", [](auto config) { config.initPlatform().setUuid("1"); });
+  expectRefusal("unsupported platform.nestedVirtualization",
+                [](auto config) { config.initPlatform().setNestedVirtualization(true); });
+}
+
+}  // namespace
+}  // namespace vmmhost::kvm::config

@@ -1,0 +1,168 @@
+#include <asm/unistd.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <linux/kvm.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <functional>
+
+#include "worker-kvm/confine/confine.h"
+#include "worker-kvm/kvm/device.h"
+
+namespace vmmhost::kvm::confine {
+namespace {
+
+constexpr int kVcpu = 9;
+constexpr int kWake = 11;
+constexpr pid_t kPid = 77;
+
+class Evaluated {
+ public:
+  explicit Evaluated(const seccomp::Policy& policy) : program_(seccomp::compile(policy)) {}
+
+  bool allows(long number, std::initializer_list<std::uint64_t> arguments = {}) const {
+    seccomp_data call{};
+    call.nr = static_cast<int>(number);
+    call.arch = AUDIT_ARCH_X86_64;
+    std::copy(arguments.begin(), arguments.end(), call.args);
+    return seccomp::evaluate(program_, call) == SECCOMP_RET_ALLOW;
+  }
+
+ private:
+  std::vector<sock_filter> program_;
+};
+
+struct Named {
+  const char* name;
+  long number;
+  std::array<std::uint64_t, 6> arguments{};
+};
+
+// What no stage may do.
+const std::vector<Named> kNever = {
+    {"open", __NR_open}, {"openat", __NR_openat}, {"openat2", __NR_openat2}, {"creat", __NR_creat},
+    {"socket", __NR_socket}, {"connect", __NR_connect}, {"bind", __NR_bind}, {"accept4", __NR_accept4},
+    {"socketpair", __NR_socketpair}, {"sendmsg", __NR_sendmsg}, {"sendto", __NR_sendto},
+    {"execve", __NR_execve}, {"execveat", __NR_execveat}, {"fork", __NR_fork}, {"vfork", __NR_vfork},
+    {"clone of a process", __NR_clone, {SIGCHLD}}, {"clone3", __NR_clone3},
+    {"unshare", __NR_unshare}, {"setns", __NR_setns}, {"mount", __NR_mount}, {"ptrace", __NR_ptrace},
+    {"process_vm_readv", __NR_process_vm_readv}, {"bpf", __NR_bpf}, {"io_uring_setup", __NR_io_uring_setup},
+    {"userfaultfd", __NR_userfaultfd}, {"perf_event_open", __NR_perf_event_open}, {"kill", __NR_kill},
+    {"fchmod", __NR_fchmod}, {"fchown", __NR_fchown}, {"ftruncate", __NR_ftruncate}, {"fsetxattr", __NR_fsetxattr},
+    {"flock", __NR_flock}, {"fcntl F_SETLEASE", __NR_fcntl, {5, F_SETLEASE}},
+    {"fcntl F_OFD_SETLK", __NR_fcntl, {5, F_OFD_SETLK}}, {"fcntl F_SETFL", __NR_fcntl, {5, F_SETFL}},
+    {"mmap executable", __NR_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}},
+    {"mprotect executable", __NR_mprotect, {0, 4096, PROT_READ | PROT_EXEC}},
+    {"prctl PR_SET_DUMPABLE", __NR_prctl, {PR_SET_DUMPABLE, 1}},
+    {"ioctl TIOCSTI", __NR_ioctl, {0, 0x5412}},
+    {"ioctl KVM_CREATE_DEVICE", __NR_ioctl, {8, KVM_CREATE_DEVICE}},
+    {"ioctl KVM_IOEVENTFD", __NR_ioctl, {8, KVM_IOEVENTFD}},
+};
+
+// What ends with creation.
+const std::vector<Named> kOnlyForCreation = {
+    {"KVM_CREATE_VM", __NR_ioctl, {5, KVM_CREATE_VM}},
+    {"KVM_CREATE_VCPU", __NR_ioctl, {8, KVM_CREATE_VCPU}},
+    {"KVM_CREATE_IRQCHIP", __NR_ioctl, {8, KVM_CREATE_IRQCHIP}},
+    {"KVM_ENABLE_CAP", __NR_ioctl, {8, KVM_ENABLE_CAP}},
+    {"KVM_SET_USER_MEMORY_REGION", __NR_ioctl, {8, KVM_SET_USER_MEMORY_REGION}},
+    {"KVM_IRQFD", __NR_ioctl, {8, KVM_IRQFD}},
+    {"KVM_SET_CPUID2", __NR_ioctl, {kVcpu, kSetCpuid2}},
+    {"memfd_create", __NR_memfd_create},
+    {"eventfd2", __NR_eventfd2},
+    {"pwrite64", __NR_pwrite64},
+    {"shared mapping", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 8}},
+    {"thread", __NR_clone,
+     {CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
+      CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID}},
+    {"seccomp", __NR_seccomp, {SECCOMP_SET_MODE_FILTER}},
+};
+
+bool allows(const Evaluated& policy, const Named& call) {
+  const auto& a = call.arguments;
+  return policy.allows(call.number, {a[0], a[1], a[2], a[3], a[4], a[5]});
+}
+
+TEST(Policies, nothingThatReachesBeyondTheVm_isAllowedAtAnyStage) {
+  const Evaluated creation(creationPolicy());
+  const Evaluated control(controlPolicy(kPid));
+  const Evaluated vcpu(vcpuPolicy(kVcpu, std::array{kWake}));
+  for (const Named& call : kNever) {
+    EXPECT_FALSE(allows(creation, call)) << "creation: " << call.name;
+    EXPECT_FALSE(allows(control, call)) << "control: " << call.name;
+    EXPECT_FALSE(allows(vcpu, call)) << "vcpu: " << call.name;
+  }
+}
+
+TEST(Policies, whatCreationNeeds_endsWithIt) {
+  const Evaluated creation(creationPolicy());
+  const Evaluated control(controlPolicy(kPid));
+  const Evaluated vcpu(vcpuPolicy(kVcpu, std::array{kWake}));
+  for (const Named& call : kOnlyForCreation) {
+    EXPECT_TRUE(allows(creation, call)) << "creation: " << call.name;
+    EXPECT_FALSE(allows(control, call)) << "control: " << call.name;
+    EXPECT_FALSE(allows(vcpu, call)) << "vcpu: " << call.name;
+  }
+}
+
+TEST(Policies, vcpuThread_runsItsOwnCpuAndSignals) {
+  const Evaluated vcpu(vcpuPolicy(kVcpu, std::array{kWake, 12}));
+  EXPECT_TRUE(vcpu.allows(__NR_ioctl, {kVcpu, KVM_RUN, 0}));
+  EXPECT_FALSE(vcpu.allows(__NR_ioctl, {kVcpu + 1, KVM_RUN, 0}));
+  EXPECT_FALSE(vcpu.allows(__NR_ioctl, {kVcpu, KVM_RUN, 1}));
+  EXPECT_FALSE(vcpu.allows(__NR_ioctl, {kVcpu, KVM_GET_REGS, 0}));
+  EXPECT_FALSE(vcpu.allows(__NR_ioctl, {kVcpu, KVM_SET_REGS, 0}));
+  EXPECT_TRUE(vcpu.allows(__NR_write, {kWake}));
+  EXPECT_TRUE(vcpu.allows(__NR_write, {12}));
+  EXPECT_FALSE(vcpu.allows(__NR_write, {2}));  // the log
+  EXPECT_FALSE(vcpu.allows(__NR_write, {3}));  // the host
+  EXPECT_FALSE(vcpu.allows(__NR_read, {3}));
+  EXPECT_FALSE(vcpu.allows(__NR_mmap));
+  EXPECT_FALSE(vcpu.allows(__NR_close, {3}));
+  EXPECT_FALSE(vcpu.allows(__NR_tgkill, {kPid}));
+  EXPECT_TRUE(vcpu.allows(__NR_futex));
+  EXPECT_TRUE(vcpu.allows(__NR_rt_sigreturn));
+  EXPECT_TRUE(vcpu.allows(__NR_exit));
+}
+
+TEST(Policies, controlThread_drivesTheVmAndReachesItsOwnThreadsOnly) {
+  const Evaluated control(controlPolicy(kPid));
+  for (const auto request : std::initializer_list<std::uint64_t>{KVM_GET_REGS, KVM_SET_REGS, KVM_SET_SREGS,
+                                                                 KVM_SET_MP_STATE, KVM_SET_LAPIC, kSetMsrs}) {
+    EXPECT_TRUE(control.allows(__NR_ioctl, {kVcpu, request})) << request;
+  }
+  EXPECT_FALSE(control.allows(__NR_ioctl, {kVcpu, KVM_RUN}));
+  EXPECT_TRUE(control.allows(__NR_tgkill, {kPid}));
+  EXPECT_FALSE(control.allows(__NR_tgkill, {1000}));
+  EXPECT_TRUE(control.allows(__NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS}));
+  EXPECT_TRUE(control.allows(__NR_epoll_wait));
+  EXPECT_TRUE(control.allows(__NR_writev));
+}
+
+// The kernel's verdict, not only the evaluator's.
+TEST(Policies, installedControlFilter_endsTheProcessOnOpen) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (seccomp::install(seccomp::compile(controlPolicy(::getpid())), false) != 0) {
+      ::_exit(2);
+    }
+    ::open("/dev/null", O_RDONLY);
+    ::_exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << status;
+  EXPECT_EQ(WTERMSIG(status), SIGSYS);
+}
+
+}  // namespace
+}  // namespace vmmhost::kvm::confine

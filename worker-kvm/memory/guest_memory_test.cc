@@ -1,0 +1,79 @@
+#include "worker-kvm/memory/guest_memory.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "vmmhost/error.h"
+#include "worker-kvm/arch/x86_64/layout.h"
+
+namespace vmmhost::kvm::memory {
+namespace {
+
+constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+
+TEST(Part, refusesWhatLeavesTheWhole) {
+  std::array<std::uint8_t, 16> bytes{};
+  EXPECT_EQ(part(bytes, 0, 16)->size(), 16U);
+  EXPECT_EQ(part(bytes, 16, 0)->size(), 0U);
+  EXPECT_FALSE(part(bytes, 17, 0));
+  EXPECT_FALSE(part(bytes, 8, 9));
+  EXPECT_FALSE(part(bytes, 8, UINT64_MAX));
+  EXPECT_FALSE(part(bytes, UINT64_MAX, 8));
+}
+
+TEST(MemoryRanges, leaveTheDeviceGapOut) {
+  EXPECT_EQ(arch::memoryRanges(3 * kGiB), (std::vector<Range>{{0, 3 * kGiB}}));
+  EXPECT_EQ(arch::memoryRanges(3 * kGiB + 4096), (std::vector<Range>{{0, 3 * kGiB}, {4 * kGiB, 4096}}));
+}
+
+TEST(GuestMemory, accessAcrossRegionsOrIntoTheGap_isRefused) {
+  const std::array<Range, 2> ranges = {Range{0, 8192}, Range{0x10000, 4096}};
+  GuestMemory memory(ranges, false);
+  EXPECT_EQ(memory.totalBytes(), 12288U);
+  EXPECT_TRUE(memory.at(8191, 1));
+  EXPECT_FALSE(memory.at(8191, 2));
+  EXPECT_FALSE(memory.at(9000, 1));
+  EXPECT_TRUE(memory.at(0x10000, 4096));
+  EXPECT_FALSE(memory.at(0xffff, 2));
+  EXPECT_FALSE(memory.at(UINT64_MAX, 2));
+  try {
+    memory.require(9000, 1, "the thing");
+    FAIL() << "was given";
+  } catch (const Error& error) {
+    EXPECT_NE(error.message().find("the thing at 0x2328"), std::string::npos) << error.message();
+  }
+}
+
+TEST(GuestMemory, whatIsWritten_isReadAtTheSameAddress) {
+  const std::array<Range, 2> ranges = {Range{0, 8192}, Range{0x10000, 4096}};
+  GuestMemory memory(ranges, false);
+  const std::array<std::uint8_t, 3> data = {1, 2, 3};
+  memory.write(0x10ffd, data, "data");
+  EXPECT_EQ((*memory.at(0x10fff, 1))[0], 3);
+}
+
+TEST(GuestMemory, sharedMemory_isTheMemfdAndCannotChangeItsSize) {
+  const std::array<Range, 1> ranges = {Range{0, 8192}};
+  GuestMemory memory(ranges, true);
+  const int memfd = memory.regions().front().memfd.get();
+  ASSERT_GE(memfd, 0);
+  const std::array<std::uint8_t, 1> data = {42};
+  memory.write(5000, data, "data");
+  std::uint8_t seen = 0;
+  EXPECT_EQ(::pread(memfd, &seen, 1, 5000), 1);
+  EXPECT_EQ(seen, 42);
+  EXPECT_NE(::ftruncate(memfd, 4096), 0);
+  EXPECT_NE(::ftruncate(memfd, 16384), 0);
+  EXPECT_NE(::fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+}
+
+TEST(GuestMemory, moreThanTheSystemHas_isAnErrorAndNotAnAbort) {
+  const std::array<Range, 2> ranges = {Range{0, 4096}, Range{4096, std::uint64_t{1} << 56}};
+  EXPECT_THROW(GuestMemory(ranges, false), Error);
+}
+
+}  // namespace
+}  // namespace vmmhost::kvm::memory
