@@ -299,7 +299,15 @@ int dispatch(int argc, char** argv) {
     if (!known && !asked.empty() && asked[0] != '-') {
       return usageError("there is no verb \"" + asked.substr(0, 64) + "\"", "", json);
     }
-    return usageError(error.what(), known ? asked : "", json);
+    std::string unexpected;
+    if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+      for (const CLI::App* subcommand : app.get_subcommands()) {
+        for (const std::string& word : subcommand->remaining()) {
+          unexpected += (unexpected.empty() ? "" : " ") + word;
+        }
+      }
+    }
+    return usageError(unexpected.empty() ? error.what() : "not understood: " + unexpected, known ? asked : "", json);
   }
   try {
     return invocation.action ? invocation.action()

@@ -98,9 +98,12 @@ class ControlServer::Session final : public schema::Control::Server {
         throw Error(ErrorCode::kResourceExhausted, "one client may attach to the console only " +
                                                        std::to_string(kMaxConsolesPerClient) + " times");
       }
-      const auto params = context.getParams();
-      context.getResults().setStream(
-          rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput())));
+      // Asked for early, it is attached before the guest says anything.
+      return target_.onConsole().then(rpc::guarded([this, context]() mutable {
+        const auto params = context.getParams();
+        context.getResults().setStream(
+            rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput())));
+      }));
     });
   }
 

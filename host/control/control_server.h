@@ -18,6 +18,7 @@ class Target {
  public:
   virtual ~Target() = default;
   virtual vm::Vm* vm() = 0;                      // null before it is made, or if that failed
+  virtual kj::Promise<void> onConsole() = 0;     // vm() is there and has a console; rejected if it never will
   virtual kj::Promise<void> onStarted() = 0;     // rejected with the reason
   virtual kj::Promise<void> onFinished() = 0;    // the VM has ended and all that it held is gone
   virtual const vm::Outcome& outcome() = 0;      // once finished

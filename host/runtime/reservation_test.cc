@@ -1,10 +1,13 @@
 #include <capnp/message.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <sched.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <ctime>
 #include <memory>
+#include <random>
 #include <vector>
 
 #include "host/config/json.h"
@@ -234,51 +237,53 @@ TEST_F(ReservationTest, manyAtOnce_exactlyOneWins) {
   EXPECT_TRUE(list(directories).empty());
 }
 
-// Takers, listers and killers of one name; whoever has it must be the only one, whatever dies when.
+// Takers and listers of one name, killed at any moment: whoever has the name must be the only one.
 TEST_F(ReservationTest, storm_neverHasTwoOwnersAndLeavesNothing) {
   const fs::path owner = root / "owner";
+  write(owner, "");
+  const auto takeOnce = [&] {
+    try {
+      Reservation reservation = Reservation::take(directories, "vm");
+      {
+        // A lock that only one process can have at a time, and that goes when it dies.
+        const Fd file(::open(owner.c_str(), O_RDWR | O_CLOEXEC));
+        if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+          return 1;
+        }
+        for (int turn = 0; turn < 5; ++turn) {
+          ::sched_yield();
+        }
+      }
+      reservation.release(true);
+      return 0;
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::kAlreadyExists ? 0 : 2;
+    }
+  };
   std::vector<pid_t> children;
-  int gate[2];
-  ASSERT_EQ(::pipe2(gate, O_CLOEXEC), 0);
-  for (int index = 0; index < 6; ++index) {
+  for (unsigned index = 0; index < 6; ++index) {
     const pid_t pid = ::fork();
     if (pid == 0) {
-      int twice = 0;
+      std::mt19937 random(index);
+      int faults = 0;
       for (int round = 0; round < 300; ++round) {
         const pid_t one = ::fork();
         if (one == 0) {
-          try {
-            if (index >= 4) {
-              list(directories);
-            } else {
-              Reservation reservation = Reservation::take(directories, "vm");
-              // Only one process can make this file at a time.
-              const Fd file(::open(owner.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
-              const bool alone = static_cast<bool>(file);
-              if (alone) {
-                ::unlink(owner.c_str());
-              }
-              if (round % 3 == 0) {
-                ::kill(::getpid(), SIGKILL);
-              }
-              reservation.release(true);
-              ::_exit(alone ? 0 : 1);
-            }
-          } catch (const Error& error) {
-            ::_exit(error.code() == ErrorCode::kAlreadyExists ? 0 : 2);
-          }
-          ::_exit(0);
+          ::_exit(index < 4 ? takeOnce() : (list(directories), 0));
+        }
+        if (random() % 2 == 0) {
+          const timespec moment = {0, static_cast<long>(random() % 1'000'000)};
+          ::nanosleep(&moment, nullptr);
+          ::kill(one, SIGKILL);
         }
         int status = 0;
         ::waitpid(one, &status, 0);
-        twice += WIFEXITED(status) && WEXITSTATUS(status) != 0 ? 1 : 0;
+        faults += WIFEXITED(status) && WEXITSTATUS(status) != 0 ? 1 : 0;
       }
-      ::_exit(twice == 0 ? 0 : 1);
+      ::_exit(faults == 0 ? 0 : 1);
     }
     children.push_back(pid);
   }
-  ::close(gate[0]);
-  ::close(gate[1]);
   for (const pid_t pid : children) {
     int status = 0;
     ::waitpid(pid, &status, 0);

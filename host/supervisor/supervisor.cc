@@ -41,6 +41,9 @@ Supervisor::Supervisor(kj::AsyncIoContext& io, schema::LaunchRequest::Reader req
       // Until there is a folder for it, and where a developer asked for it, the log is on standard error.
       log_(std::make_unique<Log>(nullptr, ::secure_getenv("VMMHOST_DEBUG") != nullptr)),
       detached_(request.getDetached()) {
+  auto vmMade = kj::newPromiseAndFulfiller<void>();
+  vmMadeFulfiller_ = kj::mv(vmMade.fulfiller);
+  vmMade_ = vmMade.promise.fork();
   auto started = kj::newPromiseAndFulfiller<void>();
   startedFulfiller_ = kj::mv(started.fulfiller);
   started_ = started.promise.fork();
@@ -146,6 +149,7 @@ kj::Promise<void> Supervisor::run() {
                  .detach([](kj::Exception&&) {});
            }
            control_->listen(reservation_->listenControl());
+           vmMadeFulfiller_->fulfill();
            return vm_->start();
          }))
       .then([this]() { startedFulfiller_->fulfill(); },
@@ -157,6 +161,7 @@ kj::Promise<void> Supervisor::run() {
                                                     outcome_.error, 0);
               }
               startFailed_ = true;
+              vmMadeFulfiller_->reject(kj::cp(exception));
               startedFulfiller_->reject(kj::mv(exception));
             })
       .then([this]() -> kj::Promise<void> { return vm_ ? vm_->onEnded() : kj::Promise<void>(kj::READY_NOW); })

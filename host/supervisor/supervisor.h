@@ -27,6 +27,9 @@ class Supervisor final : public control::Target {
   int exitCode() { return outcome_.exitCode; }
 
   vm::Vm* vm() override { return vm_.get(); }
+  kj::Promise<void> onConsole() override {
+    return vmMade_.addBranch().then([this]() { return vm_->onConsole(); });
+  }
   kj::Promise<void> onStarted() override { return started_.addBranch(); }
   kj::Promise<void> onFinished() override { return finished_.addBranch(); }
   const vm::Outcome& outcome() override { return outcome_; }
@@ -58,6 +61,8 @@ class Supervisor final : public control::Target {
   bool detached_ = false;
   bool startFailed_ = false;
   std::optional<std::pair<schema::EndKind, int>> endWanted_;  // asked for before there was a VM
+  kj::Own<kj::PromiseFulfiller<void>> vmMadeFulfiller_;
+  kj::ForkedPromise<void> vmMade_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> startedFulfiller_;
   kj::ForkedPromise<void> started_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> finishedFulfiller_;

@@ -82,6 +82,9 @@ Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log)
   auto paf = kj::newPromiseAndFulfiller<void>();
   endedFulfiller_ = kj::mv(paf.fulfiller);
   ended_ = paf.promise.fork();
+  auto console = kj::newPromiseAndFulfiller<void>();
+  consoleFulfiller_ = kj::mv(console.fulfiller);
+  consoleReady_ = console.promise.fork();
 }
 
 Vm::~Vm() { *self_ = nullptr; }
@@ -180,6 +183,7 @@ kj::Promise<void> Vm::launch() {
   ::fcntl(console.remote.get(), F_SETFL, O_NONBLOCK);
   consoleRemote_ = std::move(console.remote);
   console_ = std::make_unique<Console>(io_, std::move(console.local), std::move(spec_.consoleFile));
+  consoleFulfiller_->fulfill();
   return worker_->handshake().then(rpc::guarded([this]() { return handOver(); }));
 }
 
@@ -312,6 +316,8 @@ void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optiona
   outcome_.detail = std::move(detail);
   outcome_.exitCode = exitCodeFor(kind, cause, error, signal);
   outcome_.error = std::move(error);
+  // Of no effect when there was one.
+  consoleFulfiller_->reject(rpc::toKj(Error(ErrorCode::kFailedPrecondition, "the VM ended before it had a console")));
   setState(VmState::STOPPING, outcome_.detail);
   endTask_ = kj::evalLater([this]() { return carryOutEnd(); }).eagerlyEvaluate([this](kj::Exception&& exception) {
     log_.write(Severity::kError, "vm", rpc::fromKj(exception).message());

@@ -59,6 +59,8 @@ class Vm {
   kj::Promise<void> onEnded() { return ended_.addBranch(); }
   schema::VmState state() const { return state_; }
   const Outcome& outcome() const { return outcome_; }  // once ended
+  // Fulfilled when there is a console to attach to, which is before guest code runs; rejected if there never will be.
+  kj::Promise<void> onConsole() { return consoleReady_.addBranch(); }
   Fd attachConsole(std::uint32_t replayBytes, bool input);
 
   // Called at each change of state from now on, until the returned object goes. In order, each once.
@@ -123,6 +125,8 @@ class Vm {
   std::list<Watcher> watchers_;
   kj::Own<kj::PromiseFulfiller<void>> endedFulfiller_;
   kj::ForkedPromise<void> ended_ = nullptr;
+  kj::Own<kj::PromiseFulfiller<void>> consoleFulfiller_;
+  kj::ForkedPromise<void> consoleReady_ = nullptr;
   kj::Promise<void> workerWatch_ = nullptr;
   kj::Promise<void> timeout_ = nullptr;
   kj::Promise<void> endTask_ = nullptr;

@@ -201,6 +201,7 @@ void WorkerProcess::verify(bool afterConfirm) {
   expected.nonDumpable = afterConfirm;
   if (!afterConfirm) {
     expected.descriptors = {{0, 1, 2, kRpcDescriptor}};
+    expected.eventDescriptorsAllowed = true;
   }
   expected.includeDescendants = true;
   confinement::Report report = confinement::verify(expected);

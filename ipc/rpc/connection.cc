@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <kj/debug.h>
 #include <kj/io.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -26,6 +27,15 @@ capnp::ReaderOptions readerOptions(const Limits& limits) {
   return options;
 }
 
+// With calls that every worker's filter allows; KJ would make others.
+kj::AutoCloseFd prepared(Fd socket) {
+  int nonBlocking = 1;
+  if (::fcntl(socket.get(), F_SETFD, FD_CLOEXEC) != 0 || ::ioctl(socket.get(), FIONBIO, &nonBlocking) != 0) {
+    throw systemError("preparing a socket", errno);
+  }
+  return kj::AutoCloseFd(socket.release());
+}
+
 class DescriptorServer final : public schema::Descriptor::Server {
  public:
   explicit DescriptorServer(Fd fd) : fd_(std::move(fd)) {}
@@ -39,7 +49,9 @@ class DescriptorServer final : public schema::Descriptor::Server {
 
 struct Connection::Impl {
   Impl(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits, capnp::Capability::Client bootstrap)
-      : stream(io.lowLevelProvider->wrapUnixSocketFd(kj::AutoCloseFd(socket.release()))),
+      : stream(io.lowLevelProvider->wrapUnixSocketFd(prepared(std::move(socket)),
+                                                      kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
+                                                          kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
         messages(*stream, io.provider->getTimer(), limits),
         // At least 1: with 0 the library drops outgoing descriptors as well. The message stream refuses incoming ones.
         network(messages, 1, toCapnp(side), readerOptions(limits)),

@@ -34,7 +34,7 @@ enum class Side { kClient, kServer };  // of the two-party network; either side 
 
 class Connection {
  public:
-  // Takes the socket, made non-blocking. `bootstrap` is what the peer gets when it asks; null: nothing.
+  // Takes the socket and makes it non-blocking and close-on-exec. Throws Error if it is none. `bootstrap` is what the peer gets when it asks; null: nothing.
   Connection(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits,
              capnp::Capability::Client bootstrap = nullptr);
   ~Connection();

@@ -3,4 +3,4 @@
 main:
   movb $0xfe, %al
   outb %al, $0x64
-  jmp halt
+  jmp fault_thrice            // where there is no such controller

@@ -95,6 +95,7 @@ Rules machineCreation() {
       request(KVM_IRQFD), request(KVM_CREATE_VCPU), request(kSetCpuid2), request(KVM_GET_SREGS),
       request(KVM_GET_LAPIC), request(KVM_RUN),
       call(__NR_eventfd2),
+      callWith(__NR_newfstatat, 3, AT_EMPTY_PATH), callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
       call(__NR_memfd_create), callWith(__NR_fcntl, 1, F_ADD_SEALS),
       call(__NR_pwrite64),  // sizes a memfd
       callWithout(__NR_mmap, 2, PROT_EXEC),  // counters, kvm_run and shared guest memory are shared mappings

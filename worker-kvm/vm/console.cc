@@ -24,7 +24,9 @@ Console::~Console() = default;
 
 void Console::pump() {
   pumpOutput();
-  pumpInput();
+  if (inputStart_ != inputEnd_) {  // else the socket tells when there is something to read
+    pumpInput();
+  }
 }
 
 kj::Promise<void> Console::flushed() {

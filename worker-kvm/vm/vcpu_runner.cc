@@ -60,9 +60,12 @@ void VcpuRunner::runGuest() noexcept {
       end(EndCause::kCrash, "KVM_RUN failed with errno %d", error);
     }
   }
-  // Carries out what is half done (a read whose value KVM has not stored yet), so that the registers are whole.
+  // Carries out what is half done, so that the registers are whole: a read whose value KVM has not stored yet, or a
+  // string instruction, each step of which is an exit of its own. KVM leaves such an instruction after 1024 steps.
   vcpu_.setImmediateExit(true);
-  vcpu_.run();
+  while (vcpu_.run() == 0) {
+    handleExit();
+  }
 }
 
 void VcpuRunner::handleExit() noexcept {
@@ -112,7 +115,7 @@ void VcpuRunner::handlePortAccess() noexcept {
   const auto& io = run.io;
   // The kernel puts the data behind the struct, on the next page.
   std::uint8_t* data = reinterpret_cast<std::uint8_t*>(&run) + io.data_offset;
-  for (std::uint32_t number = 0; number < io.count && context_.control.mayRun(); ++number, data += io.size) {
+  for (std::uint32_t number = 0; number < io.count; ++number, data += io.size) {
     const std::span<std::uint8_t> access(data, io.size);
     if (io.direction == KVM_EXIT_IO_OUT) {
       if (!context_.ports.write(io.port, access)) {

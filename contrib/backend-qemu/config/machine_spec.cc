@@ -22,7 +22,9 @@ constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1: VIRTIO_BLK_
   throw Error(ErrorCode::kInvalidArgument, std::string(field) + ": " + std::string(why));
 }
 
-bool isSet(schema::FileRef::Reader file) { return file.getResource() != 0 || file.getPath().size() != 0; }
+bool isSet(schema::FileRef::Reader file) {
+  return file.getResource() != 0 || file.getPath().size() != 0;
+}
 
 bool isPlainText(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char byte) { return byte >= 0x20 && byte != 0x7f; });
@@ -51,7 +53,9 @@ bool isUuid(std::string_view text) {
   return true;
 }
 
-std::string_view view(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+std::string_view view(capnp::Text::Reader text) {
+  return {text.begin(), text.size()};
+}
 
 void readBoot(schema::VmConfig::Reader config, MachineSpec& spec) {
   if (!config.hasBoot() || !isSet(config.getBoot().getKernel())) {

@@ -1,4 +1,6 @@
 // The plugin: tells whether QEMU is there, refuses what it cannot do, and plans the worker. It never touches a VM.
+#include "vmmhost/plugin.h"
+
 #include <capnp/message.h>
 #include <unistd.h>
 
@@ -7,7 +9,6 @@
 #include <iterator>
 
 #include "config/machine_spec.h"
-#include "vmmhost/plugin.h"
 
 namespace {
 
@@ -19,9 +20,8 @@ constexpr std::array kFirmware = {"/usr/share/qemu/qboot.rom", "/usr/share/qboot
                                   "/usr/share/qemu-firmware/qboot.rom"};
 
 constexpr std::array kCapabilities = {
-    VMMHOST_CAP_BOOT_PVH, VMMHOST_CAP_BOOT_LINUX,     VMMHOST_CAP_INITRD, VMMHOST_CAP_SMP,
-    VMMHOST_CAP_DISK,     VMMHOST_CAP_CONSOLE_SERIAL, VMMHOST_CAP_PAUSE,  VMMHOST_CAP_POWER_BUTTON,
-    VMMHOST_CAP_RESET,
+    VMMHOST_CAP_BOOT_PVH,       VMMHOST_CAP_BOOT_LINUX, VMMHOST_CAP_INITRD,       VMMHOST_CAP_SMP,   VMMHOST_CAP_DISK,
+    VMMHOST_CAP_CONSOLE_SERIAL, VMMHOST_CAP_PAUSE,      VMMHOST_CAP_POWER_BUTTON, VMMHOST_CAP_RESET,
 };
 
 // Threads of QEMU besides virtual CPUs (main loop, RCU, disk requests, a helper or two) and the worker's own.

@@ -36,7 +36,9 @@ struct Machine {
   ChildDescriptors descriptors;
 };
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(CommandLineTest, nothingComesFromQemusDefaults) {
   const auto arguments = Machine().arguments();

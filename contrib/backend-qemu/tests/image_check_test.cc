@@ -56,7 +56,9 @@ TEST(ImageCheckTest, whatIsNoQcow2_isRefused) {
 
 TEST(ImageCheckTest, kernels_areToldFromOtherFiles) {
   std::string elf(64, '\0');
-  elf.replace(0, 4, "\x7f" "ELF");
+  elf.replace(0, 4,
+              "\x7f"
+              "ELF");
   elf[5] = 1;
   elf[18] = 62;
   EXPECT_NO_THROW(checkKernelHeader(bytesOf(elf)));

@@ -57,9 +57,7 @@ TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
             "unsupported memory.maxSize");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setShared(true); }), "unsupported memory.shared");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setHugePages(true); }), "unsupported memory.hugePages");
-  EXPECT_EQ(refusal([](VmConfig::Builder c) {
-              c.initConsoles(2)[1].setKind(vmmhost::schema::Console::Kind::VIRTIO);
-            }),
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initConsoles(2)[1].setKind(vmmhost::schema::Console::Kind::VIRTIO); }),
             "unsupported consoles[1].kind");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initPlatform().setMachine("microvm"); }),
             "unsupported platform.machine");

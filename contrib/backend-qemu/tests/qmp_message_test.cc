@@ -45,8 +45,8 @@ TEST(QmpMessageTest, messagesOfARealQemu_areUnderstood) {
   EXPECT_EQ(result.kind, Kind::kResult);
   EXPECT_EQ(result.id, 1u);
 
-  const auto status =
-      parseQmpMessage(R"({"return": {"status": "prelaunch", "singlestep": false, "running": false}, "id": 18446744073709551615})");
+  const auto status = parseQmpMessage(
+      R"({"return": {"status": "prelaunch", "singlestep": false, "running": false}, "id": 18446744073709551615})");
   EXPECT_EQ(status.status, "prelaunch");
   EXPECT_EQ(status.id, 18446744073709551615u);
 
@@ -73,22 +73,37 @@ TEST(QmpMessageTest, fieldsCountOnlyInTheirPlace) {
 TEST(QmpMessageTest, whatIsNoMessage_isRefused) {
   const std::string deep = R"({"event":"X","data":)" + std::string(40, '[') + std::string(40, ']') + "}";
   for (const std::string& line : {
-           std::string(""), std::string("{"), std::string("null"), std::string("[]"), std::string("\"x\""),
-           std::string("{}"), std::string("{\"return\":{}}"), std::string(R"({"return":{},"id":"1"})"),
-           std::string(R"({"return":{},"id":-1})"), std::string(R"({"return":{},"id":1.5})"),
+           std::string(""),
+           std::string("{"),
+           std::string("null"),
+           std::string("[]"),
+           std::string("\"x\""),
+           std::string("{}"),
+           std::string("{\"return\":{}}"),
+           std::string(R"({"return":{},"id":"1"})"),
+           std::string(R"({"return":{},"id":-1})"),
+           std::string(R"({"return":{},"id":1.5})"),
            std::string(R"({"return":{},"id":18446744073709551616})"),
-           std::string(R"({"return":{},"id":1,"id":2})"), std::string(R"({"return":{},"return":{},"id":1})"),
-           std::string(R"({"return":{},"error":{},"id":1})"), std::string(R"({"event":"A","return":{},"id":1})"),
-           std::string(R"({"event":7})"), std::string(R"({"event":""})"), std::string(R"({"event":"A"} x)"),
-           std::string(R"({"error":{"desc":"no id"}})"), std::string("{\"event\":\"\xff\"}"),
-           std::string(R"({"event":"A",})"), std::string("{\"event\":\"A\0\"}", 14), deep,
+           std::string(R"({"return":{},"id":1,"id":2})"),
+           std::string(R"({"return":{},"return":{},"id":1})"),
+           std::string(R"({"return":{},"error":{},"id":1})"),
+           std::string(R"({"event":"A","return":{},"id":1})"),
+           std::string(R"({"event":7})"),
+           std::string(R"({"event":""})"),
+           std::string(R"({"event":"A"} x)"),
+           std::string(R"({"error":{"desc":"no id"}})"),
+           std::string("{\"event\":\"\xff\"}"),
+           std::string(R"({"event":"A",})"),
+           std::string("{\"event\":\"A\0\"}", 14),
+           deep,
        }) {
     EXPECT_THROW(parseQmpMessage(line), vmmhost::Error) << line;
   }
 }
 
 TEST(QmpMessageTest, anyTruncationOfAMessage_isRefused) {
-  const std::string line = R"({"timestamp":{"seconds":1},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}})";
+  const std::string line =
+      R"({"timestamp":{"seconds":1},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}})";
   for (std::size_t size = 0; size < line.size(); ++size) {
     EXPECT_THROW(parseQmpMessage(line.substr(0, size)), vmmhost::Error) << size;
   }

@@ -45,31 +45,39 @@ Code print(std::string_view text) {
   return code;
 }
 
-Code powerOff() { return outWord(0x604, 0x2000) + loopForever(); }
-Code resetRequest() { return outByte(0x64, 0xfe) + loopForever(); }
+Code powerOff() {
+  return outWord(0x604, 0x2000) + loopForever();
+}
+Code resetRequest() {
+  return outByte(0x64, 0xfe) + loopForever();
+}
 Code tripleFault() {
   // push 0; push 0; lidt [esp]; ud2
   return bytes({0xbc, 0x00, 0x00, 0x20, 0x00, 0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0x0f, 0x0b});
 }
-Code panic() { return outByte(0x505, 1) + loopForever(); }
-Code loopForever() { return bytes({0xeb, 0xfe}); }
+Code panic() {
+  return outByte(0x505, 1) + loopForever();
+}
+Code loopForever() {
+  return bytes({0xeb, 0xfe});
+}
 
 Code echoUntil(char last) {
-  return bytes({0x66, 0xba, 0xfd, 0x03,   // again: mov dx, 0x3fd
-                0xec, 0xa8, 0x01,         // wait: in al, dx; test al, 1
-                0x74, 0xfb,               // jz wait
-                0x66, 0xba, 0xf8, 0x03,   // mov dx, 0x3f8
-                0xec, 0xee,               // in al, dx; out dx, al
-                0x3c, last,               // cmp al, last
-                0x75, 0xed});             // jne again
+  return bytes({0x66, 0xba, 0xfd, 0x03,  // again: mov dx, 0x3fd
+                0xec, 0xa8, 0x01,        // wait: in al, dx; test al, 1
+                0x74, 0xfb,              // jz wait
+                0x66, 0xba, 0xf8, 0x03,  // mov dx, 0x3f8
+                0xec, 0xee,              // in al, dx; out dx, al
+                0x3c, last,              // cmp al, last
+                0x75, 0xed});            // jne again
 }
 
 Code awaitPowerButton() {
-  return outWord(0x602, 0x0100) +          // PM1a_EN.PWRBTN_EN
-         bytes({0x66, 0xba, 0x00, 0x06,    // mov dx, 0x600 (PM1a_STS)
-                0x66, 0xed,                // wait: in ax, dx
-                0xf6, 0xc4, 0x01,          // test ah, 1 (PWRBTN_STS)
-                0x74, 0xf9});              // jz wait
+  return outWord(0x602, 0x0100) +        // PM1a_EN.PWRBTN_EN
+         bytes({0x66, 0xba, 0x00, 0x06,  // mov dx, 0x600 (PM1a_STS)
+                0x66, 0xed,              // wait: in ax, dx
+                0xf6, 0xc4, 0x01,        // test ah, 1 (PWRBTN_STS)
+                0x74, 0xf9});            // jz wait
 }
 
 std::string guestImage(std::string_view code, bool withNote) {

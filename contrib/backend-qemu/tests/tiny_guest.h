@@ -17,10 +17,10 @@ Code print(std::string_view text);  // to the 16550 at 0x3f8
 Code powerOff();                    // ACPI S5: PM1a_CNT of q35 is port 0x604
 Code resetRequest();                // keyboard controller, 0xfe to port 0x64
 Code tripleFault();
-Code panic();                       // pvpanic, port 0x505
+Code panic();  // pvpanic, port 0x505
 Code loopForever();
-Code echoUntil(char last);          // serial input goes back out, up to and including `last`
-Code awaitPowerButton();            // arms it and waits until it was pressed
+Code echoUntil(char last);  // serial input goes back out, up to and including `last`
+Code awaitPowerButton();    // arms it and waits until it was pressed
 
 // The guest as an ELF file in memory. Throws on failure of the system.
 vmmhost::Fd guestFile(std::initializer_list<Code> pieces);

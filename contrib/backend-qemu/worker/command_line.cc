@@ -14,7 +14,9 @@ constexpr int kTranslationBufferMiB = 64;
 // grants.
 constexpr int kMaxDiskThreads = 8;
 
-std::string flag(bool value) { return value ? "true" : "false"; }
+std::string flag(bool value) {
+  return value ? "true" : "false";
+}
 
 void addDisk(std::size_t index, const DiskSpec& disk, int descriptor, std::vector<std::string>& arguments) {
   const std::string node = "disk" + std::to_string(index);
@@ -36,8 +38,8 @@ void addDisk(std::size_t index, const DiskSpec& disk, int descriptor, std::vecto
                    {"-blockdev", std::string("{\"driver\":") + (qcow2 ? "\"qcow2\"" : "\"raw\"") +
                                      ",\"node-name\":" + jsonString(node) + ",\"file\":" + jsonString(node + "-file") +
                                      (qcow2 ? ",\"backing\":null" : "") + common});
-  std::string device = "{\"driver\":\"virtio-blk-pci\",\"id\":" + jsonString(node + "-device") +
-                       ",\"drive\":" + jsonString(node);
+  std::string device =
+      "{\"driver\":\"virtio-blk-pci\",\"id\":" + jsonString(node + "-device") + ",\"drive\":" + jsonString(node);
   if (!disk.serial.empty()) {
     device += ",\"serial\":" + jsonString(disk.serial);
   }
@@ -58,7 +60,11 @@ std::string cpuModel(const MachineSpec& spec) {
 }  // namespace
 
 std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescriptors& descriptors) {
-  std::vector<std::string> arguments = {"-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot"};
+  std::vector<std::string> arguments = {"-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot",
+                                        // QEMU's own filter, inside the jail's: it starts nothing and becomes nobody.
+                                        "-sandbox",
+                                        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,"
+                                        "resourcecontrol=deny"};
   const auto add = [&](std::string name, std::string value) {
     arguments.push_back(std::move(name));
     arguments.push_back(std::move(value));
@@ -79,8 +85,8 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   }
   add("-cpu", cpuModel(spec));
   const std::uint32_t sockets = spec.cpus / spec.threadsPerCore / spec.coresPerSocket;
-  add("-smp", "cpus=" + std::to_string(spec.cpus) + ",sockets=" + std::to_string(sockets) + ",cores=" +
-                  std::to_string(spec.coresPerSocket) + ",threads=" + std::to_string(spec.threadsPerCore));
+  add("-smp", "cpus=" + std::to_string(spec.cpus) + ",sockets=" + std::to_string(sockets) +
+                  ",cores=" + std::to_string(spec.coresPerSocket) + ",threads=" + std::to_string(spec.threadsPerCore));
   add("-m", "size=" + std::to_string(spec.memoryBytes) + "B");
   if (!spec.uuid.empty()) {
     add("-uuid", spec.uuid);

@@ -28,7 +28,10 @@ std::uint64_t bigEndian(std::span<const std::byte> data, std::size_t offset, std
 
 void checkKernelHeader(std::span<const std::byte> header) {
   // ELF64, little-endian, EM_X86_64 (62); ELF32 kernels with a PVH note carry EM_386 (3).
-  if (hasBytes(header, 0, "\x7f" "ELF", 4)) {
+  if (hasBytes(header, 0,
+               "\x7f"
+               "ELF",
+               4)) {
     if (header.size() >= 20 && header[5] == std::byte{1} && header[19] == std::byte{0} &&
         (header[18] == std::byte{62} || header[18] == std::byte{3})) {
       return;

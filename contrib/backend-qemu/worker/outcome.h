@@ -26,8 +26,8 @@ class OutcomeTracker {
   // What an event asks for.
   enum class Next {
     kNothing,
-    kAwaitExit,   // QEMU is on its way out
-    kAskStatus,   // it stopped without being asked: query-status tells why
+    kAwaitExit,  // QEMU is on its way out
+    kAskStatus,  // it stopped without being asked: query-status tells why
   };
   Next note(const QmpMessage& event);
   // A stop of ours is under way: a STOP event is no news.

@@ -9,7 +9,9 @@ namespace worker = vmmhost::worker;
 using vmmhost::Error;
 using vmmhost::ErrorCode;
 
-std::vector<std::string> QemuBackend::features() const { return {"qemu"}; }
+std::vector<std::string> QemuBackend::features() const {
+  return {"qemu"};
+}
 
 kj::Promise<std::unique_ptr<worker::Machine>> QemuBackend::create(vmmhost::schema::VmConfig::Reader config,
                                                                   worker::Resources& resources, worker::Events& events,

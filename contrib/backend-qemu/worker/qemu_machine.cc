@@ -29,7 +29,9 @@ constexpr std::chrono::milliseconds kExitGrace{5000};
 constexpr std::size_t kKeptLines = 8;
 constexpr std::size_t kMaxLineBytes = 400;
 
-Error gone() { return Error(ErrorCode::kFailedPrecondition, "the VM has ended"); }
+Error gone() {
+  return Error(ErrorCode::kFailedPrecondition, "the VM has ended");
+}
 
 // Numbers the descriptors that QEMU is to get in the order in which they are asked for.
 class Inheritance {
@@ -44,7 +46,9 @@ class Inheritance {
   std::vector<int> descriptors_;
 };
 
-std::string pathOf(int descriptor) { return "/proc/self/fd/" + std::to_string(descriptor); }
+std::string pathOf(int descriptor) {
+  return "/proc/self/fd/" + std::to_string(descriptor);
+}
 
 void checkFiles(const MachineSpec& spec, const MachineFiles& files) {
   checkKernelHeader(readBeginning(files.kernel.get(), kImageHeaderBytes, "boot.kernel"));
@@ -91,7 +95,8 @@ kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec&
   auto arguments = qemuArguments(spec, numbers);
   arguments.insert(arguments.end(), options.extraArguments.begin(), options.extraArguments.end());
   auto process = std::make_unique<QemuProcess>(options.program, arguments, inherited.descriptors());
-  auto machine = std::make_unique<QemuMachine>(Key{}, std::move(process), std::move(qmp), std::move(options), events, io);
+  auto machine =
+      std::make_unique<QemuMachine>(Key{}, std::move(process), std::move(qmp), std::move(options), events, io);
 
   // Devices are made before the first command is answered: from here on only guest code is missing.
   auto owner = std::make_shared<std::unique_ptr<QemuMachine>>(std::move(machine));
@@ -131,7 +136,8 @@ QemuMachine::QemuMachine(Key, std::unique_ptr<QemuProcess> process, Fd qmp, Qemu
                                                kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
                                                    kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
                                                    kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
-      gone_(watch().fork()) {}
+      gone_(watch().fork()) {
+}
 
 kj::Promise<void> QemuMachine::watch() {
   auto talk = qmp_.run().then([this](std::string violation) {
@@ -217,14 +223,13 @@ Error QemuMachine::startFailure() const {
 }
 
 void QemuMachine::killAfter(std::chrono::milliseconds grace) {
-  exitDeadline_ = timer_.afterDelay(grace.count() * kj::MILLISECONDS)
-                      .then([this]() { process_->kill(); })
-                      .eagerlyEvaluate(nullptr);
+  exitDeadline_ =
+      timer_.afterDelay(grace.count() * kj::MILLISECONDS).then([this]() { process_->kill(); }).eagerlyEvaluate(nullptr);
 }
 
 void QemuMachine::onEvent(const QmpMessage& event) {
   if (event.name == "RESET") {
-    KJ_IF_MAYBE(waiting, resetSeen_) {
+    KJ_IF_MAYBE (waiting, resetSeen_) {
       (*waiting)->fulfill();
     }
     return;
@@ -280,7 +285,9 @@ kj::Promise<void> QemuMachine::stopVirtualCpus() {
           });
 }
 
-kj::Promise<void> QemuMachine::runVirtualCpus() { return qmp_.execute("cont").ignoreResult(); }
+kj::Promise<void> QemuMachine::runVirtualCpus() {
+  return qmp_.execute("cont").ignoreResult();
+}
 
 kj::Promise<void> QemuMachine::pause() {
   return inOrder([this]() { return stopVirtualCpus().then([this]() { running_ = false; }); });

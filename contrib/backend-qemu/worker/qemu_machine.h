@@ -32,7 +32,7 @@ struct MachineFiles {
 
 struct QemuOptions {
   std::string program = "/usr/bin/qemu-system-x86_64";
-  std::vector<std::string> extraArguments;  // for tests
+  std::vector<std::string> extraArguments;                                  // for tests
   std::function<void(const std::string&)> log = [](const std::string&) {};  // a line of QEMU's standard error
 };
 

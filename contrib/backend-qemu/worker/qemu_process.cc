@@ -100,8 +100,8 @@ QemuProcess::QemuProcess(const std::string& program, const std::vector<std::stri
   }
   argv.push_back(nullptr);
   char* const environment[] = {nullptr};
-  const ChildPlan plan = {program.c_str(), argv.data(),      environment, sources.data(),
-                          static_cast<int>(sources.size()), ::getpid()};
+  const ChildPlan plan = {program.c_str(), argv.data(), environment, sources.data(), static_cast<int>(sources.size()),
+                          ::getpid()};
   pid_ = ::fork();
   if (pid_ < 0) {
     throw vmmhost::systemError("starting QEMU", errno);
@@ -111,7 +111,9 @@ QemuProcess::QemuProcess(const std::string& program, const std::vector<std::stri
   }
 }
 
-QemuProcess::~QemuProcess() { killAndReap(); }
+QemuProcess::~QemuProcess() {
+  killAndReap();
+}
 
 void QemuProcess::kill() noexcept {
   if (pid_ > 0) {

@@ -12,11 +12,11 @@ using vmmhost::ErrorCode;
 
 QmpClient::QmpClient(kj::AsyncIoContext& io, vmmhost::Fd socket, std::function<void(const QmpMessage&)> onEvent)
     : timer_(io.provider->getTimer()),
-      stream_(io.lowLevelProvider->wrapSocketFd(socket.release(),
-                                                kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
-                                                    kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
-                                                    kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
-      onEvent_(std::move(onEvent)) {}
+      stream_(io.lowLevelProvider->wrapSocketFd(socket.release(), kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP |
+                                                                      kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
+                                                                      kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
+      onEvent_(std::move(onEvent)) {
+}
 
 kj::Promise<std::string> QmpClient::run() {
   return readLoop().then(
@@ -70,8 +70,8 @@ void QmpClient::handle(QmpMessage message) {
   auto fulfiller = kj::mv(found->second);
   pending_.erase(found);
   if (message.kind == QmpMessage::Kind::kError) {
-    fulfiller->reject(vmmhost::worker::toKj(
-        Error(ErrorCode::kFailedPrecondition, "QEMU refused: " + message.description)));
+    fulfiller->reject(
+        vmmhost::worker::toKj(Error(ErrorCode::kFailedPrecondition, "QEMU refused: " + message.description)));
   } else {
     fulfiller->fulfill(kj::mv(message));
   }

@@ -18,7 +18,9 @@ constexpr int kMaxDepth = 16;
 // Texts that are kept go into messages for people.
 constexpr std::size_t kMaxKeptBytes = 1024;
 
-[[noreturn]] void broken(const std::string& what) { throw Error(ErrorCode::kProtocol, "QMP: " + what); }
+[[noreturn]] void broken(const std::string& what) {
+  throw Error(ErrorCode::kProtocol, "QMP: " + what);
+}
 
 // Follows the parser through a message and keeps what parseQmpMessage uses. No document is built.
 class Handler final : public nlohmann::json_sax<nlohmann::json> {

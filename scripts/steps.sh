@@ -1,0 +1,41 @@
+# Sourced by scripts/try and scripts/test: steps with their time, and a log of each that is shown only if it fails.
+# The caller sets `me` (its name) and has changed to the top folder.
+# shellcheck shell=bash
+
+export LC_ALL=C.UTF-8
+mkdir -p build
+step_number=0
+: "${me:?set by the caller}"
+
+seconds_since() {  # START: seconds with one decimal
+  local now=${EPOCHREALTIME/[.,]/} start=${1/[.,]/}
+  local tenths=$(((now - start) / 100000))
+  echo "$((tenths / 10)).$((tenths % 10))"
+}
+
+step() {  # NAME COMMAND...: runs it with its output in build/$me-NAME.log
+  local name=$1 start=$EPOCHREALTIME status=0
+  shift
+  step_number=$((step_number + 1))
+  local log=build/$me-$name.log
+  printf '%s: [%d] %-10s ' "$me" "$step_number" "$name"
+  "$@" >"$log" 2>&1 </dev/null || status=$?
+  if [ "$status" -ne 0 ]; then
+    printf 'FAILED after %s s; the end of %s:\n' "$(seconds_since "$start")" "$log"
+    tail -n 40 "$log" | sed 's/^/  | /'
+    exit "$status"
+  fi
+  printf '%6s s\n' "$(seconds_since "$start")"
+}
+
+# A password prompt of sudo would go unseen into a log.
+run_setup() {
+  if scripts/setup --check >/dev/null 2>&1; then
+    return
+  fi
+  if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null; then
+    echo "$me: packages are missing; scripts/setup installs them with sudo"
+    sudo -v || exit 1
+  fi
+  step setup scripts/setup
+}

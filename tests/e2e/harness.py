@@ -1,0 +1,188 @@
+"""What every end-to-end test stands on: the installed command, folders of its own, and a check that nothing is left.
+
+Environment: VMMHOST_STAGE (an installed prefix), VMMHOST_GUESTS (folder of bare-metal guests), VMMHOST_GUEST_KIT
+(folder with vmlinux and initramfs.cpio; tests of stock Linux fail without it).
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+STAGE = os.environ["VMMHOST_STAGE"]
+GUESTS = os.environ["VMMHOST_GUESTS"]
+GUEST_KIT = os.environ.get("VMMHOST_GUEST_KIT", "")
+SANITIZED = os.environ.get("VMMHOST_SANITIZED", "") == "1"
+VMMHOST = os.path.join(STAGE, "bin", "vmmhost")
+# Private memory of worker-kvm besides guest RAM. Sanitizers keep shadow memory, where the figure says nothing.
+MAX_WORKER_PRIVATE = 4 << 20
+DEADLINE = 60 if not SANITIZED else 180
+
+
+def guest(name):
+    path = os.path.join(GUESTS, name + ".elf")
+    if not os.path.exists(path):
+        raise AssertionError(f"guest {path} was not built")
+    return path
+
+
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def processes():
+    """pid -> (executable name, command line) of everything that belongs to vmmhost or that it starts."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        name = read(f"/proc/{pid}/comm").strip().decode(errors="replace")
+        line = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
+        state = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1]
+        if (name.startswith("vmmhost") or name.startswith("qemu-system")) and state != [b"Z"]:
+            found[int(pid)] = (name, line)
+    return found
+
+
+def cgroups():
+    found = set()
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        for name in names:
+            if name.startswith("vmmhost-"):
+                found.add(os.path.join(folder, name))
+    return found
+
+
+def wait_until(condition, seconds, what):
+    """Waits for something that another process does; for tests only, where there is nothing to be notified by."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.005)
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+class VmmhostTest(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.before_processes = set(processes())
+        self.before_cgroups = cgroups()
+        self.folder = tempfile.mkdtemp(prefix="vmmhost-e2e-")
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.path.join(self.folder, "home"),
+            "XDG_RUNTIME_DIR": os.path.join(self.folder, "run"),
+            "XDG_STATE_HOME": os.path.join(self.folder, "state"),
+            "XDG_CACHE_HOME": os.path.join(self.folder, "cache"),
+        }
+        for name, value in os.environ.items():
+            if name.endswith("SAN_OPTIONS") or name == "VMMHOST_DEBUG":
+                self.environment[name] = value
+        for name in ("home", "run", "state", "cache"):
+            os.mkdir(os.path.join(self.folder, name), 0o700)
+        self.background = []
+
+    def tearDown(self):
+        # What a test left running on purpose is its own to end; whatever is left then is a leak.
+        try:
+            self.assert_nothing_left()
+        finally:
+            for process in self.background:
+                if process.poll() is None:
+                    process.kill()
+                process.communicate()
+            for pid in set(processes()) - self.before_processes:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def assert_nothing_left(self):
+        wait_until(lambda: not set(processes()) - self.before_processes, 3,
+                   f"processes left: {[p for i, p in processes().items() if i not in self.before_processes]}")
+        self.assertEqual(cgroups() - self.before_cgroups, set(), "control groups left")
+        runtime = os.path.join(self.folder, "run", "vmmhost")
+        if os.path.isdir(runtime):
+            entries = [name for name in os.listdir(runtime) if not name.startswith(".")]
+            self.assertEqual(entries, [], "runtime entries left")
+
+    def command(self, *arguments):
+        return [VMMHOST, *map(str, arguments)]
+
+    def run_vmmhost(self, *arguments, stdin=None, timeout=DEADLINE, environment=None, **options):
+        done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout,
+                              errors="replace", env={**self.environment, **(environment or {})},
+                              stdin=subprocess.DEVNULL if stdin is None else None, **options)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def check(self, *arguments, code=0, **options):
+        result = self.run_vmmhost(*arguments, **options)
+        self.assertEqual(result.code, code, f"{arguments}\nstdout: {result.out}\nstderr: {result.err}")
+        return result
+
+    def start(self, *arguments, **options):
+        """A command in the background with pipes."""
+        process = subprocess.Popen(self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=self.environment, **options)
+        self.background.append(process)
+        return process
+
+    def finish(self, process, timeout=DEADLINE):
+        out, err = process.communicate(timeout=timeout)
+        return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def detached(self, name, backend, *arguments, kernel="loop"):
+        self.check("run", "--backend", backend, "--name", name, "--detach", "--memory", "64M",
+                   "--kernel", guest(kernel), *arguments)
+        return self.inspect(name)
+
+    def inspect(self, name):
+        info = self.check("inspect", name, "--json").json
+        if info.get("backend") == "kvm" and info.get("state", "") in ("running", "paused") and not SANITIZED:
+            self.assertGreater(info["workerPrivateBytes"], 0)
+            self.assertLessEqual(info["workerPrivateBytes"], MAX_WORKER_PRIVATE)
+        return info
+
+    def state(self, name):
+        return self.inspect(name)["state"]
+
+    def read_until(self, process, text, seconds=DEADLINE):
+        """Reads a background command's output until it holds `text`."""
+        os.set_blocking(process.stdout.fileno(), False)
+        seen = b""
+
+        def found():
+            nonlocal seen
+            seen += process.stdout.read() or b""
+            return text.encode() in seen
+
+        wait_until(found, seconds, f"{text!r} in the output")
+        return seen.decode(errors="replace")
+
+
+def kvm_usable():
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def backends():
+    """Backends that this machine can run; each test class says which it needs."""
+    return (["kvm"] if kvm_usable() else []) + (["qemu"] if shutil.which("qemu-system-x86_64") else [])
