@@ -47,6 +47,7 @@ struct Outcome {
     unknown @8 :Void;
   }
   lastLog @9 :List(Text);   # the worker's last log lines when it died unasked
+  timings @10 :List(Timing);
 }
 
 struct Timing {

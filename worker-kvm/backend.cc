@@ -34,9 +34,13 @@ std::unique_ptr<counters::WorkerPage> openCounters(worker::Resources& resources)
 
 }  // namespace
 
-std::vector<std::string> KvmBackend::features() const { return {"pvh", "serial"}; }
+std::vector<std::string> KvmBackend::features() const {
+  return {"pvh", "serial"};
+}
 
-void KvmBackend::confine() { confine::enterCreation(); }
+void KvmBackend::confine() {
+  confine::enterCreation();
+}
 
 kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfig::Reader config,
                                                                  worker::Resources& resources, worker::Events& events,
@@ -51,9 +55,8 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
     parts.machine = std::make_unique<vm::VirtualMachine>(device, readParameters(config, resources), *parts.counters);
   }
   const vm::VirtualMachine& machine = *parts.machine;
-  parts.machine->startThreads([&machine](Vcpu& vcpu) {
-    return confine::vcpuFilter(vcpu.descriptor(), machine.signalDescriptors());
-  });
+  parts.machine->startThreads(
+      [&machine](Vcpu& vcpu) { return confine::vcpuFilter(vcpu.descriptor(), machine.signalDescriptors()); });
   auto created = std::make_unique<vm::KvmMachine>(std::move(parts), events, io);
   auto parked = created->whenParked();
   return parked.then([created = std::move(created)]() mutable -> kj::Promise<std::unique_ptr<worker::Machine>> {

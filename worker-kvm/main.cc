@@ -5,7 +5,9 @@
 #ifdef VMMHOST_SANITIZED
 // The search for leaks starts a process, which the jail refuses; the unit tests look for leaks of the same code. The
 // worker's environment is empty, so that the option can only stand here.
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "detect_leaks=0";
+}
 #endif
 
 int main() {

@@ -142,10 +142,12 @@ class WorkerProcessTest : public testing::Test {
   }
 
   // Attaches what a VM of this guest needs and creates it; throws what the worker answers.
-  void create(const std::string& guest, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {
+  void create(
+      const std::string& guest, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {
     createFrom(std::string(VMMHOST_GUESTS) + "/" + guest + ".elf", change);
   }
-  void createFrom(const std::string& path, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {
+  void createFrom(
+      const std::string& path, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {
     Fd kernel(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     ASSERT_TRUE(kernel);
     attach(std::move(kernel), [](auto resource) { resource.setFile(1); });
@@ -175,7 +177,9 @@ class WorkerProcessTest : public testing::Test {
   void callOn(Request request) {
     rpc::throwIfError(wait(request.send()));
   }
-  void start() { callOn(vm_.startRequest()); }
+  void start() {
+    callOn(vm_.startRequest());
+  }
 
   void takeOutput() {
     std::array<char, 4096> buffer;

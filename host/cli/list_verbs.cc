@@ -169,7 +169,7 @@ int inspect(const InspectOptions& options) {
     if (options.config) {
       return printConfig(ended.info().getConfig());
     }
-    printLine(config::writeJson(ended.info()));
+    printLine(config::writeJson(ended.info(), {.pretty = true, .withDefaults = true}));
     return 0;
   }
   auto io = kj::setupAsyncIo();
@@ -178,7 +178,7 @@ int inspect(const InspectOptions& options) {
   if (options.config) {
     return printConfig(response.getInfo().getConfig());
   }
-  printLine(config::writeJson(response.getInfo()));
+  printLine(config::writeJson(response.getInfo(), {.pretty = true, .withDefaults = true}));
   return 0;
 }
 

@@ -1,12 +1,9 @@
 #include "host/plugin/registry.h"
 
 #include <climits>
-#include <cstdlib>
 #include <map>
 #include <mutex>
-#include <unistd.h>
 
-#include "host/base/paths.h"
 #include "host/config/text.h"
 #include "host/plugin/choice.h"
 #include "host/plugin/host_api.h"
@@ -19,11 +16,6 @@
 namespace vmmhost::plugin {
 namespace {
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 std::string join(const std::vector<std::string>& parts, const char* separator) {
   std::string out;
   for (const std::string& part : parts) {
@@ -33,27 +25,6 @@ std::string join(const std::vector<std::string>& parts, const char* separator) {
 }
 
 }  // namespace
-
-RegistryOptions RegistryOptions::fromEnvironment(const InstallPaths& paths) {
-  RegistryOptions options;
-  options.pluginPath = environment("VMMHOST_PLUGIN_PATH");
-  options.prefixDirectory = paths.plugins;
-  options.probeProgram = paths.pluginProbe;
-  const std::string home = environment("HOME");
-  if (const std::string data = environment("XDG_DATA_HOME"); !data.empty() && data[0] == '/') {
-    options.userDirectory = data + "/vmmhost/plugins";
-  } else if (!home.empty()) {
-    options.userDirectory = home + "/.local/share/vmmhost/plugins";
-  }
-  if (::geteuid() == 0) {
-    options.cacheDirectory = "/var/cache/vmmhost";
-  } else if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty() && cache[0] == '/') {
-    options.cacheDirectory = cache + "/vmmhost";
-  } else if (!home.empty()) {
-    options.cacheDirectory = home + "/.cache/vmmhost";
-  }
-  return options;
-}
 
 struct Registry::Impl {
   RegistryOptions options;

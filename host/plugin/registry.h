@@ -16,10 +16,6 @@
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
 
-namespace vmmhost {
-struct InstallPaths;
-}
-
 namespace vmmhost::plugin {
 
 // A launch plan in C++, copied out of the plugin's and checked (bounds, absolute paths, known names).
@@ -96,11 +92,6 @@ struct RegistryOptions {
   std::chrono::milliseconds probeTimeout{5000};
   // What loaded plugins log during a call: a VMMHOST_LOG_* level and one printable line. On the calling thread.
   std::function<void(int level, std::string_view line)> log;
-
-  // What the command uses: VMMHOST_PLUGIN_PATH; $XDG_DATA_HOME or ~/.local/share, then vmmhost/plugins; the
-  // installation's folder. Results are kept in /var/cache/vmmhost (root), else in vmmhost below $XDG_CACHE_HOME or
-  // ~/.cache. Reads the environment.
-  static RegistryOptions fromEnvironment(const InstallPaths& paths);
 };
 
 // Plugins are files named "vmmhost-backend-NAME.so", NAME being 1 to 32 bytes of [a-z0-9-]. A name found in two folders

@@ -17,6 +17,7 @@ namespace vmmhost::supervisor {
 namespace {
 
 constexpr std::uint64_t kConsoleFileBytes = std::uint64_t{4} << 20;
+constexpr auto kLinger = 1 * kj::SECONDS;
 constexpr std::uint64_t kLogFileBytes = std::uint64_t{1} << 20;
 
 std::string madeUpName() {
@@ -44,6 +45,9 @@ Supervisor::Supervisor(kj::AsyncIoContext& io, schema::LaunchRequest::Reader req
   auto vmMade = kj::newPromiseAndFulfiller<void>();
   vmMadeFulfiller_ = kj::mv(vmMade.fulfiller);
   vmMade_ = vmMade.promise.fork();
+  auto starterLeft = kj::newPromiseAndFulfiller<void>();
+  starterLeftFulfiller_ = kj::mv(starterLeft.fulfiller);
+  starterLeft_ = starterLeft.promise.fork();
   auto started = kj::newPromiseAndFulfiller<void>();
   startedFulfiller_ = kj::mv(started.fulfiller);
   started_ = started.promise.fork();
@@ -168,9 +172,10 @@ kj::Promise<void> Supervisor::run() {
       .then([this]() {
         finish();
         finishedFulfiller_->fulfill();
-        // A timer fires after everything that is ready was done: the answers to those who wait are in their sockets.
-        return io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS);
+        // The command that started it may still ask how it went; its going is our leave to go.
+        return starterLeft_.addBranch().exclusiveJoin(io_.provider->getTimer().afterDelay(kLinger));
       })
+      // A timer fires after everything that is ready was done: the answers to others who wait are in their sockets.
       .then([this]() { return io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS); });
 }
 
@@ -230,6 +235,7 @@ void Supervisor::signalled(int signal) {
 void Supervisor::starterDetached() { detached_ = true; }
 
 void Supervisor::starterGone() {
+  starterLeftFulfiller_->fulfill();
   if (!detached_) {
     stop(schema::EndKind::CLIENT_GONE, "the command that started it is gone", 0).detach([](kj::Exception&&) {});
   }

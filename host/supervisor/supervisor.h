@@ -63,6 +63,8 @@ class Supervisor final : public control::Target {
   std::optional<std::pair<schema::EndKind, int>> endWanted_;  // asked for before there was a VM
   kj::Own<kj::PromiseFulfiller<void>> vmMadeFulfiller_;
   kj::ForkedPromise<void> vmMade_ = nullptr;
+  kj::Own<kj::PromiseFulfiller<void>> starterLeftFulfiller_;
+  kj::ForkedPromise<void> starterLeft_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> startedFulfiller_;
   kj::ForkedPromise<void> started_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> finishedFulfiller_;

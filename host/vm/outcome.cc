@@ -58,6 +58,11 @@ void writeOutcome(const Outcome& outcome, schema::Outcome::Builder out) {
         break;
     }
   }
+  auto timings = out.initTimings(static_cast<unsigned>(outcome.timings.size()));
+  for (unsigned i = 0; i < timings.size(); ++i) {
+    timings[i].setPhase(outcome.timings[i].first);
+    timings[i].setNs(outcome.timings[i].second);
+  }
   auto lines = out.initLastLog(static_cast<unsigned>(outcome.lastLog.size()));
   for (unsigned i = 0; i < lines.size(); ++i) {
     lines.set(i, outcome.lastLog[i]);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ipc/spawn/spawn.h"
@@ -20,6 +21,7 @@ struct Outcome {
   std::optional<Error> error;
   std::optional<spawn::Child::Exit> workerExit;  // when the worker ended unasked
   std::vector<std::string> lastLog;
+  std::vector<std::pair<std::string, std::uint64_t>> timings;  // phase, CLOCK_MONOTONIC ns
 };
 
 // Exit codes of `run` and `wait` (README.md, "Exit codes").

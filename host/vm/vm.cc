@@ -347,6 +347,7 @@ kj::Promise<void> Vm::carryOutEnd() {
         console_ = nullptr;
         endedUnixMs_ = unixMilliseconds();
         mark("all-gone");
+        outcome_.timings = timings_;
         setState(VmState::ENDED, outcome_.detail);
         endedFulfiller_->fulfill();
       });

@@ -77,7 +77,8 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   jail.rlimits = spec.rlimits;
   jail.without = spec.without;
   if (spec.cgroup != nullptr) {
-    jail.cgroupProcs = spec.cgroup->procsDescriptors();
+    jail.cgroupTasks = spec.cgroup->tasksDescriptors();
+    jail.cgroupFolder = spec.cgroup->folderDescriptor();
   }
   return spawn::begin(request);
 }

@@ -124,9 +124,10 @@ Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint3
         group.why_ = systemError(join(one.folder, file), errno).message();
       }
     }
-    Fd procs(::open(join(one.folder, "cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
-    if (procs) {
-      group.procs_.push_back(std::move(procs));
+    if (isV2()) {
+      group.v2_.reset(::open(one.folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    } else if (Fd tasks(::open(join(one.folder, "tasks").c_str(), O_WRONLY | O_CLOEXEC)); tasks) {
+      group.tasks_.push_back(std::move(tasks));
     }
   }
   return group;
@@ -134,9 +135,9 @@ Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint3
 
 Cgroup::~Cgroup() { remove(); }
 
-std::vector<int> Cgroup::procsDescriptors() const {
+std::vector<int> Cgroup::tasksDescriptors() const {
   std::vector<int> descriptors;
-  for (const Fd& fd : procs_) {
+  for (const Fd& fd : tasks_) {
     descriptors.push_back(fd.get());
   }
   return descriptors;
@@ -156,7 +157,8 @@ bool Cgroup::outOfMemory() const {
 }
 
 void Cgroup::remove() noexcept {
-  procs_.clear();
+  tasks_.clear();
+  v2_.reset();
   for (const std::string& folder : folders_) {
     ::rmdir(folder.c_str());
   }

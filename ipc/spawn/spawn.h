@@ -41,7 +41,9 @@ struct Jail {
   };
   std::vector<Rlimit> rlimits;      // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
   std::set<std::string> without;    // of kPartNames
-  std::vector<int> cgroupProcs;     // open cgroup.procs files that the worker's pid is written to
+  // Control groups to start in, see Cgroup.
+  std::vector<int> cgroupTasks;     // v1: open `tasks` files
+  int cgroupFolder = -1;            // v2: the folder
 };
 
 // The ids that the worker sees itself under.
@@ -120,7 +122,10 @@ class Cgroup {
   ~Cgroup();
 
   const std::vector<std::string>& folders() const { return folders_; }
-  std::vector<int> procsDescriptors() const;
+  // What Jail takes to start a process in the group. Both ways avoid the system-wide lock that moving a process from
+  // outside takes, and with it an RCU grace period of 10 ms and more.
+  std::vector<int> tasksDescriptors() const;
+  int folderDescriptor() const { return v2_.get(); }
   const std::string& why() const { return why_; }
   // True when the kernel killed something in it for want of memory.
   bool outOfMemory() const;
@@ -128,7 +133,8 @@ class Cgroup {
 
  private:
   std::vector<std::string> folders_;
-  std::vector<Fd> procs_;
+  std::vector<Fd> tasks_;
+  Fd v2_;
   std::string why_;
 };
 

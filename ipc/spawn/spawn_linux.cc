@@ -33,6 +33,8 @@ StageText stageText(Stage stage) {
   switch (stage) {
     case Stage::kStart:
       return {"waiting for the host", nullptr};
+    case Stage::kCgroup:
+      return {"moving into its control group", nullptr};
     case Stage::kDescriptors:
       return {"placing descriptors", nullptr};
     case Stage::kIds:
@@ -208,6 +210,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   }
   plan.argv.push_back(nullptr);
   plan.executable = request.executable;
+  plan.cgroupTasks = jail.cgroupTasks;
   plan.lastCapability = lastCapability();
   plan.uid = plan.userNamespace ? kInsideUid : jail.uid;
   plan.gid = plan.userNamespace ? kInsideGid : jail.gid;
@@ -292,6 +295,10 @@ Child begin(const Request& request) {
   arguments.flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
                     (plan.userNamespace ? CLONE_NEWUSER : 0) | (has("net-namespace") ? CLONE_NEWNET : 0) |
                     (has("cgroup-namespace") ? CLONE_NEWCGROUP : 0);
+  if (request.jail.cgroupFolder >= 0) {
+    arguments.flags |= CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<std::uint64_t>(request.jail.cgroupFolder);
+  }
   arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
   arguments.exit_signal = SIGCHLD;
 
@@ -321,12 +328,6 @@ Child begin(const Request& request) {
                   std::to_string(kInsideUid) + " " + std::to_string(request.jail.uid) + " 1\n");
     writeProcFile(child.pid_, "gid_map",
                   std::to_string(kInsideGid) + " " + std::to_string(request.jail.gid) + " 1\n");
-  }
-  const std::string pidText = std::to_string(pid);
-  for (const int procs : request.jail.cgroupProcs) {
-    if (::write(procs, pidText.data(), pidText.size()) < 0) {
-      throw systemError("moving the worker into its control group", errno);
-    }
   }
   if (::write(goWrite.get(), "g", 1) != 1) {
     throw systemError("starting the worker", errno);

@@ -20,6 +20,7 @@ inline constexpr int kFirstSpare = 300;
 enum class Stage : std::uint32_t {
   kNone,
   kStart,
+  kCgroup,
   kDescriptors,
   kIds,
   kSession,
@@ -70,6 +71,7 @@ struct Plan {
   std::vector<Descriptor> descriptors;
   std::vector<sock_filter> filter;
   std::vector<char*> argv;        // ends with null
+  std::vector<int> cgroupTasks;
   int executable = -1;
   int status = -1;
   int go = -1;

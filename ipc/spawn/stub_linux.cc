@@ -36,6 +36,7 @@ class Stub {
 
   [[noreturn]] void run() noexcept {
     waitForGo();
+    enterCgroups();
     placeDescriptors();
     becomeIds();
     leaveSession();
@@ -73,6 +74,14 @@ class Stub {
     } while (got < 0 && errno == EINTR);
     if (got != 1) {
       failWith(Stage::kStart, got < 0 ? errno : EPIPE);
+    }
+  }
+
+  // "0": the calling thread. A process that is moved from outside makes the kernel wait for an RCU grace period.
+  void enterCgroups() noexcept {
+    std::uint32_t index = 0;
+    for (const int tasks : plan_.cgroupTasks) {
+      check(::write(tasks, "0", 1) == 1, Stage::kCgroup, index++);
     }
   }
 

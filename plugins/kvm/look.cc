@@ -99,8 +99,8 @@ std::string summarize(std::uint64_t instructionsPerSecond) {
   }
   const bool hardware = instructionsPerSecond >= vmmhost::kvm::probe::kHardwareInstructionsPerSecond;
   std::array<char, 96> text;
-  std::snprintf(text.data(), text.size(), hardware ? "KVM with hardware virtualization (%.0f MIPS)"
-                                                   : "present, but emulating (%.1f MIPS)",
+  std::snprintf(text.data(), text.size(),
+                hardware ? "KVM with hardware virtualization (%.0f MIPS)" : "present, but emulating (%.1f MIPS)",
                 static_cast<double>(instructionsPerSecond) / 1e6);
   return text.data();
 }

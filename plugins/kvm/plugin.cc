@@ -1,4 +1,6 @@
 // The kvm backend as the host sees it: the C interface, with no exception across it.
+#include "vmmhost/plugin.h"
+
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 
@@ -8,7 +10,6 @@
 
 #include "plugins/kvm/look.h"
 #include "vmmhost/error.h"
-#include "vmmhost/plugin.h"
 #include "vmmhost/schema/vm.capnp.h"
 #include "worker-kvm/config/check.h"
 

@@ -116,9 +116,10 @@ TEST_F(KvmPluginTest, malformedConfiguration_isAnErrorAndNoMore) {
 TEST_F(KvmPluginTest, plan_isAnEmptyRootWithOneDevice) {
   vmmhost_launch_plan plan{};
   plan.size = sizeof plan;
-  ASSERT_EQ(withConfig([](auto) {}, [&](const vmmhost_config& config) {
-              return plugin_->plan(&host_, &config, &plan, &error_);
-            }), 0) << error_.message;
+  ASSERT_EQ(withConfig([](auto) {},
+                       [&](const vmmhost_config& config) { return plugin_->plan(&host_, &config, &plan, &error_); }),
+            0)
+      << error_.message;
 #ifndef VMMHOST_SANITIZED
   EXPECT_EQ(plan.root, static_cast<std::uint32_t>(VMMHOST_ROOT_EMPTY));
   EXPECT_EQ(std::string(plan.seccomp), "worker-static");

@@ -37,16 +37,24 @@ def read(path):
         return b""
 
 
-def processes():
-    """pid -> (executable name, command line) of everything that belongs to vmmhost or that it starts."""
-    found = {}
+def processes(folder):
+    """pid -> (name, command line) of what vmmhost started for the test with this folder, and of what has no parent."""
+    seen = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
+        fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         name = read(f"/proc/{pid}/comm").strip().decode(errors="replace")
-        line = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
-        state = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1]
-        if (name.startswith("vmmhost") or name.startswith("qemu-system")) and state != [b"Z"]:
-            found[int(pid)] = (name, line)
-    return found
+        if len(fields) > 1 and fields[0] != b"Z":
+            seen[int(pid)] = (name, int(fields[1]))
+    ours = {pid for pid, (name, parent) in seen.items()
+            if (name.startswith("vmmhost") and folder.encode() in read(f"/proc/{pid}/environ")) or
+            (name.startswith("vmmhost-worker") and parent <= 1)}
+    grown = True
+    while grown:
+        children = {pid for pid, (_, parent) in seen.items() if parent in ours} - ours
+        ours |= children
+        grown = bool(children)
+    return {pid: (seen[pid][0], read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace"))
+            for pid in ours}
 
 
 def cgroups():
@@ -83,7 +91,6 @@ class VmmhostTest(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
-        self.before_processes = set(processes())
         self.before_cgroups = cgroups()
         self.folder = tempfile.mkdtemp(prefix="vmmhost-e2e-")
         self.environment = {
@@ -109,7 +116,7 @@ class VmmhostTest(unittest.TestCase):
                 if process.poll() is None:
                     process.kill()
                 process.communicate()
-            for pid in set(processes()) - self.before_processes:
+            for pid in processes(self.folder):
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
@@ -117,9 +124,20 @@ class VmmhostTest(unittest.TestCase):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def assert_nothing_left(self):
-        wait_until(lambda: not set(processes()) - self.before_processes, 3,
-                   f"processes left: {[p for i, p in processes().items() if i not in self.before_processes]}")
-        self.assertEqual(cgroups() - self.before_cgroups, set(), "control groups left")
+        left = {}
+
+        def none_left():
+            nonlocal left
+            left = processes(self.folder)
+            return not left
+
+        try:
+            wait_until(none_left, 3, "processes are gone")
+        except AssertionError:
+            self.fail(f"processes left: {left}")
+        supervisors = {str(pid) for pid in processes("")}
+        foreign = {path for path in cgroups() if path.rpartition("-")[2] in supervisors}
+        self.assertEqual(cgroups() - self.before_cgroups - foreign, set(), "control groups left")
         runtime = os.path.join(self.folder, "run", "vmmhost")
         if os.path.isdir(runtime):
             entries = [name for name in os.listdir(runtime) if not name.startswith(".")]

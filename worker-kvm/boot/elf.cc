@@ -58,7 +58,8 @@ std::vector<ProgramHeader> readProgramHeaders(const ByteSource& file) {
     refuse("an ELF file of type " + std::to_string(header.e_type) + ", not an executable");
   }
   if (header.e_phentsize != sizeof(Header)) {
-    refuse("program headers of " + std::to_string(header.e_phentsize) + " bytes, not " + std::to_string(sizeof(Header)));
+    refuse("program headers of " + std::to_string(header.e_phentsize) + " bytes, not " +
+           std::to_string(sizeof(Header)));
   }
   if (header.e_phnum == 0 || header.e_phnum > kMaxProgramHeaders) {
     refuse(std::to_string(header.e_phnum) + " program headers, not 1 to " + std::to_string(kMaxProgramHeaders));
@@ -93,7 +94,9 @@ Segment checkSegment(std::uint32_t index, const ProgramHeader& header) {
   return {index, header.offset, header.fileBytes, {header.physicalAddress, header.memoryBytes}};
 }
 
-std::uint64_t alignUp(std::uint64_t value, std::uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+std::uint64_t alignUp(std::uint64_t value, std::uint64_t alignment) {
+  return (value + alignment - 1) & ~(alignment - 1);
+}
 
 }  // namespace
 
@@ -171,9 +174,10 @@ KernelImage parseElf(const ByteSource& file) {
   if (!entry) {
     refuse("no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note)");
   }
-  const bool inside = *entry <= UINT32_MAX && std::any_of(image.segments.begin(), image.segments.end(), [&](const Segment& segment) {
-    return *entry >= segment.memory.start && *entry < segment.memory.end();
-  });
+  const bool inside =
+      *entry <= UINT32_MAX && std::any_of(image.segments.begin(), image.segments.end(), [&](const Segment& segment) {
+        return *entry >= segment.memory.start && *entry < segment.memory.end();
+      });
   if (!inside) {
     refuse("the PVH entry point lies outside the loaded segments");
   }

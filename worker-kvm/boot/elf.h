@@ -35,9 +35,9 @@ struct KernelImage {
 inline constexpr std::uint16_t kMaxProgramHeaders = 128;
 inline constexpr std::uint64_t kMaxNoteBytes = 64 * 1024;
 
-// Reads the headers of an ELF file (32 or 64 bits, x86, little-endian). Throws kInvalidArgument that names what is wrong: not
-// ELF, another machine, no PVH note, a header, note or segment beyond the end of the file, segments that overlap, lie
-// below 1 MiB or overflow, an entry outside them.
+// Reads the headers of an ELF file (32 or 64 bits, x86, little-endian). Throws kInvalidArgument that names what is
+// wrong: not ELF, another machine, no PVH note, a header, note or segment beyond the end of the file, segments that
+// overlap, lie below 1 MiB or overflow, an entry outside them.
 KernelImage parseElf(const ByteSource& file);
 
 // The value of the XEN_ELFNOTE_PHYS32_ENTRY note among ELF notes, or nothing. Malformed notes end the search.

@@ -102,10 +102,15 @@ TEST(ParseElf, kernelOf64Bits_isRead) {
   EXPECT_EQ(image.segments[0].fileOffset, offsetof(Kernel64, content));
 }
 
-TEST(ParseElf, kernelOf32Bits_isRead) { EXPECT_EQ(parseElf(Buffer(Kernel32().bytes())).entry, 0x100010U); }
+TEST(ParseElf, kernelOf32Bits_isRead) {
+  EXPECT_EQ(parseElf(Buffer(Kernel32().bytes())).entry, 0x100010U);
+}
 
 TEST(ParseElf, notAnElfFile_isRefused) {
-  for (const std::string text : {"", "\x7f" "ELF", "MZ and so on, at least sixteen bytes of it"}) {
+  for (const std::string text : {"",
+                                 "\x7f"
+                                 "ELF",
+                                 "MZ and so on, at least sixteen bytes of it"}) {
     EXPECT_THROW(parseElf(Buffer({text.begin(), text.end()})), Error) << text;
   }
 }
@@ -153,8 +158,8 @@ TEST(ParseElf, hostileSegments_areRefusedByNumber) {
         kernel.segments[1].p_filesz = 2;
       },
       "segment 1's place in the file overflows");
-  expectRefusal(
-      [](Kernel64& kernel) { kernel.segments[0].p_type = kernel.segments[1].p_type = PT_NULL; }, "no segment to load");
+  expectRefusal([](Kernel64& kernel) { kernel.segments[0].p_type = kernel.segments[1].p_type = PT_NULL; },
+                "no segment to load");
 }
 
 TEST(FindPvhEntry, otherNotesBefore_areSteppedOver) {

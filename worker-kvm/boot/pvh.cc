@@ -75,9 +75,10 @@ std::optional<Module> loadInitrd(const FileSource& initrd, const KernelImage& ke
   }
   const std::uint64_t top = memory.regions().front().guest.end();
   if (bytes > top - arch::kHighMemoryStart) {
-    throw Error(ErrorCode::kInvalidArgument, "initrd: " + std::to_string(bytes) + " bytes do not fit into " +
-                                                 std::to_string(top >> 20) + " MiB of memory",
-                "give the VM more memory (memory.size)");
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "initrd: " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(top >> 20) + " MiB of memory",
+        "give the VM more memory (memory.size)");
   }
   const memory::Range place{(top - bytes) & ~(arch::kPageBytes - 1), bytes};
   for (const Segment& segment : kernel.segments) {

@@ -15,16 +15,36 @@ namespace {
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
-// A 64-bit kernel of one segment at 1 MiB: 16 bytes of file, 4096 of memory. Hand-made: the parser has tests of its own.
+// A 64-bit kernel of one segment at 1 MiB: 16 bytes of file, 4096 of memory. Hand-made: the parser has tests of its
+// own.
 std::vector<std::uint8_t> kernelBytes() {
-  std::vector<std::uint64_t> words = {
-      0x00010102464c457f, 0,  // ELF, 64 bits, little-endian
-      0x00000001003e0002, 0,  // executable, x86-64
-      64, 0, 0x0038004000000000, 2,
-      0x0000000700000001, 200, 0x100000, 0x100000, 16, 4096, 4096,  // PT_LOAD at 200
-      0x0000000400000004, 176, 0, 0, 24, 24, 4,                     // PT_NOTE at 176
-      0x0000000800000004, 0x006e655800000012, 0x100000,             // 18, "Xen", entry
-      0x1111111111111111, 0x2222222222222222};
+  std::vector<std::uint64_t> words = {0x00010102464c457f,
+                                      0,  // ELF, 64 bits, little-endian
+                                      0x00000001003e0002,
+                                      0,  // executable, x86-64
+                                      64,
+                                      0,
+                                      0x0038004000000000,
+                                      2,
+                                      0x0000000700000001,
+                                      200,
+                                      0x100000,
+                                      0x100000,
+                                      16,
+                                      4096,
+                                      4096,  // PT_LOAD at 200
+                                      0x0000000400000004,
+                                      176,
+                                      0,
+                                      0,
+                                      24,
+                                      24,
+                                      4,  // PT_NOTE at 176
+                                      0x0000000800000004,
+                                      0x006e655800000012,
+                                      0x100000,  // 18, "Xen", entry
+                                      0x1111111111111111,
+                                      0x2222222222222222};
   std::vector<std::uint8_t> bytes(words.size() * 8);
   std::memcpy(bytes.data(), words.data(), bytes.size());
   return bytes;

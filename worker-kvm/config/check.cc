@@ -20,7 +20,9 @@ constexpr char kIrqchipOption[] = "irqchip";
   throw Error(ErrorCode::kInvalidArgument, field + ": " + reason);
 }
 
-bool isGiven(schema::FileRef::Reader file) { return file.getPath().size() != 0 || file.getResource() != 0; }
+bool isGiven(schema::FileRef::Reader file) {
+  return file.getPath().size() != 0 || file.getResource() != 0;
+}
 
 template <typename List>
 void refuseList(List list, const std::string& field) {
@@ -44,8 +46,8 @@ void checkBoot(schema::Boot::Reader boot) {
   }
   const auto commandLine = boot.getCmdline();
   if (commandLine.size() > kMaxCommandLineBytes) {
-    invalid("boot.cmdline", std::to_string(commandLine.size()) + " bytes, more than " +
-                                std::to_string(kMaxCommandLineBytes));
+    invalid("boot.cmdline",
+            std::to_string(commandLine.size()) + " bytes, more than " + std::to_string(kMaxCommandLineBytes));
   }
   for (const char character : commandLine) {
     if (static_cast<unsigned char>(character) < 0x20 || character == 0x7f) {

@@ -76,7 +76,8 @@ TEST(Check, memoryAndProcessors_haveTheirBounds) {
   expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize(1 << 20); });
   expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize((64 << 20) + 1); });
   expectRefusal("invalidArgument memory.size", [](auto config) { config.initMemory().setSize(UINT64_MAX); });
-  expectRefusal("unsupported memory.maxSize", [](auto config) { config.initMemory().setMaxSize(std::uint64_t{1} << 40); });
+  expectRefusal("unsupported memory.maxSize",
+                [](auto config) { config.initMemory().setMaxSize(std::uint64_t{1} << 40); });
   expectRefusal("unsupported memory.hugePages", [](auto config) { config.initMemory().setHugePages(true); });
 }
 

@@ -30,18 +30,25 @@ void enter(const seccomp::Policy& policy, bool allThreads) {
 void enterCreation() {
   worker::log(worker::LogLevel::kWarning, "built with sanitizers: seccomp is not tightened beyond the base filter");
 }
-std::vector<sock_filter> vcpuFilter(int, std::span<const int>) { return {}; }
-void enterControl() {}
+std::vector<sock_filter> vcpuFilter(int, std::span<const int>) {
+  return {};
+}
+void enterControl() {
+}
 
 #else
 
-void enterCreation() { enter(creationPolicy(), true); }
+void enterCreation() {
+  enter(creationPolicy(), true);
+}
 
 std::vector<sock_filter> vcpuFilter(int vcpuDescriptor, std::span<const int> signalDescriptors) {
   return seccomp::compile(vcpuPolicy(vcpuDescriptor, signalDescriptors));
 }
 
-void enterControl() { enter(controlPolicy(::getpid()), false); }
+void enterControl() {
+  enter(controlPolicy(::getpid()), false);
+}
 
 #endif
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <linux/filter.h>
-
 #include <sys/types.h>
 
 #include <cstdint>
@@ -25,8 +24,8 @@ seccomp::Policy controlPolicy(pid_t pid);
 
 // The same, installed for the process or the calling thread. Throw Error(kConfinement). Builds with sanitizers, whose
 // run-time libraries need more, install none of them.
-void enterCreation();  // all threads
+void enterCreation();                                                                             // all threads
 std::vector<sock_filter> vcpuFilter(int vcpuDescriptor, std::span<const int> signalDescriptors);  // empty: install none
-void enterControl();  // the calling thread
+void enterControl();                                                                              // the calling thread
 
 }  // namespace vmmhost::kvm::confine

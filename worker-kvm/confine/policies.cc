@@ -24,9 +24,13 @@ using Rules = std::vector<Rule>;
 
 constexpr std::uint64_t k32Bits = 0xffffffff;
 
-void append(Rules& rules, const Rules& more) { rules.insert(rules.end(), more.begin(), more.end()); }
+void append(Rules& rules, const Rules& more) {
+  rules.insert(rules.end(), more.begin(), more.end());
+}
 
-Rule call(std::uint32_t number) { return {number, {}}; }
+Rule call(std::uint32_t number) {
+  return {number, {}};
+}
 // An argument of 32 bits, as requests, commands, flags and ids are: the kernel looks at no more.
 Rule callWith(std::uint32_t number, std::uint8_t argument, std::uint32_t value) {
   return {number, {{argument, k32Bits, value}}};
@@ -35,20 +39,18 @@ Rule callWith(std::uint32_t number, std::uint8_t argument, std::uint32_t value) 
 Rule callWithout(std::uint32_t number, std::uint8_t argument, std::uint64_t bits) {
   return {number, {{argument, bits, 0}}};
 }
-Rule request(unsigned long number) { return callWith(__NR_ioctl, 1, static_cast<std::uint32_t>(number)); }
+Rule request(unsigned long number) {
+  return callWith(__NR_ioctl, 1, static_cast<std::uint32_t>(number));
+}
 
 // What any thread of a C program does: locks, signals, its end.
 Rules everyThread() {
   return {
-      call(__NR_futex),
-      call(__NR_rt_sigreturn),
+      call(__NR_futex),           call(__NR_rt_sigreturn),
       call(__NR_rt_sigprocmask),  // pthread_exit, pthread_kill
-      call(__NR_restart_syscall),
-      call(__NR_exit),
-      call(__NR_exit_group),
-      callWith(__NR_madvise, 2, MADV_DONTNEED),  // a thread gives its stack back
-      call(__NR_getpid),
-      call(__NR_gettid),
+      call(__NR_restart_syscall), call(__NR_exit),
+      call(__NR_exit_group),      callWith(__NR_madvise, 2, MADV_DONTNEED),  // a thread gives its stack back
+      call(__NR_getpid),          call(__NR_gettid),
       call(__NR_clock_gettime),  // where the vDSO has no clock
   };
 }
@@ -56,19 +58,29 @@ Rules everyThread() {
 // KJ's event loop and RPC over sockets, log, counters, memory for messages.
 Rules controlThread(pid_t pid) {
   Rules rules = {
-      call(__NR_epoll_wait), call(__NR_epoll_pwait), call(__NR_epoll_ctl),
-      call(__NR_read), call(__NR_write), call(__NR_readv), call(__NR_writev),
+      call(__NR_epoll_wait),
+      call(__NR_epoll_pwait),
+      call(__NR_epoll_ctl),
+      call(__NR_read),
+      call(__NR_write),
+      call(__NR_readv),
+      call(__NR_writev),
       call(__NR_recvmsg),  // descriptors come with messages
       call(__NR_recvfrom),
-      call(__NR_pread64), call(__NR_lseek),  // kernel and initrd
+      call(__NR_pread64),
+      call(__NR_lseek),  // kernel and initrd
       call(__NR_close),
       call(__NR_shutdown),
-      call(__NR_brk), call(__NR_munmap), call(__NR_mremap),
+      call(__NR_brk),
+      call(__NR_munmap),
+      call(__NR_mremap),
       callWith(__NR_madvise, 2, MADV_FREE),
       callWithout(__NR_mprotect, 2, PROT_EXEC),
       // The heap only: nothing executable, nothing shared.
       {__NR_mmap, {{2, PROT_EXEC, 0}, {3, MAP_SHARED, 0}}},
-      callWith(__NR_fcntl, 1, F_GETFL), callWith(__NR_fcntl, 1, F_GETFD), callWith(__NR_fcntl, 1, F_SETFD),
+      callWith(__NR_fcntl, 1, F_GETFL),
+      callWith(__NR_fcntl, 1, F_GETFD),
+      callWith(__NR_fcntl, 1, F_SETFD),
       callWith(__NR_fcntl, 1, F_DUPFD_CLOEXEC),
       callWith(__NR_tgkill, 0, static_cast<std::uint32_t>(pid)),  // kicks virtual CPUs; abort()
       call(__NR_timerfd_settime),
@@ -80,30 +92,46 @@ Rules controlThread(pid_t pid) {
 // The state of parked virtual CPUs, and what of the VM is put back at a reset.
 Rules machineState() {
   return {
-      request(KVM_GET_REGS), request(KVM_SET_REGS), request(KVM_SET_SREGS), request(KVM_SET_FPU),
+      request(KVM_GET_REGS),      request(KVM_SET_REGS),        request(KVM_SET_SREGS),    request(KVM_SET_FPU),
       request(KVM_SET_DEBUGREGS), request(KVM_SET_VCPU_EVENTS), request(KVM_SET_MP_STATE), request(KVM_SET_LAPIC),
-      request(kSetMsrs), request(KVM_SET_IRQCHIP), request(KVM_SET_PIT2),
+      request(kSetMsrs),          request(KVM_SET_IRQCHIP),     request(KVM_SET_PIT2),
   };
 }
 
 Rules machineCreation() {
   return {
-      request(KVM_GET_API_VERSION), request(KVM_CHECK_EXTENSION), request(KVM_GET_VCPU_MMAP_SIZE),
-      request(kGetSupportedCpuid), request(KVM_CREATE_VM), request(KVM_SET_IDENTITY_MAP_ADDR),
-      request(KVM_SET_TSS_ADDR), request(KVM_SET_USER_MEMORY_REGION), request(KVM_ENABLE_CAP),
-      request(KVM_CREATE_IRQCHIP), request(KVM_GET_IRQCHIP), request(KVM_CREATE_PIT2), request(KVM_GET_PIT2),
-      request(KVM_IRQFD), request(KVM_CREATE_VCPU), request(kSetCpuid2), request(KVM_GET_SREGS),
-      request(KVM_GET_LAPIC), request(KVM_RUN),
+      request(KVM_GET_API_VERSION),
+      request(KVM_CHECK_EXTENSION),
+      request(KVM_GET_VCPU_MMAP_SIZE),
+      request(kGetSupportedCpuid),
+      request(KVM_CREATE_VM),
+      request(KVM_SET_IDENTITY_MAP_ADDR),
+      request(KVM_SET_TSS_ADDR),
+      request(KVM_SET_USER_MEMORY_REGION),
+      request(KVM_ENABLE_CAP),
+      request(KVM_CREATE_IRQCHIP),
+      request(KVM_GET_IRQCHIP),
+      request(KVM_CREATE_PIT2),
+      request(KVM_GET_PIT2),
+      request(KVM_IRQFD),
+      request(KVM_CREATE_VCPU),
+      request(kSetCpuid2),
+      request(KVM_GET_SREGS),
+      request(KVM_GET_LAPIC),
+      request(KVM_RUN),
       call(__NR_eventfd2),
-      callWith(__NR_newfstatat, 3, AT_EMPTY_PATH), callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
-      call(__NR_memfd_create), callWith(__NR_fcntl, 1, F_ADD_SEALS),
-      call(__NR_pwrite64),  // sizes a memfd
+      callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
+      callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
+      call(__NR_memfd_create),
+      callWith(__NR_fcntl, 1, F_ADD_SEALS),
+      call(__NR_pwrite64),                   // sizes a memfd
       callWithout(__NR_mmap, 2, PROT_EXEC),  // counters, kvm_run and shared guest memory are shared mappings
       // pthread_create, exactly: neither a process nor a namespace comes of it.
       callWith(__NR_clone, 0,
                CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
                    CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID),
-      call(__NR_set_robust_list), call(__NR_rseq),
+      call(__NR_set_robust_list),
+      call(__NR_rseq),
       call(__NR_rt_sigaction),
       callWith(__NR_prctl, 0, PR_SET_NAME),
       callWith(__NR_seccomp, 0, SECCOMP_SET_MODE_FILTER),
@@ -111,7 +139,9 @@ Rules machineCreation() {
 }
 
 // A C library that knows clone3 goes on with clone.
-std::vector<seccomp::ErrnoRule> withoutClone3() { return {{__NR_clone3, ENOSYS}}; }
+std::vector<seccomp::ErrnoRule> withoutClone3() {
+  return {{__NR_clone3, ENOSYS}};
+}
 
 }  // namespace
 

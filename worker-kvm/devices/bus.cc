@@ -34,7 +34,8 @@ Bus::Registration::Registration(Bus& bus, std::uint64_t start, std::uint64_t byt
   }
   if (clash != nullptr) {
     throw Error(ErrorCode::kAlreadyExists, bus.name_ + " range of " + describe(owner, start, bytes) +
-                                               " overlaps that of " + describe(clash->owner, clash->start, clash->bytes));
+                                               " overlaps that of " +
+                                               describe(clash->owner, clash->start, clash->bytes));
   }
   bus.entries_.insert(after, {start, bytes, &device, std::move(owner)});
 }

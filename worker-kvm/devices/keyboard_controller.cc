@@ -15,7 +15,8 @@ constexpr std::uint8_t kPulseReset = 0xfe;  // pulse output line 0, which is the
 KeyboardController::KeyboardController(PortBus& bus, MachineControl& machine)
     : machine_(machine),
       dataPort_(bus),
-      registration_(bus, arch::kKeyboardCommandPort, 1, *this, "keyboard controller") {}
+      registration_(bus, arch::kKeyboardCommandPort, 1, *this, "keyboard controller") {
+}
 
 void KeyboardController::read(std::uint64_t, std::span<std::uint8_t> data) noexcept {
   std::fill(data.begin(), data.end(), std::uint8_t{0});  // status: nothing to read, ready for a command
@@ -28,7 +29,8 @@ void KeyboardController::write(std::uint64_t, std::span<const std::uint8_t> data
 }
 
 KeyboardController::DataPort::DataPort(PortBus& bus)
-    : registration_(bus, arch::kKeyboardDataPort, 1, *this, "keyboard controller data") {}
+    : registration_(bus, arch::kKeyboardDataPort, 1, *this, "keyboard controller data") {
+}
 
 void KeyboardController::DataPort::read(std::uint64_t, std::span<std::uint8_t> data) noexcept {
   std::fill(data.begin(), data.end(), std::uint8_t{0});

@@ -14,7 +14,8 @@ constexpr std::uint8_t kSoftOff = 0x34;
 }  // namespace
 
 PowerPort::PowerPort(PortBus& bus, MachineControl& machine)
-    : machine_(machine), registration_(bus, arch::kPowerPort, 1, *this, "power port") {}
+    : machine_(machine), registration_(bus, arch::kPowerPort, 1, *this, "power port") {
+}
 
 void PowerPort::read(std::uint64_t, std::span<std::uint8_t> data) noexcept {
   std::fill(data.begin(), data.end(), std::uint8_t{0});

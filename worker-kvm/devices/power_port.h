@@ -1,5 +1,5 @@
-// The port at which a guest switches itself off: an ACPI sleep control register (ACPI 6.5, 4.8.4.4), as Cloud Hypervisor
-// has it.
+// The port at which a guest switches itself off: an ACPI sleep control register (ACPI 6.5, 4.8.4.4), as Cloud
+// Hypervisor has it.
 #pragma once
 
 #include "worker-kvm/devices/bus.h"

@@ -7,32 +7,41 @@ namespace vmmhost::kvm::devices {
 
 namespace {
 
-enum Register : std::uint8_t { kData, kInterruptEnable, kIdentification, kLineControl, kModemControl, kLineStatus,
-                               kModemStatus, kScratch };
+enum Register : std::uint8_t {
+  kData,
+  kInterruptEnable,
+  kIdentification,
+  kLineControl,
+  kModemControl,
+  kLineStatus,
+  kModemStatus,
+  kScratch
+};
 
-constexpr std::uint8_t kEnableReceived = 0x01;     // IER
+constexpr std::uint8_t kEnableReceived = 0x01;  // IER
 constexpr std::uint8_t kEnableTransmitted = 0x02;
 constexpr std::uint8_t kEnableMask = 0x0f;
-constexpr std::uint8_t kNoInterrupt = 0x01;        // IIR
+constexpr std::uint8_t kNoInterrupt = 0x01;  // IIR
 constexpr std::uint8_t kTransmitterEmpty = 0x02;
 constexpr std::uint8_t kReceivedData = 0x04;
 constexpr std::uint8_t kReceiverTimeout = 0x0c;
 constexpr std::uint8_t kFifosOn = 0xc0;
-constexpr std::uint8_t kFifoEnable = 0x01;         // FCR
+constexpr std::uint8_t kFifoEnable = 0x01;  // FCR
 constexpr std::uint8_t kFifoClearReceiver = 0x02;
-constexpr std::uint8_t kDivisorLatch = 0x80;       // LCR
-constexpr std::uint8_t kLoopback = 0x10;           // MCR
+constexpr std::uint8_t kDivisorLatch = 0x80;  // LCR
+constexpr std::uint8_t kLoopback = 0x10;      // MCR
 constexpr std::uint8_t kModemMask = 0x1f;
-constexpr std::uint8_t kDataReady = 0x01;          // LSR
+constexpr std::uint8_t kDataReady = 0x01;  // LSR
 constexpr std::uint8_t kOverrun = 0x02;
 constexpr std::uint8_t kHoldingEmpty = 0x20;
 constexpr std::uint8_t kShiftEmpty = 0x40;
-constexpr std::uint8_t kCarrierSendReady = 0xb0;   // MSR: DCD, DSR, CTS
+constexpr std::uint8_t kCarrierSendReady = 0xb0;  // MSR: DCD, DSR, CTS
 
 }  // namespace
 
 Serial::Serial(PortBus& bus, std::uint16_t port, Peer& peer, InterruptLine* interrupt)
-    : peer_(peer), interrupt_(interrupt), registration_(bus, port, 8, *this, "serial port") {}
+    : peer_(peer), interrupt_(interrupt), registration_(bus, port, 8, *this, "serial port") {
+}
 
 void Serial::read(std::uint64_t offset, std::span<std::uint8_t> data) noexcept {
   bool attention = false;
@@ -213,7 +222,9 @@ bool Serial::receive(std::uint8_t value) noexcept {
   return true;
 }
 
-bool Serial::transmitterReady() const noexcept { return output_.room() >= kFifoBytes; }
+bool Serial::transmitterReady() const noexcept {
+  return output_.room() >= kFifoBytes;
+}
 
 std::uint8_t Serial::interruptIdentification() const noexcept {
   if ((registers_.interruptEnable & kEnableReceived) != 0 && !received_.empty()) {

@@ -56,7 +56,8 @@ Vcpu::Vcpu(Fd fd, std::size_t mapBytes) : fd_(std::move(fd)), mapBytes_(mapBytes
 }
 
 Vcpu::Vcpu(Vcpu&& other) noexcept
-    : fd_(std::move(other.fd_)), run_(std::exchange(other.run_, nullptr)), mapBytes_(other.mapBytes_) {}
+    : fd_(std::move(other.fd_)), run_(std::exchange(other.run_, nullptr)), mapBytes_(other.mapBytes_) {
+}
 
 Vcpu::~Vcpu() {
   if (run_ != nullptr) {
@@ -64,7 +65,9 @@ Vcpu::~Vcpu() {
   }
 }
 
-int Vcpu::run() noexcept { return ::ioctl(fd_.get(), KVM_RUN, 0UL) < 0 ? errno : 0; }
+int Vcpu::run() noexcept {
+  return ::ioctl(fd_.get(), KVM_RUN, 0UL) < 0 ? errno : 0;
+}
 
 kvm_regs Vcpu::registers() const {
   kvm_regs value{};
@@ -72,7 +75,9 @@ kvm_regs Vcpu::registers() const {
   return value;
 }
 
-void Vcpu::setRegisters(const kvm_regs& value) { request(fd_, KVM_SET_REGS, "KVM_SET_REGS", &value); }
+void Vcpu::setRegisters(const kvm_regs& value) {
+  request(fd_, KVM_SET_REGS, "KVM_SET_REGS", &value);
+}
 
 kvm_sregs Vcpu::specialRegisters() const {
   kvm_sregs value{};
@@ -80,7 +85,9 @@ kvm_sregs Vcpu::specialRegisters() const {
   return value;
 }
 
-void Vcpu::setSpecialRegisters(const kvm_sregs& value) { request(fd_, KVM_SET_SREGS, "KVM_SET_SREGS", &value); }
+void Vcpu::setSpecialRegisters(const kvm_sregs& value) {
+  request(fd_, KVM_SET_SREGS, "KVM_SET_SREGS", &value);
+}
 
 kvm_lapic_state Vcpu::localApic() const {
   kvm_lapic_state value{};
@@ -88,7 +95,9 @@ kvm_lapic_state Vcpu::localApic() const {
   return value;
 }
 
-void Vcpu::setLocalApic(const kvm_lapic_state& value) { request(fd_, KVM_SET_LAPIC, "KVM_SET_LAPIC", &value); }
+void Vcpu::setLocalApic(const kvm_lapic_state& value) {
+  request(fd_, KVM_SET_LAPIC, "KVM_SET_LAPIC", &value);
+}
 
 void Vcpu::setCpuid(std::span<const kvm_cpuid_entry2> entries) {
   CpuidList list;
@@ -100,7 +109,9 @@ void Vcpu::setCpuid(std::span<const kvm_cpuid_entry2> entries) {
   request(fd_, kSetCpuid2, "KVM_SET_CPUID2", &list);
 }
 
-void Vcpu::setFpu(const kvm_fpu& value) { request(fd_, KVM_SET_FPU, "KVM_SET_FPU", &value); }
+void Vcpu::setFpu(const kvm_fpu& value) {
+  request(fd_, KVM_SET_FPU, "KVM_SET_FPU", &value);
+}
 
 void Vcpu::setDebugRegisters(const kvm_debugregs& value) {
   request(fd_, KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS", &value);
@@ -142,7 +153,9 @@ void Vm::enableSplitIrqchip(std::uint32_t ioapicPins) {
   request(fd_, KVM_ENABLE_CAP, "KVM_ENABLE_CAP(KVM_CAP_SPLIT_IRQCHIP)", &capability);
 }
 
-void Vm::createIrqchip() { requestNumber(fd_, KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP", 0); }
+void Vm::createIrqchip() {
+  requestNumber(fd_, KVM_CREATE_IRQCHIP, "KVM_CREATE_IRQCHIP", 0);
+}
 
 kvm_irqchip Vm::irqchip(std::uint32_t chip) const {
   kvm_irqchip value{};
@@ -151,7 +164,9 @@ kvm_irqchip Vm::irqchip(std::uint32_t chip) const {
   return value;
 }
 
-void Vm::setIrqchip(const kvm_irqchip& value) { request(fd_, KVM_SET_IRQCHIP, "KVM_SET_IRQCHIP", &value); }
+void Vm::setIrqchip(const kvm_irqchip& value) {
+  request(fd_, KVM_SET_IRQCHIP, "KVM_SET_IRQCHIP", &value);
+}
 
 void Vm::createPit() {
   kvm_pit_config config{};
@@ -165,7 +180,9 @@ kvm_pit_state2 Vm::pit() const {
   return value;
 }
 
-void Vm::setPit(const kvm_pit_state2& value) { request(fd_, KVM_SET_PIT2, "KVM_SET_PIT2", &value); }
+void Vm::setPit(const kvm_pit_state2& value) {
+  request(fd_, KVM_SET_PIT2, "KVM_SET_PIT2", &value);
+}
 
 void Vm::attachInterrupt(int eventDescriptor, std::uint32_t gsi) {
   kvm_irqfd value{};
@@ -197,7 +214,9 @@ std::size_t Device::vcpuMapBytes() const {
   return static_cast<std::size_t>(requestNumber(fd_, KVM_GET_VCPU_MMAP_SIZE, "KVM_GET_VCPU_MMAP_SIZE", 0));
 }
 
-Vm Device::createVm() const { return Vm(Fd(requestNumber(fd_, KVM_CREATE_VM, "KVM_CREATE_VM", 0))); }
+Vm Device::createVm() const {
+  return Vm(Fd(requestNumber(fd_, KVM_CREATE_VM, "KVM_CREATE_VM", 0)));
+}
 
 std::vector<kvm_cpuid_entry2> Device::supportedCpuid() const {
   CpuidList list;

@@ -35,9 +35,7 @@ class Vcpu {
   // What KVM_RUN left; only for the thread that calls run().
   kvm_run& state() noexcept { return *run_; }
   // kvm_run.immediate_exit: the next KVM_RUN carries out what is pending and returns EINTR at once. Any thread.
-  void setImmediateExit(bool on) noexcept {
-    std::atomic_ref<std::uint8_t>(run_->immediate_exit).store(on ? 1 : 0);
-  }
+  void setImmediateExit(bool on) noexcept { std::atomic_ref<std::uint8_t>(run_->immediate_exit).store(on ? 1 : 0); }
 
   kvm_regs registers() const;
   void setRegisters(const kvm_regs& value);

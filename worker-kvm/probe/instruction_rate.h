@@ -7,12 +7,12 @@
 
 namespace vmmhost::kvm::probe {
 
-// Slower than this is emulation. Measured: 1 to 3 million a second where KVM emulates; hardware of the last fifteen years
-// does more than a thousand million, and hardware virtualization that QEMU's translator provides some hundred.
+// Slower than this is emulation. Measured: 1 to 3 million a second where KVM emulates; hardware of the last fifteen
+// years does more than a thousand million, and hardware virtualization that QEMU's translator provides some hundred.
 inline constexpr std::uint64_t kHardwareInstructionsPerSecond = 50'000'000;
 
-// Runs a tiny loop in a VM of its own on the calling thread, for 20 to 100 ms, and returns instructions a second. Throws
-// Error that names the request that failed.
+// Runs a tiny loop in a VM of its own on the calling thread, for 20 to 100 ms, and returns instructions a second.
+// Throws Error that names the request that failed.
 std::uint64_t measureInstructionRate(const Device& device);
 
 }  // namespace vmmhost::kvm::probe

@@ -16,8 +16,8 @@ TEST(InstructionRate, isMeasuredAndPlausible) {
   }
   const Device device{Fd(fd)};
   const std::uint64_t rate = measureInstructionRate(device);
-  EXPECT_GT(rate, 10'000U);            // slower than any emulator seen
-  EXPECT_LT(rate, 100'000'000'000U);   // faster than any processor
+  EXPECT_GT(rate, 10'000U);           // slower than any emulator seen
+  EXPECT_LT(rate, 100'000'000'000U);  // faster than any processor
   RecordProperty("instructionsPerSecond", static_cast<int>(rate));
 }
 

@@ -1,7 +1,7 @@
 #include "worker-kvm/vm/console.h"
 
-#include <kj/vector.h>
 #include <kj/debug.h>
+#include <kj/vector.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,7 +12,10 @@
 namespace vmmhost::kvm::vm {
 
 Console::Console(kj::UnixEventPort& port, Fd socket, devices::Serial& serial, counters::WorkerPage& counters)
-    : socket_(std::move(socket)), serial_(serial), counters_(counters), inputTask_(kj::READY_NOW),
+    : socket_(std::move(socket)),
+      serial_(serial),
+      counters_(counters),
+      inputTask_(kj::READY_NOW),
       outputTask_(kj::READY_NOW) {
   if (socket_) {
     observer_.emplace(port, socket_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE);

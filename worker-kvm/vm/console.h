@@ -46,7 +46,7 @@ class Console {
   std::array<std::uint8_t, 512> input_{};
   std::size_t inputStart_ = 0;
   std::size_t inputEnd_ = 0;
-  bool writable_ = true;   // the socket, as far as we know
+  bool writable_ = true;  // the socket, as far as we know
   bool watchingOutput_ = false;
   bool inputOpen_ = true;  // the host may still type
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForFlush_;

@@ -14,8 +14,8 @@
 namespace vmmhost::kvm::vm {
 
 // kSplit: only the local APICs are in the kernel; devices interrupt by messages, legacy lines are not delivered.
-// kFull: PIC, I/O APIC and PIT in the kernel too. Measured on an emulating KVM: making and ending a VM takes 1.7 ms with
-// the first and 16 to 21 ms with the second, nearly all of it for taking the kernel's devices off its buses again.
+// kFull: PIC, I/O APIC and PIT in the kernel too. Measured on an emulating KVM: making and ending a VM takes 1.7 ms
+// with the first and 16 to 21 ms with the second, nearly all of it for taking the kernel's devices off its buses again.
 enum class IrqchipMode : std::uint8_t { kSplit, kFull };
 
 class Interrupts {

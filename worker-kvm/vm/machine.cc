@@ -36,9 +36,11 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
-      watchTask_(watch().eagerlyEvaluate(nullptr)) {}
+      watchTask_(watch().eagerlyEvaluate(nullptr)) {
+}
 
-KvmMachine::~KvmMachine() noexcept {}
+KvmMachine::~KvmMachine() noexcept {
+}
 
 kj::Promise<void> KvmMachine::whenParked() {
   if (machine_->allParked()) {

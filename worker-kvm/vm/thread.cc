@@ -18,7 +18,8 @@ constexpr std::size_t kStackBytes = 1024 * 1024;  // sanitizers' frames are larg
 constexpr std::size_t kStackBytes = 128 * 1024;  // a signal frame with AVX-512 and AMX state takes 12 KiB
 #endif
 
-void ignoreKick(int) {}
+void ignoreKick(int) {
+}
 
 // What the signal does is a property of the process; installing it again changes nothing.
 void installKickHandler() {
@@ -48,9 +49,13 @@ Thread::Thread(std::string name, std::function<void()> body)
   }
 }
 
-Thread::~Thread() { pthread_join(thread_, nullptr); }
+Thread::~Thread() {
+  pthread_join(thread_, nullptr);
+}
 
-void Thread::kick() noexcept { pthread_kill(thread_, kKickSignal); }
+void Thread::kick() noexcept {
+  pthread_kill(thread_, kKickSignal);
+}
 
 void* Thread::enter(void* argument) {
   const auto* start = static_cast<const Start*>(argument);

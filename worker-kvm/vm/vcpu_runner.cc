@@ -16,7 +16,8 @@ namespace vmmhost::kvm::vm {
 using counters::Cell;
 
 VcpuRunner::VcpuRunner(std::uint32_t index, Vcpu vcpu, const Context& context)
-    : index_(index), vcpu_(std::move(vcpu)), context_(context) {}
+    : index_(index), vcpu_(std::move(vcpu)), context_(context) {
+}
 
 VcpuRunner::~VcpuRunner() {
   if (thread_) {

@@ -57,7 +57,9 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
   setBootState(*runners_.front(), entry);
 }
 
-VirtualMachine::~VirtualMachine() { control_.exit(); }
+VirtualMachine::~VirtualMachine() {
+  control_.exit();
+}
 
 void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor) {
   for (const auto& runner : runners_) {
@@ -65,7 +67,9 @@ void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(V
   }
 }
 
-void VirtualMachine::run() { control_.run(); }
+void VirtualMachine::run() {
+  control_.run();
+}
 
 void VirtualMachine::park() {
   control_.park();
@@ -74,7 +78,9 @@ void VirtualMachine::park() {
   }
 }
 
-bool VirtualMachine::allParked() const { return control_.parkedCount() == runners_.size(); }
+bool VirtualMachine::allParked() const {
+  return control_.parkedCount() == runners_.size();
+}
 
 std::string VirtualMachine::describe(const EndReport& report) {
   std::string text(report.detail.data());

@@ -53,9 +53,11 @@ class VirtualMachineTest : public testing::Test {
       if (done()) {
         return;
       }
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
       pollfd poll{machine_->wake().descriptor(), POLLIN, 0};
-      ASSERT_GT(::poll(&poll, 1, static_cast<int>(std::max<std::int64_t>(left.count(), 0))), 0) << "output so far: " << output_;
+      ASSERT_GT(::poll(&poll, 1, static_cast<int>(std::max<std::int64_t>(left.count(), 0))), 0)
+          << "output so far: " << output_;
       machine_->wake().drain();
     }
   }
@@ -264,7 +266,8 @@ TEST_F(VirtualMachineTest, initrd_reachesTheGuest) {
   }
   create(std::move(parameters));
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
-  EXPECT_EQ(output_, "modules 1, first has " + std::to_string(bytes.size()) + " bytes, sum " + std::to_string(sum) + "\n");
+  EXPECT_EQ(output_,
+            "modules 1, first has " + std::to_string(bytes.size()) + " bytes, sum " + std::to_string(sum) + "\n");
 }
 
 TEST_F(VirtualMachineTest, withoutInitrd_thereAreNoModules) {

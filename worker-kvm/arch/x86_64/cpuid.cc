@@ -59,8 +59,8 @@ std::vector<kvm_cpuid_entry2> guestCpuid(std::vector<kvm_cpuid_entry2> supported
         entry.ecx &= ~kExtendedEcxSvm;
         break;
       case 0x80000008:  // AMD: number of threads in the package
-        entry.ecx = (entry.ecx & ~0xffffU) | (cpuCount - 1) |
-                    (static_cast<std::uint32_t>(std::bit_width(cpuCount - 1)) << 12);
+        entry.ecx =
+            (entry.ecx & ~0xffffU) | (cpuCount - 1) | (static_cast<std::uint32_t>(std::bit_width(cpuCount - 1)) << 12);
         break;
       case 0x8000001e:  // AMD: APIC number, core, node
         entry.eax = apicId;

@@ -46,12 +46,15 @@ TEST(GuestCpuid, topologyLeaf_describesOneThreadInEachCore) {
 }
 
 TEST(GuestCpuid, amdLeaves_hideVirtualizationAndCountProcessors) {
-  const auto entries = guestCpuid({entry(0x80000001, 0, 0, 0xf, 0), entry(0x80000008, 0x3030, 0, 0x7fff, 0)}, 0, 1, true);
+  const auto entries =
+      guestCpuid({entry(0x80000001, 0, 0, 0xf, 0), entry(0x80000008, 0x3030, 0, 0x7fff, 0)}, 0, 1, true);
   EXPECT_EQ(find(entries, 0x80000001)->ecx, 0xfU & ~4U);
   EXPECT_EQ(find(entries, 0x80000008)->ecx, 0U);
 }
 
-TEST(GuestCpuid, nothingSupported_givesNothing) { EXPECT_TRUE(guestCpuid({}, 0, 1, true).empty()); }
+TEST(GuestCpuid, nothingSupported_givesNothing) {
+  EXPECT_TRUE(guestCpuid({}, 0, 1, true).empty());
+}
 
 }  // namespace
 }  // namespace vmmhost::kvm::arch

@@ -30,11 +30,11 @@ inline constexpr std::uint32_t kIdentityMap = 0xfffbc000;
 inline constexpr std::uint32_t kTaskState = 0xfffbd000;
 
 // I/O ports.
-inline constexpr std::uint16_t kSerialPort = 0x3f8;         // COM1 of a PC, 8 ports
-inline constexpr std::uint32_t kSerialInterrupt = 4;        // its ISA interrupt
-inline constexpr std::uint16_t kKeyboardDataPort = 0x60;    // i8042
+inline constexpr std::uint16_t kSerialPort = 0x3f8;       // COM1 of a PC, 8 ports
+inline constexpr std::uint32_t kSerialInterrupt = 4;      // its ISA interrupt
+inline constexpr std::uint16_t kKeyboardDataPort = 0x60;  // i8042
 inline constexpr std::uint16_t kKeyboardCommandPort = 0x64;
-inline constexpr std::uint16_t kPowerPort = 0x600;          // Cloud Hypervisor's ACPI sleep control register
+inline constexpr std::uint16_t kPowerPort = 0x600;  // Cloud Hypervisor's ACPI sleep control register
 // Pins of the I/O APIC that KVM reserves interrupt routes for (all four: 24).
 inline constexpr std::uint32_t kIoApicPins = 24;
 

@@ -88,7 +88,7 @@ kvm_sregs pvhSpecialRegisters(const kvm_sregs& base) {
 
 void resetHiddenState(Vcpu& vcpu) {
   kvm_fpu fpu{};
-  fpu.fcw = 0x37f;     // Intel SDM, volume 3, table 9-1 after FNINIT
+  fpu.fcw = 0x37f;  // Intel SDM, volume 3, table 9-1 after FNINIT
   fpu.mxcsr = 0x1f80;
   vcpu.setFpu(fpu);
   kvm_debugregs debug{};

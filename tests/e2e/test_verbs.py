@@ -1,0 +1,199 @@
+"""The same verbs, exit codes and JSON on every backend that this machine has, with bare-metal guests."""
+import os
+import signal
+import unittest
+
+from harness import VmmhostTest, backends, guest, wait_until
+
+
+class Verbs:
+    backend = ""
+
+    def run_guest(self, name, *arguments, **options):
+        return self.run_vmmhost("run", "--backend", self.backend, "--rm", "--memory", "64M", "--kernel", guest(name),
+                                *arguments, **options)
+
+    def test_poweroff_exits_0(self):
+        self.assertEqual(self.run_guest("poweroff").code, 0)
+
+    def test_output_arrives_whole(self):
+        result = self.run_guest("hello")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("hello from the guest", result.out)
+        self.assertIn("good bye", result.out)
+
+    def test_much_output_arrives_in_order_and_whole(self):
+        # Slow guests and slow readers are met elsewhere; here the reader is as fast as it can be.
+        result = self.run_guest("flood", timeout=120)
+        self.assertEqual(result.code, 0, result.err)
+        self.assertGreater(len(result.out), 1000)
+        self.assertNotIn("bytes of console output lost", result.out)
+
+    def test_reset_exits_3(self):
+        self.assertEqual(self.run_guest("reset").code, 3)
+
+    def test_command_line_reaches_the_guest(self):
+        result = self.run_guest("cmdline", "--cmdline", "one two=3")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("one two=3", result.out)
+
+    def test_initrd_reaches_the_guest(self):
+        path = os.path.join(self.folder, "initrd")
+        with open(path, "wb") as file:
+            file.write(b"initrd content")
+        result = self.run_guest("modules", "--initrd", path)
+        self.assertEqual(result.code, 0, result.err)
+
+    def test_console_goes_both_ways(self):
+        process = self.start("run", "--backend", self.backend, "--rm", "--memory", "64M", "--kernel",
+                             guest("serial_echo"))
+        process.stdin.write(b"abc\x04")
+        process.stdin.flush()
+        result = self.finish(process)
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("abc", result.out)
+
+    def test_json_tells_the_cause(self):
+        result = self.run_guest("poweroff", "--json")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertEqual(result.json["outcome"]["kind"], "guest")
+        self.assertEqual(result.json["outcome"]["cause"], "powerOff")
+        self.assertEqual(result.json["exitCode"], 0)
+
+    def test_timeout_exits_124(self):
+        self.assertEqual(self.run_guest("loop", "--timeout", "1").code, 124)
+
+    def test_signals_exit_128_and_number(self):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            process = self.start("run", "--backend", self.backend, "--name", "signalled", "--rm", "--memory", "64M",
+                                 "--kernel", guest("loop"))
+            self.wait_running("signalled")
+            process.send_signal(number)
+            self.assertEqual(self.finish(process).code, code)
+
+    def wait_running(self, name):
+        def running():
+            result = self.run_vmmhost("inspect", name, "--json")
+            return result.code == 0 and result.json["state"] == "running"
+        wait_until(running, 30, f"{name} runs")
+
+    def test_life_of_a_detached_vm(self):
+        info = self.detached("one", self.backend)
+        self.assertEqual(info["state"], "running")
+        self.assertEqual(info["name"], "one")
+        self.assertTrue(info["detached"])
+        self.assertGreater(info["workerPid"], 0)
+        self.assertTrue(info["jail"], "what was verified is told")
+        rows = self.check("ps", "--json").json
+        self.assertEqual([row["name"] for row in (rows["vms"] if isinstance(rows, dict) else rows)], ["one"])
+        self.check("pause", "one")
+        self.assertEqual(self.state("one"), "paused")
+        self.check("pause", "one")
+        self.check("resume", "one")
+        self.assertEqual(self.state("one"), "running")
+        waiting = self.start("wait", "one")
+        self.check("stop", "one")
+        self.assertEqual(self.finish(waiting).code, 143)
+        self.assertEqual(self.check("ps", "--json").out.count("one"), 0)
+        self.assertIn("one", self.check("ps", "-a").out)
+        self.assertEqual(self.run_vmmhost("wait", "one").code, 143)
+        self.check("rm", "one")
+        self.assertEqual(self.run_vmmhost("inspect", "one").code, 127)
+
+    def test_logs_keep_the_console(self):
+        self.check("run", "--backend", self.backend, "--name", "said", "--memory", "64M", "--kernel", guest("hello"))
+        self.assertIn("hello from the guest", self.check("logs", "said").out)
+        self.assertIn("ended", self.check("logs", "--vmm", "said").out)
+        self.check("rm", "said")
+
+    def test_console_attaches_again_after_detaching(self):
+        self.detached("echo", self.backend, kernel="serial_echo")
+        process = self.start("console", "echo")
+        process.stdin.write(b"xyz")
+        process.stdin.flush()
+        self.read_until(process, "xyz")
+        process.stdin.write(b"\x04")
+        process.stdin.flush()
+        self.finish(process)
+        self.assertEqual(self.run_vmmhost("wait", "echo").code, 0)
+        self.check("rm", "echo")
+
+    def test_reset_starts_the_guest_again(self):
+        self.detached("again", self.backend, kernel="serial_echo")
+        greeting = lambda: self.check("logs", "again").out.strip()
+        wait_until(greeting, 30, "the first greeting")
+        first = len(self.check("logs", "again").out)
+        self.check("reset", "again")
+        wait_until(lambda: len(self.check("logs", "again").out) > first, 30, "a second greeting")
+        self.check("stop", "again")
+        self.check("rm", "again")
+
+    def test_name_taken_is_refused(self):
+        self.detached("taken", self.backend)
+        result = self.run_vmmhost("run", "--backend", self.backend, "--name", "taken", "--kernel", guest("loop"))
+        self.assertEqual(result.code, 125)
+        self.assertIn("taken", result.err)
+        self.check("stop", "taken")
+        result = self.run_vmmhost("run", "--backend", self.backend, "--name", "taken", "--kernel", guest("loop"))
+        self.assertEqual(result.code, 125)
+        self.assertIn("rm taken", result.err)
+        self.check("rm", "taken")
+
+    def test_config_file_and_flags_give_the_same(self):
+        path = os.path.join(self.folder, "vm.json")
+        flags = ("--kernel", guest("poweroff"), "--memory", "64M", "--cmdline", "x")
+        with open(path, "w") as file:
+            file.write(self.check("inspect", "--config", *flags).out)
+        self.assertEqual(self.check("inspect", "--config", "-f", path).json,
+                         self.check("inspect", "--config", *flags).json)
+        self.check("run", "--backend", self.backend, "--rm", "-f", path)
+
+    def test_many_at_once_and_stop(self):
+        for index in range(5):
+            self.detached(f"n{index}", self.backend)
+        self.assertEqual(self.check("ps").out.count("running"), 5)
+        for index in range(5):
+            self.check("rm", "-f", f"n{index}")
+
+    def test_triple_fault_is_told_apart_or_is_a_reset(self):
+        result = self.run_guest("triple_fault", "--json")
+        if self.backend == "kvm":
+            self.assertEqual((result.code, result.json["outcome"]["cause"]), (1, "tripleFault"))
+        else:
+            self.assertEqual((result.code, result.json["outcome"]["cause"]), (3, "reset"))
+
+
+class KvmVerbs(Verbs, VmmhostTest):
+    backend = "kvm"
+
+    def setUp(self):
+        if self.backend not in backends():
+            self.skipTest("no /dev/kvm that this user may open")
+        super().setUp()
+
+    def test_internal_error_is_a_crash(self):
+        result = self.run_guest("internal_error", "--json")
+        self.assertEqual((result.code, result.json["outcome"]["cause"]), (1, "crash"), result.out)
+
+    def test_shutdown_is_unsupported_and_says_so(self):
+        self.detached("deaf", self.backend)
+        result = self.run_vmmhost("shutdown", "deaf")
+        self.assertEqual(result.code, 125)
+        self.assertIn("vmmhost stop", result.err)
+        self.check("rm", "-f", "deaf")
+
+    def test_disk_is_unsupported_and_named(self):
+        path = os.path.join(self.folder, "disk")
+        with open(path, "wb") as file:
+            file.truncate(1 << 20)
+        result = self.run_guest("poweroff", "--disk", path)
+        self.assertEqual(result.code, 125)
+        self.assertIn("disks", result.err)
+
+
+class QemuVerbs(Verbs, VmmhostTest):
+    backend = "qemu"
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,102 @@
+// Misusing what it was handed: disk, counters page, console. The test compares the host's view before and after.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "tests/hostile/attack.h"
+#include "tests/hostile/attacks/raw.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+
+template <int kCommand>
+int control(const Loot& loot) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  return raw(__NR_fcntl, loot.disk, kCommand, &lock);
+}
+
+int fillCounters(const Loot& loot) {
+  void* page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, loot.counters, 0);
+  if (page == MAP_FAILED) {
+    return errno;
+  }
+  auto* words = static_cast<volatile std::uint64_t*>(page);
+  std::uint64_t value = 0x9e3779b97f4a7c15u;
+  for (std::size_t i = 0; i < kPage / sizeof value; ++i) {
+    words[i] = value;
+    value = value * 6364136223846793005u + 1442695040888963407u;
+  }
+  return 0;
+}
+
+int growCounters(const Loot& loot) {
+  return ::pwrite(loot.counters, "x", 1, 1 << 20) < 0 ? errno : 0;
+}
+
+int flood(int descriptor) {
+  static char block[65536];
+  std::memset(block, '\x1b', sizeof block);
+  for (int i = 0; i < 64; ++i) {
+    if (::write(descriptor, block, sizeof block) < 0) {
+      return 0;  // full: that is the point
+    }
+  }
+  return 0;
+}
+
+constexpr Attack kAttacks[] = {
+    {"disk-setuid", [](const Loot& loot) { return raw(__NR_fchmod, loot.disk, 06755); }, Fate::kKilled, 0, true},
+    {"disk-owner", [](const Loot& loot) { return raw(__NR_fchown, loot.disk, 0, 0); }, Fate::kKilled, 0, true},
+    {"disk-attribute",
+     [](const Loot& loot) { return raw(__NR_fsetxattr, loot.disk, "user.x", "y", 1, 0); }, Fate::kKilled, 0, true},
+    {"disk-times",
+     [](const Loot& loot) { return raw(__NR_utimensat, loot.disk, nullptr, nullptr, 0); }, Fate::kKilled, 0, true},
+    {"disk-truncate", [](const Loot& loot) { return raw(__NR_ftruncate, loot.disk, 0L); }, Fate::kKilled, 0, true},
+    {"disk-allocate",
+     [](const Loot& loot) { return raw(__NR_fallocate, loot.disk, 0, 0L, 1L << 40); }, Fate::kKilled, 0, true},
+    {"disk-grow",  // RLIMIT_FSIZE is the size of the largest disk; SIGXFSZ comes with EFBIG
+     [](const Loot& loot) {
+       return ::pwrite(loot.disk, "x", 1, off_t{1} << 40) < 0 ? errno : 0;
+     },
+     Fate::kErrno, EFBIG, true},
+    {"disk-flock", [](const Loot& loot) { return raw(__NR_flock, loot.disk, LOCK_EX); }, Fate::kKilled, 0, true},
+    {"disk-unlock", [](const Loot& loot) { return raw(__NR_flock, loot.disk, LOCK_UN); }, Fate::kKilled, 0, true},
+    {"disk-posix-lock", control<F_SETLK>, Fate::kKilled, 0, true},
+    {"disk-ofd-lock", control<37>, Fate::kKilled, 0, true},
+    {"disk-lease",
+     [](const Loot& loot) { return raw(__NR_fcntl, loot.disk, 1024, F_WRLCK); }, Fate::kKilled, 0, true},
+    {"disk-notify",
+     [](const Loot& loot) { return raw(__NR_fcntl, loot.disk, 1026, 0x80000000u | 1); }, Fate::kKilled, 0, true},
+    {"disk-owner-signal",
+     [](const Loot& loot) { return raw(__NR_fcntl, loot.disk, F_SETOWN, 1); }, Fate::kKilled, 0, true},
+    {"disk-flags",
+     [](const Loot& loot) { return raw(__NR_fcntl, loot.disk, F_SETFL, O_APPEND); }, Fate::kKilled, 0, true},
+    {"disk-code",
+     [](const Loot& loot) { return raw(__NR_mmap, nullptr, kPage, PROT_EXEC, MAP_PRIVATE, loot.disk, 0L); },
+     Fate::kKilled, 0, true},
+    {"counters-shrink",
+     [](const Loot& loot) { return raw(__NR_ftruncate, loot.counters, 0L); }, Fate::kKilled, 0, true},
+    {"counters-seal",
+     [](const Loot& loot) { return raw(__NR_fcntl, loot.counters, F_ADD_SEALS, F_SEAL_WRITE); }, Fate::kErrno, EPERM,
+     true},
+    {"counters-grow", growCounters, Fate::kErrno, EPERM, true},
+    {"counters-random", fillCounters, Fate::kHarmless, 0, true},
+    {"console-flood", [](const Loot& loot) { return flood(loot.console); }, Fate::kHarmless, 0, true},
+    {"log-flood", [](const Loot&) { return flood(2); }, Fate::kHarmless, 0, true},
+};
+
+}  // namespace
+
+std::span<const Attack> lootAttacks() {
+  return kAttacks;
+}
+
+}  // namespace vmmhost::hostile

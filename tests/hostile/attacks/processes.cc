@@ -1,0 +1,99 @@
+// Making, taking over and ending processes; being more than it is.
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+
+#include <csignal>
+
+#include "tests/hostile/attack.h"
+#include "tests/hostile/attacks/raw.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+constexpr int kExecutableSlot = 256;  // where the spawn stub had this program's file; closed since exec
+constexpr unsigned long kThreadFlags = 0x3d0f00;
+
+char* const kArguments[] = {const_cast<char*>("sh"), nullptr};
+
+int executeMemory(int descriptor) {
+  const int memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
+  if (memory < 0) {
+    return errno;
+  }
+  [[maybe_unused]] const auto written = ::write(memory, "#!/bin/sh\n", 10);
+  return raw(__NR_execveat, descriptor < 0 ? memory : descriptor, "", kArguments, nullptr, AT_EMPTY_PATH);
+}
+
+int readHost(const Loot&) {
+  char byte = 0;
+  iovec here{&byte, 1};
+  iovec there{reinterpret_cast<void*>(0x400000), 1};
+  return raw(__NR_process_vm_readv, 1, &here, 1, &there, 1, 0);
+}
+
+int raiseLimit(const Loot&) {
+  const rlimit64 limit{RLIM64_INFINITY, RLIM64_INFINITY};
+  return raw(__NR_prlimit64, 0, RLIMIT_NOFILE, &limit, nullptr);
+}
+
+int useInt80(const Loot&) {
+  long result = 20;  // getpid
+  asm volatile("int $0x80" : "+a"(result) : : "r8", "r9", "r10", "r11", "memory");
+  return result > 0 ? 0 : static_cast<int>(-result);
+}
+
+int makeDescriptorAtSlot(const Loot&) {
+  const int memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
+  return raw(__NR_fcntl, memory, F_DUPFD_CLOEXEC, kExecutableSlot);
+}
+
+constexpr Attack kAttacks[] = {
+    {"int80", useInt80},
+    {"x32", [](const Loot&) { return raw(0x40000000 | __NR_getpid); }},
+    {"execve", [](const Loot&) { return raw(__NR_execve, "/bin/sh", kArguments, nullptr); }},
+    {"execveat-path", [](const Loot&) { return raw(__NR_execveat, AT_FDCWD, "/bin/sh", kArguments, nullptr, 0); }},
+    {"memfd-exec", [](const Loot&) { return executeMemory(-1); }},
+    // The one descriptor that may be executed is closed for good: its number is beyond the limit.
+    {"exec-again", [](const Loot&) { return executeMemory(kExecutableSlot); }, Fate::kErrno, EBADF},
+    {"exec-slot", makeDescriptorAtSlot, Fate::kErrno, EINVAL},
+    {"fork", [](const Loot&) { return raw(__NR_fork); }},
+    {"vfork", [](const Loot&) { return raw(__NR_vfork); }},
+    {"clone-process", [](const Loot&) { return raw(__NR_clone, SIGCHLD, 0, 0, 0, 0); }},
+    {"clone-namespace", [](const Loot&) { return raw(__NR_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0); }},
+    {"clone-thread-and-namespace", [](const Loot&) { return raw(__NR_clone, kThreadFlags | CLONE_NEWNET, 0, 0, 0, 0); }},
+    {"clone3", [](const Loot&) { return raw(__NR_clone3, nullptr, 0); }, Fate::kErrno, ENOSYS},
+    {"ptrace", [](const Loot&) { return raw(__NR_ptrace, PTRACE_ATTACH, 1, 0, 0); }},
+    {"process-vm-readv", readHost},
+    {"kill-all", [](const Loot&) { return raw(__NR_kill, -1, SIGKILL); }},
+    {"kill-parent", [](const Loot&) { return raw(__NR_kill, 0, SIGKILL); }},
+    {"tkill", [](const Loot&) { return raw(__NR_tkill, 2, SIGKILL); }},
+    // Allowed, for abort(); but nobody else is in the PID namespace.
+    {"tgkill-other", [](const Loot&) { return raw(__NR_tgkill, 2, 2, SIGKILL); }, Fate::kErrno, ESRCH},
+    {"queue-signal", [](const Loot&) { return raw(__NR_rt_sigqueueinfo, 1, SIGKILL, nullptr); }},
+    {"pidfd-open", [](const Loot&) { return raw(__NR_pidfd_open, 1, 0); }},
+    {"pidfd-getfd", [](const Loot& loot) { return raw(__NR_pidfd_getfd, loot.rpc, 0, 0); }},
+    {"kcmp", [](const Loot&) { return raw(__NR_kcmp, 1, 1, 0, 0, 0); }},
+    {"set-user", [](const Loot&) { return raw(__NR_setuid, 0); }},
+    {"set-groups", [](const Loot&) { return raw(__NR_setgroups, 0, nullptr); }},
+    {"set-capabilities", [](const Loot&) { return raw(__NR_capset, nullptr, nullptr); }},
+    {"raise-limit", raiseLimit},
+    {"raise-priority", [](const Loot&) { return raw(__NR_setpriority, PRIO_PROCESS, 0, -20); }},
+    {"become-dumpable", [](const Loot&) { return raw(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0); }},
+    {"outlive-host", [](const Loot&) { return raw(__NR_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0); }},
+    {"name-tracer", [](const Loot&) { return raw(__NR_prctl, PR_SET_PTRACER, -1, 0, 0, 0); }},
+    {"rewrite-memory-map", [](const Loot&) { return raw(__NR_prctl, PR_SET_MM, PR_SET_MM_EXE_FILE, 3, 0, 0); }},
+};
+
+}  // namespace
+
+std::span<const Attack> processAttacks() {
+  return kAttacks;
+}
+
+}  // namespace vmmhost::hostile

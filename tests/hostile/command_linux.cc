@@ -1,0 +1,190 @@
+#include "tests/hostile/command.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include "vmmhost/fd.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr unsigned kOrdinaryId = 1000;
+constexpr off_t kDiskBytes = 1 << 20;
+constexpr std::size_t kMaxOutput = 1 << 20;
+constexpr timespec kDiskTime{1700000000, 0};
+
+bool becomeOrdinary() {
+  return ::setgroups(0, nullptr) == 0 && ::setresgid(kOrdinaryId, kOrdinaryId, kOrdinaryId) == 0 &&
+         ::setresuid(kOrdinaryId, kOrdinaryId, kOrdinaryId) == 0;
+}
+
+std::string commandLineOf(const fs::path& process) {
+  std::ifstream file(process / "cmdline", std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// Processes of this very attack: tests of other attacks run at the same time.
+std::string leftProcesses(const Attack& attack, Moment moment) {
+  const std::string wanted = std::string("hostile-worker") + '\0' + attack.name + '\0' + momentName(moment) + '\0';
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+    if (commandLineOf(entry.path()) == wanted) {
+      return "worker " + entry.path().filename().string() + " is left; ";
+    }
+  }
+  return {};
+}
+
+std::string leftFiles(const fs::path& folder) {
+  std::string found;
+  std::error_code ignored;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, ignored)) {
+    if (!entry.is_directory(ignored)) {
+      found += entry.path().filename().string() + " is left; ";
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+Surroundings::Surroundings(User user) : user_(user) {
+  std::string pattern = (fs::temp_directory_path() / "vmmhost-hostile-XXXXXX").string();
+  folder_ = ::mkdtemp(pattern.data());
+  disk_ = folder_ + "/disk.img";
+  const Fd disk(::open(disk_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const std::array<timespec, 2> times{kDiskTime, kDiskTime};
+  fs::create_directory(folder_ + "/run");
+  fs::create_directory(folder_ + "/state");
+  for (const std::string& path : {folder_, folder_ + "/run", folder_ + "/state"}) {
+    ::chmod(path.c_str(), 0700);
+  }
+  bool isReady = ::ftruncate(disk.get(), kDiskBytes) == 0 && ::futimens(disk.get(), times.data()) == 0;
+  if (user_ == User::kOrdinary) {
+    for (const std::string& path : {folder_, folder_ + "/run", folder_ + "/state", disk_}) {
+      isReady = ::chown(path.c_str(), kOrdinaryId, kOrdinaryId) == 0 && isReady;
+    }
+  }
+  if (!isReady) {
+    std::abort();
+  }
+}
+
+Surroundings::~Surroundings() {
+  std::error_code ignored;
+  fs::remove_all(folder_, ignored);
+}
+
+void Surroundings::execute(const std::string& configuration, int output) const {
+  if ((user_ == User::kOrdinary && !becomeOrdinary()) || ::chdir(folder_.c_str()) != 0) {
+    ::_exit(99);
+  }
+  const int nothing = ::open("/dev/null", O_RDONLY);
+  ::dup2(nothing, 0);
+  ::dup2(output, 1);
+  ::dup2(output, 2);
+  const std::string runtime = "XDG_RUNTIME_DIR=" + folder_ + "/run";
+  const std::string state = "XDG_STATE_HOME=" + folder_ + "/state";
+  const std::string home = "HOME=" + folder_;
+  std::vector<char*> arguments;
+  for (const char* argument : {"vmmhost", "run", "--backend", "hostile", "--json", "--rm", "--timeout", "20", "-f"}) {
+    arguments.push_back(const_cast<char*>(argument));
+  }
+  arguments.push_back(const_cast<char*>(configuration.c_str()));
+  arguments.push_back(nullptr);
+  std::vector<char*> environment;
+  for (const char* variable : {runtime.c_str(), state.c_str(), home.c_str(), "PATH=/usr/bin:/bin",
+                               "VMMHOST_PLUGIN_PATH=" VMMHOST_HOSTILE_PLUGINS}) {
+    environment.push_back(const_cast<char*>(variable));
+  }
+  environment.push_back(nullptr);
+  ::execve(VMMHOST_STAGED_COMMAND, arguments.data(), environment.data());
+  ::_exit(98);
+}
+
+Surroundings::Result Surroundings::run(const Attack& attack, Moment moment) {
+  const std::string configuration = folder_ + "/vm.json";
+  std::ofstream(configuration) << R"({"boot":{"kernel":"vm.json"},"memory":{"size":"64M"},"disks":[{"file":"disk.img"}],)"
+                               << R"("platform":{"options":[{"name":"attack","value":")" << attack.name
+                               << R"("},{"name":"moment","value":")" << momentName(moment) << R"("}]}})";
+  ::chmod(configuration.c_str(), 0644);
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return {};
+  }
+  Fd reader(ends[0]);
+  Fd writer(ends[1]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    execute(configuration, writer.get());
+  }
+  writer.reset();
+  Result result;
+  std::array<char, 4096> block{};
+  for (ssize_t got = 0; (got = ::read(reader.get(), block.data(), block.size())) > 0;) {
+    if (result.output.size() < kMaxOutput) {
+      result.output.append(block.data(), static_cast<std::size_t>(got));
+    }
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  result.exitCode = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  fs::remove(configuration);
+  return result;
+}
+
+std::string Surroundings::damage(const Attack& attack, Moment moment) const {
+  std::string found;
+  // Non-blocking: a lease of someone else would make it fail.
+  const Fd disk(::open(disk_.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  struct stat status {};
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  if (!disk || ::fstat(disk.get(), &status) != 0) {
+    return "the disk cannot be opened: " + std::string(std::strerror(errno));
+  }
+  const uid_t owner = user_ == User::kOrdinary ? kOrdinaryId : ::geteuid();
+  found += status.st_size != kDiskBytes ? "the disk's size has changed; " : "";
+  found += (status.st_mode & 07777) != 0600 ? "the disk's mode has changed; " : "";
+  found += status.st_uid != owner ? "the disk's owner has changed; " : "";
+  found += status.st_mtim.tv_sec != kDiskTime.tv_sec ? "the disk's time has changed; " : "";
+  found += ::flistxattr(disk.get(), nullptr, 0) > 0 ? "the disk has attributes; " : "";
+  found += ::flock(disk.get(), LOCK_EX | LOCK_NB) != 0 ? "the disk is locked; " : "";
+  found += ::fcntl(disk.get(), F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK ? "the disk has a lock; " : "";
+  return found + leftProcesses(attack, moment) + leftFiles(folder_ + "/run");
+}
+
+std::string whyNotOrdinary() {
+  if (::geteuid() != 0) {
+    return "the caller is one already";
+  }
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(becomeOrdinary() && ::access(VMMHOST_STAGED_COMMAND, X_OK) == 0 &&
+                    ::access(VMMHOST_HOSTILE_PLUGINS, X_OK) == 0
+                ? 0
+                : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return status == 0 ? "" : "the build lies in a folder that is closed to other users";
+}
+
+}  // namespace vmmhost::hostile

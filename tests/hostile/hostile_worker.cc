@@ -1,0 +1,106 @@
+// hostile-worker ATTACK MOMENT: a worker that speaks the protocol as it should and makes one attack. What survives its
+// attack tells what came of it as the end of the VM: "attack NAME: errno N" or "attack NAME: succeeded".
+#include <pthread.h>
+#include <sys/prctl.h>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "tests/hostile/attack.h"
+#include "vmmhost/worker/worker.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+// Filled by the constructor, before anything else in this program runs.
+struct Orders {
+  const Attack* attack;
+  const char* moment;
+  int result;
+};
+Orders orders;
+
+bool isTime(Moment moment) {
+  return orders.attack != nullptr && std::strcmp(orders.moment, momentName(moment)) == 0;
+}
+
+void attackIfTime(Moment moment, const Loot& loot) {
+  if (isTime(moment)) {
+    orders.result = orders.attack->run(loot);
+  }
+}
+
+__attribute__((constructor(101))) void attackBeforeMain(int argc, char** argv, char**) {
+  if (argc == 3) {
+    orders.attack = findAttack(argv[1]);
+    orders.moment = argv[2];
+    attackIfTime(Moment::kConstructor, Loot{});
+  }
+}
+
+std::string outcome() {
+  if (orders.attack == nullptr) {
+    return "no such attack";
+  }
+  const std::string text = std::string("attack ") + orders.attack->name + ": ";
+  return orders.result == 0 ? text + "succeeded" : text + "errno " + std::to_string(orders.result);
+}
+
+class HostileMachine final : public worker::Machine {
+ public:
+  HostileMachine(worker::Events& events, Fd disk, Fd counters, Fd console)
+      : events_(events), disk_(std::move(disk)), counters_(std::move(counters)), console_(std::move(console)) {}
+
+  kj::Promise<void> start() override {
+    const Loot loot{3, disk_.get(), counters_.get(), console_.get()};
+    attackIfTime(Moment::kStart, loot);
+    if (isTime(Moment::kThread)) {
+      attackFromThread(loot);
+    }
+    // Behind the answer to start, as with a guest that ends at once.
+    events_.sender().post([this] { events_.ended(schema::EndCause::POWER_OFF, outcome()); });
+    return kj::READY_NOW;
+  }
+
+ private:
+  static void attackFromThread(Loot loot) {
+    pthread_t thread{};
+    const auto body = [](void* given) -> void* {
+      attackIfTime(Moment::kThread, *static_cast<Loot*>(given));
+      return nullptr;
+    };
+    if (::pthread_create(&thread, nullptr, body, &loot) == 0) {
+      ::pthread_join(thread, nullptr);
+    }
+  }
+
+  worker::Events& events_;
+  Fd disk_;
+  Fd counters_;
+  Fd console_;
+};
+
+class HostileBackend final : public worker::Backend {
+ public:
+  // No filter of its own: the base filter and the rest of the jail are all that stops it.
+  void confine() override { attackIfTime(Moment::kConfirm, Loot{}); }
+
+  kj::Promise<std::unique_ptr<worker::Machine>> create(schema::VmConfig::Reader config, worker::Resources& resources,
+                                                       worker::Events& events, kj::AsyncIoContext&) override {
+    Fd disk;
+    if (config.getDisks().size() > 0) {
+      disk = resources.takeFile(config.getDisks()[0].getFile().getResource());
+    }
+    return std::unique_ptr<worker::Machine>(std::make_unique<HostileMachine>(
+        events, std::move(disk), resources.takeCounters(), resources.takeConsole(0)));
+  }
+};
+
+}  // namespace
+}  // namespace vmmhost::hostile
+
+int main() {
+  vmmhost::hostile::HostileBackend backend;
+  return vmmhost::worker::serve(backend);
+}
