@@ -1,6 +1,7 @@
 // Bounded reading of one process's folder in /proc.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <array>

@@ -66,6 +66,11 @@ def cgroups():
     return found
 
 
+def is_gone(pid):
+    """True once nothing of the process runs: a zombie is its parent's to reap."""
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] in ([], [b"Z"])
+
+
 def wait_until(condition, seconds, what):
     """Waits for something that another process does; for tests only, where there is nothing to be notified by."""
     end = time.monotonic() + seconds
@@ -96,8 +101,8 @@ class VmmhostTest(unittest.TestCase):
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": os.path.join(self.folder, "home"),
-            "XDG_RUNTIME_DIR": os.path.join(self.folder, "run"),
-            "XDG_STATE_HOME": os.path.join(self.folder, "state"),
+            "VMMHOST_RUNTIME_DIR": os.path.join(self.folder, "run"),
+            "VMMHOST_STATE_DIR": os.path.join(self.folder, "state"),
             "XDG_CACHE_HOME": os.path.join(self.folder, "cache"),
         }
         for name, value in os.environ.items():
@@ -138,10 +143,10 @@ class VmmhostTest(unittest.TestCase):
         supervisors = {str(pid) for pid in processes("")}
         foreign = {path for path in cgroups() if path.rpartition("-")[2] in supervisors}
         self.assertEqual(cgroups() - self.before_cgroups - foreign, set(), "control groups left")
-        runtime = os.path.join(self.folder, "run", "vmmhost")
-        if os.path.isdir(runtime):
-            entries = [name for name in os.listdir(runtime) if not name.startswith(".")]
-            self.assertEqual(entries, [], "runtime entries left")
+        runtime = os.path.join(self.folder, "run")
+        left = {name: read(os.path.join(runtime, name, "record.json"))
+                for name in os.listdir(runtime) if not name.startswith(".")}
+        self.assertEqual(left, {}, "runtime entries left")
 
     def command(self, *arguments):
         return [VMMHOST, *map(str, arguments)]

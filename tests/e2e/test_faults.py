@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from harness import VmmhostTest, backends, guest, wait_until
+from harness import VmmhostTest, backends, guest, is_gone, wait_until
 
 
 class Faults(VmmhostTest):
@@ -38,8 +38,8 @@ class Faults(VmmhostTest):
         process, info = self.running()
         process.kill()
         began = time.monotonic()
-        wait_until(lambda: not os.path.exists(f"/proc/{info['workerPid']}") and
-                   not os.path.exists(f"/proc/{info['supervisorPid']}"), 5, "worker and supervisor are gone")
+        wait_until(lambda: is_gone(info["workerPid"]) and is_gone(info["supervisorPid"]), 5,
+                   "worker and supervisor are gone")
         print(f"\nall gone {(time.monotonic() - began) * 1e3:.1f} ms after the client's death")
         self.assertEqual(self.check("ps", "--json").out.count('"vm"'), 0)
 
@@ -47,7 +47,7 @@ class Faults(VmmhostTest):
         process, info = self.running()
         os.kill(info["supervisorPid"], signal.SIGKILL)
         began = time.monotonic()
-        wait_until(lambda: not os.path.exists(f"/proc/{info['workerPid']}"), 5, "the worker is gone")
+        wait_until(lambda: is_gone(info["workerPid"]), 5, "the worker is gone")
         print(f"\nworker gone {(time.monotonic() - began) * 1e3:.1f} ms after the supervisor's death")
         self.assertEqual(self.finish(process).code, 125)
         self.assertEqual(self.check("ps", "--json").out.count('"vm"'), 0)
@@ -55,7 +55,7 @@ class Faults(VmmhostTest):
     def test_killed_supervisor_of_a_detached_vm_is_reaped_by_ps(self):
         info = self.detached("gone", self.backend)
         os.kill(info["supervisorPid"], signal.SIGKILL)
-        wait_until(lambda: not os.path.exists(f"/proc/{info['workerPid']}"), 5, "the worker is gone")
+        wait_until(lambda: is_gone(info["workerPid"]), 5, "the worker is gone")
         self.assertNotIn("gone", self.check("ps").out)
         self.assertIn("supervisorDied", self.check("ps", "-a", "--json").out)
         self.assertEqual(self.run_vmmhost("wait", "gone").code, 125)

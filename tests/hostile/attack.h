@@ -24,6 +24,13 @@ enum class Fate {
   kKilled,     // SIGSYS
   kErrno,      // the call failed with `errnoValue`
   kHarmless,   // it succeeded, and means nothing: the test looks at the host afterwards
+  kRefused,    // the host saw it and sent no configuration
+};
+
+enum class When {
+  kAlways,
+  kConstructor,  // only before the host has looked at it
+  kHolding,      // only when it was handed something: kStart and kThread
 };
 
 struct Attack {
@@ -32,7 +39,7 @@ struct Attack {
   int (*run)(const Loot& loot);
   Fate fate = Fate::kKilled;
   int errnoValue = 0;
-  bool needsLoot = false;  // only at kStart and kThread
+  When when = When::kAlways;
 };
 
 // Its name on the command line: "constructor", "confirm", "start", "thread".

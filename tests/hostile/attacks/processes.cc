@@ -21,13 +21,18 @@ constexpr unsigned long kThreadFlags = 0x3d0f00;
 
 char* const kArguments[] = {const_cast<char*>("sh"), nullptr};
 
-int executeMemory(int descriptor) {
-  const int memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
-  if (memory < 0) {
-    return errno;
-  }
+int makeMemory() {
+  return static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
+}
+
+int executeMemory(const Loot&) {
+  const int memory = makeMemory();
   [[maybe_unused]] const auto written = ::write(memory, "#!/bin/sh\n", 10);
-  return raw(__NR_execveat, descriptor < 0 ? memory : descriptor, "", kArguments, nullptr, AT_EMPTY_PATH);
+  return raw(__NR_execveat, memory, "", kArguments, nullptr, AT_EMPTY_PATH);
+}
+
+int executeAgain(const Loot&) {
+  return raw(__NR_execveat, kExecutableSlot, "", kArguments, nullptr, AT_EMPTY_PATH);
 }
 
 int readHost(const Loot&) {
@@ -49,8 +54,14 @@ int useInt80(const Loot&) {
 }
 
 int makeDescriptorAtSlot(const Loot&) {
-  const int memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
-  return raw(__NR_fcntl, memory, F_DUPFD_CLOEXEC, kExecutableSlot);
+  const int memory = makeMemory();
+  const int error = raw(__NR_fcntl, memory, F_DUPFD_CLOEXEC, kExecutableSlot);
+  ::close(memory);
+  return error;
+}
+
+int keepDescriptor(const Loot&) {
+  return makeMemory() < 0 ? errno : 0;
 }
 
 constexpr Attack kAttacks[] = {
@@ -58,10 +69,11 @@ constexpr Attack kAttacks[] = {
     {"x32", [](const Loot&) { return raw(0x40000000 | __NR_getpid); }},
     {"execve", [](const Loot&) { return raw(__NR_execve, "/bin/sh", kArguments, nullptr); }},
     {"execveat-path", [](const Loot&) { return raw(__NR_execveat, AT_FDCWD, "/bin/sh", kArguments, nullptr, 0); }},
-    {"memfd-exec", [](const Loot&) { return executeMemory(-1); }},
+    {"memfd-exec", executeMemory},
     // The one descriptor that may be executed is closed for good: its number is beyond the limit.
-    {"exec-again", [](const Loot&) { return executeMemory(kExecutableSlot); }, Fate::kErrno, EBADF},
+    {"exec-again", executeAgain, Fate::kErrno, EBADF},
     {"exec-slot", makeDescriptorAtSlot, Fate::kErrno, EINVAL},
+    {"keep-descriptor", keepDescriptor, Fate::kRefused, 0, When::kConstructor},
     {"fork", [](const Loot&) { return raw(__NR_fork); }},
     {"vfork", [](const Loot&) { return raw(__NR_vfork); }},
     {"clone-process", [](const Loot&) { return raw(__NR_clone, SIGCHLD, 0, 0, 0, 0); }},
