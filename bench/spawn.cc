@@ -109,7 +109,7 @@ int main(int argc, char** argv) {
   const int runs = argc > 3 ? std::atoi(argv[3]) : 40;
   const std::vector<std::string> ours = {argv[1],   "run",   "--backend", "kvm",   "--rm",
                                          "--kernel", argv[2], "--memory",  "128M"};
-  const std::vector<std::string> qemu = {"qemu-system-x86_64", "-M", "microvm,accel=kvm", "-cpu", "host", "-m", "128",
+  const std::vector<std::string> qemu = {"qemu-system-x86_64", "-M", "microvm,accel=kvm", "-cpu", "host,-arch-capabilities", "-m", "128",
                                          "-kernel", argv[2], "-nodefaults", "-no-user-config", "-display", "none",
                                          "-serial", "null", "-no-reboot"};
   try {

@@ -195,7 +195,11 @@ std::string exitText(schema::Outcome::WorkerExit::Reader exit) {
 }  // namespace
 
 std::string describeOutcome(schema::Outcome::Reader outcome) {
-  std::string text = kindText(outcome);
+  const std::string text = kindText(outcome);
+  if (outcome.getKind() == schema::EndKind::GUEST && (outcome.getCause() == schema::EndCause::POWER_OFF ||
+                                                      outcome.getCause() == schema::EndCause::RESET)) {
+    return text;  // the detail says the same
+  }
   std::string detail(view(outcome.getDetail()));
   if (detail.empty() && outcome.getKind() == schema::EndKind::WORKER_DIED) {
     detail = exitText(outcome.getWorkerExit());

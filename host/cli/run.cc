@@ -229,7 +229,9 @@ class Run {
   }
 
   kj::Promise<void> started() {
-    return client_->hello().then([this]() { return client_->started(); }).then(
+    // Asked right behind the hello, whose answer counts first.
+    auto answer = client_->started();
+    return client_->hello().then([answer = kj::mv(answer)]() mutable { return kj::mv(answer); }).then(
         [this](ControlClient::StartedResponse&& response) {
           const auto info = response.getInfo();
           client_->setVmName(config::printable(view(info.getName()), config::kMaxNameBytes));
@@ -288,14 +290,15 @@ class Run {
     attachment.release();
     const auto outcome = attachment.outcome();
     code = happening.kind == Happening::Kind::kSignal ? kExitSignalBase + happening.signal : outcome.getExitCode();
-    if (options_.timings || options_.json) {
+    if (options_.json) {
       latestInfo();
     }
+    report_.take(outcome);
     finish(outcome, code);
     return code;
   }
 
-  // The phases up to the end, if the supervisor still answers: it owes us nothing any more.
+  // What is known of the worker at its end, if the supervisor still answers: it owes us nothing any more.
   void latestInfo() {
     try {
       const auto response = client::await(io_, client_->info(std::chrono::milliseconds(500)));

@@ -1,5 +1,7 @@
 #include "host/cli/run_report.h"
 
+#include <capnp/message.h>
+
 #include <algorithm>
 
 #include "host/cli/output.h"
@@ -36,8 +38,18 @@ void RunReport::take(schema::VmInfo::Reader info) {
   workerPid_ = info.getWorkerPid() != 0 ? info.getWorkerPid() : workerPid_;
   startedUnixMs_ = info.getStartedUnixMs();
   workerPrivateBytes_ = std::max(workerPrivateBytes_, info.getWorkerPrivateBytes());
+  takeTimings(info.getTimings());
+}
+
+void RunReport::take(schema::Outcome::Reader outcome) {
+  if (outcome.hasTimings()) {
+    takeTimings(outcome.getTimings());
+  }
+}
+
+void RunReport::takeTimings(capnp::List<schema::Timing>::Reader timings) {
   timings_.clear();
-  for (const auto timing : info.getTimings()) {
+  for (const auto timing : timings) {
     if (timings_.size() < kMaxTimings) {
       timings_.emplace_back(view(timing.getPhase()), timing.getNs());
     }
@@ -82,7 +94,12 @@ std::string RunReport::endedJson(schema::Outcome::Reader outcome, int exitCode) 
   config::JsonWriter json;
   json.beginObject();
   writeCommon(json);
-  json.member("detached", false).member("exitCode", exitCode).key("outcome").raw(outcomeJson(outcome));
+  // The timings are those of the whole run already.
+  capnp::MallocMessageBuilder message;
+  message.setRoot(outcome);
+  message.getRoot<schema::Outcome>().disownTimings();
+  json.member("detached", false).member("exitCode", exitCode).key("outcome");
+  json.raw(outcomeJson(message.getRoot<schema::Outcome>().asReader()));
   return json.endObject().str();
 }
 

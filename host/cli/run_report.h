@@ -22,6 +22,8 @@ std::string outcomeJson(schema::Outcome::Reader outcome);
 class RunReport {
  public:
   void take(schema::VmInfo::Reader info);
+  // Its timings go up to the end of the VM.
+  void take(schema::Outcome::Reader outcome);
 
   // A table of phases on standard error: milliseconds since the command began, and since the phase before.
   void printTimings(std::uint64_t commandStartNs) const;
@@ -29,6 +31,7 @@ class RunReport {
   std::string endedJson(schema::Outcome::Reader outcome, int exitCode) const;
 
  private:
+  void takeTimings(capnp::List<schema::Timing>::Reader timings);
   void writeCommon(config::JsonWriter& json) const;
 
   std::string name_;

@@ -11,9 +11,12 @@ namespace {
 // Smaller is better. Translation is many times faster than a hypervisor interface that emulates each instruction.
 int rank(Acceleration acceleration) {
   switch (acceleration) {
-    case Acceleration::kHardware: return 0;
-    case Acceleration::kNone: return 1;
-    case Acceleration::kEmulated: break;
+    case Acceleration::kHardware:
+      return 0;
+    case Acceleration::kNone:
+      return 1;
+    case Acceleration::kEmulated:
+      break;
   }
   return 2;
 }

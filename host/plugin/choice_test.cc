@@ -15,8 +15,8 @@ BackendInfo backend(const char* name, Acceleration acceleration, std::uint32_t p
 }
 
 TEST(ChoiceTest, hardware_goesBeforeAllElse) {
-  const auto choice = chooseBackend({backend("kvm", Acceleration::kHardware, 1),
-                                     backend("qemu", Acceleration::kNone, 99)});
+  const auto choice =
+      chooseBackend({backend("kvm", Acceleration::kHardware, 1), backend("qemu", Acceleration::kNone, 99)});
   EXPECT_EQ(choice.backend.name, "kvm");
   EXPECT_EQ(choice.reason, "kvm: chosen because it has hardware acceleration; qemu has no hardware acceleration");
 }
@@ -30,9 +30,9 @@ TEST(ChoiceTest, translation_goesBeforeEmulation) {
 }
 
 TEST(ChoiceTest, amongEquals_preferenceThenName) {
-  EXPECT_EQ(chooseBackend({backend("a", Acceleration::kHardware, 1), backend("b", Acceleration::kHardware, 2)})
-                .backend.name,
-            "b");
+  EXPECT_EQ(
+      chooseBackend({backend("a", Acceleration::kHardware, 1), backend("b", Acceleration::kHardware, 2)}).backend.name,
+      "b");
   EXPECT_EQ(chooseBackend({backend("b", Acceleration::kNone, 2), backend("a", Acceleration::kNone, 2)}).backend.name,
             "a");
 }

@@ -36,8 +36,7 @@ void logLine(int level, const char* message) {
     return;
   }
   try {
-    (*currentSink)(std::clamp<int>(level, VMMHOST_LOG_DEBUG, VMMHOST_LOG_ERROR),
-                   pluginText(message, kMaxMessageBytes));
+    (*currentSink)(std::clamp<int>(level, VMMHOST_LOG_DEBUG, VMMHOST_LOG_ERROR), pluginText(message, kMaxMessageBytes));
   } catch (...) {
   }
 }
@@ -62,13 +61,17 @@ const char* configJson(const vmmhost_config* config) {
 }  // namespace
 
 const vmmhost_host_api& hostApi() noexcept {
-  static constexpr vmmhost_host_api kApi = {sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, kBuild.data(),
-                                            &errorSet,                &logLine,           &configJson};
+  static constexpr vmmhost_host_api kApi = {
+      sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, kBuild.data(), &errorSet, &logLine, &configJson};
   return kApi;
 }
 
-LogScope::LogScope(const LogSink& sink) noexcept : previous_(currentSink) { currentSink = &sink; }
-LogScope::~LogScope() { currentSink = previous_; }
+LogScope::LogScope(const LogSink& sink) noexcept : previous_(currentSink) {
+  currentSink = &sink;
+}
+LogScope::~LogScope() {
+  currentSink = previous_;
+}
 
 std::string pluginText(const char* text, std::size_t maxBytes, std::string_view fallback) {
   if (text == nullptr) {

@@ -75,10 +75,11 @@ void callPlugin(std::string_view backend, const char* function, const LogSink& s
     throw backendError(backend, Error(ErrorCode::kInternal, escaped, "report this to its maker"));
   }
   if (!succeeded) {
-    throw backendError(backend, error.value ? *error.value
-                                            : Error(ErrorCode::kInternal, std::string("its function ") + function +
-                                                                              " failed without saying why",
-                                                    "report this to its maker"));
+    throw backendError(backend, error.value
+                                    ? *error.value
+                                    : Error(ErrorCode::kInternal,
+                                            std::string("its function ") + function + " failed without saying why",
+                                            "report this to its maker"));
   }
 }
 

@@ -67,7 +67,9 @@ bool isBelow(std::string_view path, std::string_view folder) {
   return path.size() > folder.size() && path.substr(0, folder.size()) == folder && path[folder.size()] == '/';
 }
 
-bool isAtOrBelow(std::string_view path, std::string_view folder) { return path == folder || isBelow(path, folder); }
+bool isAtOrBelow(std::string_view path, std::string_view folder) {
+  return path == folder || isBelow(path, folder);
+}
 
 std::string workerPath(const char* text, const std::string& folder) {
   const std::string given = copyText(text, PATH_MAX - 1, "worker");

@@ -29,7 +29,9 @@ std::string uniqueDescriptorPath(int descriptor) {
   return path + '/' + std::to_string(descriptor);
 }
 
-std::string abiText(std::uint32_t abi) { return std::to_string(abi >> 16) + '.' + std::to_string(abi & 0xffff); }
+std::string abiText(std::uint32_t abi) {
+  return std::to_string(abi >> 16) + '.' + std::to_string(abi & 0xffff);
+}
 
 Error unfit(const std::string& name, const std::string& why, const std::string& hint = {}) {
   return backendError(name, Error(ErrorCode::kUnavailable, why, hint));
@@ -96,9 +98,8 @@ ProbeResult callProbe(const Library& library, bool measure, const LogSink& sink)
   const vmmhost_probe_request request = {sizeof(vmmhost_probe_request), measure ? 1u : 0u};
   vmmhost_probe_result answer = {};
   answer.size = sizeof(answer);
-  callPlugin(library.name, "probe", sink, [&](vmmhost_error* error) {
-    return library.functions->probe(&hostApi(), &request, &answer, error) == 0;
-  });
+  callPlugin(library.name, "probe", sink,
+             [&](vmmhost_error* error) { return library.functions->probe(&hostApi(), &request, &answer, error) == 0; });
   const auto fault = [&](const char* what) {
     return backendError(library.name, Error(ErrorCode::kInternal, std::string("its probe answered ") + what,
                                             "report this to its maker"));

@@ -19,9 +19,8 @@ class LoadedPlugin final : public Plugin {
 
   void validate(schema::VmConfig::Reader config) override {
     const Configuration given(config);
-    callPlugin(library_.name, "validate", sink_, [&](vmmhost_error* error) {
-      return library_.functions->validate(&hostApi(), given.get(), error) == 0;
-    });
+    callPlugin(library_.name, "validate", sink_,
+               [&](vmmhost_error* error) { return library_.functions->validate(&hostApi(), given.get(), error) == 0; });
   }
 
   LaunchPlan plan(schema::VmConfig::Reader config) override {

@@ -98,7 +98,9 @@ struct Header {
 constexpr char kHeaderFormat[] = "vmmhost-probe-1 %u %llu %llx\n";
 constexpr std::size_t kMaxFileBytes = 2 * kMaxProbeBytes;
 
-std::string fileName(const std::string& name) { return "probe-" + name; }
+std::string fileName(const std::string& name) {
+  return "probe-" + name;
+}
 
 Fd openFolder(const std::string& path) {
   if (path.empty()) {
@@ -109,8 +111,7 @@ Fd openFolder(const std::string& path) {
   ::mkdir(path.c_str(), 0700);
   Fd folder(::open(path.c_str(), O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC));
   struct stat status = {};
-  if (!folder || ::fstat(folder.get(), &status) != 0 || status.st_uid != ::geteuid() ||
-      (status.st_mode & 077) != 0) {
+  if (!folder || ::fstat(folder.get(), &status) != 0 || status.st_uid != ::geteuid() || (status.st_mode & 077) != 0) {
     return {};
   }
   return folder;
@@ -118,10 +119,11 @@ Fd openFolder(const std::string& path) {
 
 }  // namespace
 
-ProbeCache::ProbeCache(const std::string& directory) : directory_(openFolder(directory)) {}
+ProbeCache::ProbeCache(const std::string& directory) : directory_(openFolder(directory)) {
+}
 
-std::optional<ProbeResult> ProbeCache::find(const std::string& name, const std::string& path,
-                                            const struct stat& status, bool measure) const {
+std::optional<ProbeResult> ProbeCache::find(const std::string& name, const std::string& path, const struct stat& status,
+                                            bool measure) const {
   if (!directory_) {
     return std::nullopt;
   }
@@ -133,8 +135,8 @@ std::optional<ProbeResult> ProbeCache::find(const std::string& name, const std::
   const std::size_t line = bytes->find('\n');
   Header header;
   if (line == std::string::npos || line > 100 ||
-      std::sscanf(bytes->substr(0, line + 1).c_str(), kHeaderFormat, &header.measured, &header.keyBytes,
-                  &header.sum) != 3) {
+      std::sscanf(bytes->substr(0, line + 1).c_str(), kHeaderFormat, &header.measured, &header.keyBytes, &header.sum) !=
+          3) {
     return std::nullopt;
   }
   const std::string_view rest = std::string_view(*bytes).substr(line + 1);
@@ -164,8 +166,8 @@ void ProbeCache::store(const std::string& path, const struct stat& status, bool 
   // A process that died here may have left its file; the number of a living one is its own.
   const std::string temporary = name + '.' + std::to_string(::getpid());
   ::unlinkat(directory_.get(), temporary.c_str(), 0);
-  const Fd file(::openat(directory_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                         0600));
+  const Fd file(
+      ::openat(directory_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file) {
     return;
   }

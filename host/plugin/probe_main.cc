@@ -1,6 +1,6 @@
-// vmmhost-plugin-probe PATH NAME MEASURE: loads the plugin that is open as descriptor 4, probes it, writes one result to
-// descriptor 3. A program of its own, because the plugin may crash or hang, and because a program that embeds the host
-// must not be forked.
+// vmmhost-plugin-probe PATH NAME MEASURE: loads the plugin that is open as descriptor 4, probes it, writes one result
+// to descriptor 3. A program of its own, because the plugin may crash or hang, and because a program that embeds the
+// host must not be forked.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>

@@ -70,8 +70,7 @@ class Attributes {
     ::sigfillset(&all);
     ::posix_spawnattr_setsigmask(&attributes_, &none);
     ::posix_spawnattr_setsigdefault(&attributes_, &all);
-    ::posix_spawnattr_setflags(&attributes_,
-                               POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
   }
   ~Attributes() { ::posix_spawnattr_destroy(&attributes_); }
   Attributes(const Attributes&) = delete;
@@ -248,8 +247,7 @@ std::vector<ProbeResult> runProbes(const std::string& program, const std::vector
       break;
     }
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    const int count =
-        ::poll(wanted.data(), wanted.size(), static_cast<int>(std::clamp<long long>(left, 0, 600000)));
+    const int count = ::poll(wanted.data(), wanted.size(), static_cast<int>(std::clamp<long long>(left, 0, 600000)));
     if (count < 0 && errno != EINTR) {
       throw systemError("waiting for probes", errno);
     }

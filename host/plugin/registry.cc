@@ -125,6 +125,8 @@ BackendInfo Registry::probe(std::string_view name, bool measure) {
   return impl_->probe({{std::string(name), impl_->filesOf(name)}}, measure)[0];
 }
 
-Registry::Choice Registry::choose() { return chooseBackend(probe(true)); }
+Registry::Choice Registry::choose() {
+  return chooseBackend(probe(true));
+}
 
 }  // namespace vmmhost::plugin

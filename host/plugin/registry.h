@@ -87,8 +87,8 @@ struct RegistryOptions {
   std::string pluginPath;
   std::string userDirectory;
   std::string prefixDirectory;
-  std::string probeProgram;      // absolute path of vmmhost-plugin-probe
-  std::string cacheDirectory;    // where probe results are kept, made with mode 0700; empty: not cached
+  std::string probeProgram;    // absolute path of vmmhost-plugin-probe
+  std::string cacheDirectory;  // where probe results are kept, made with mode 0700; empty: not cached
   std::chrono::milliseconds probeTimeout{5000};
   // What loaded plugins log during a call: a VMMHOST_LOG_* level and one printable line. On the calling thread.
   std::function<void(int level, std::string_view line)> log;

@@ -96,8 +96,8 @@ TEST_F(RegistryTest, goodPlugin_isProbed) {
 }
 
 TEST_F(RegistryTest, whatEveryBadPluginDoes_isSaidAndTheOthersAnswer) {
-  for (const char* name : {"good", "noentry", "wrongmajor", "newerminor", "short", "wrongname", "crash", "refuses",
-                           "throws", "babble"}) {
+  for (const char* name :
+       {"good", "noentry", "wrongmajor", "newerminor", "short", "wrongname", "crash", "refuses", "throws", "babble"}) {
     install(name);
   }
   write(root / "plugins/vmmhost-backend-text.so", "not an ELF file");

@@ -205,6 +205,8 @@ class Walk {
 
 }  // namespace
 
-TrustedFile openTrusted(const std::string& path, std::string_view what) { return Walk(path, what).run(); }
+TrustedFile openTrusted(const std::string& path, std::string_view what) {
+  return Walk(path, what).run();
+}
 
 }  // namespace vmmhost::plugin

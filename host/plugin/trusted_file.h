@@ -11,8 +11,8 @@
 namespace vmmhost::plugin {
 
 struct TrustedFile {
-  Fd file;                 // O_RDONLY | O_CLOEXEC: what was checked is what this descriptor reads
-  std::string path;        // absolute, without links, "." and ".."
+  Fd file;           // O_RDONLY | O_CLOEXEC: what was checked is what this descriptor reads
+  std::string path;  // absolute, without links, "." and ".."
   struct stat status = {};
 };
 

@@ -46,8 +46,8 @@ bool isOurs(std::string_view path) {
 }
 
 int millisecondsUntil(Clock::time_point deadline) {
-  return static_cast<int>(std::max<std::int64_t>(
-      0, std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count()));
+  return static_cast<int>(
+      std::max<std::int64_t>(0, std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count()));
 }
 
 std::optional<std::vector<pid_t>> members(int cgroup) {
@@ -155,8 +155,9 @@ CgroupRemoval removeCgroup(const std::string& path) noexcept {
     while (result == CgroupRemoval::kBusy && events) {
       std::array<char, 256> text;
       const ssize_t count = ::pread(events.get(), text.data(), text.size(), 0);
-      const bool populated = count > 0 && std::string_view(text.data(), static_cast<std::size_t>(count))
-                                                  .find("populated 1") != std::string_view::npos;
+      const bool populated =
+          count > 0 &&
+          std::string_view(text.data(), static_cast<std::size_t>(count)).find("populated 1") != std::string_view::npos;
       pollfd change = {events.get(), POLLPRI, 0};
       if (populated && ::poll(&change, 1, millisecondsUntil(deadline)) == 0) {
         break;

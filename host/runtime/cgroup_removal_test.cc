@@ -15,8 +15,8 @@ using namespace testing;
 class CgroupRemovalTest : public RuntimeTest {
  protected:
   CgroupRemovalTest() {
-    for (const char* hierarchy : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids",
-                                  "/sys/fs/cgroup/freezer"}) {
+    for (const char* hierarchy :
+         {"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/freezer"}) {
       const fs::path path = fs::path(hierarchy) / ("vmmhost-test-" + std::to_string(::getpid()));
       if (fs::exists(fs::path(hierarchy) / "cgroup.procs") && ::mkdir(path.c_str(), 0755) == 0) {
         cgroups.push_back(path);

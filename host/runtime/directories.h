@@ -87,8 +87,8 @@ class Reservation {
 // An entry as a command finds it.
 struct Entry {
   std::string name;
-  bool alive = false;                    // the lock is held
-  std::optional<std::string> exitJson;   // of an ended VM
+  bool alive = false;                   // the lock is held
+  std::optional<std::string> exitJson;  // of an ended VM
 };
 
 // All entries, sorted by name. Dead ones are reaped on the way: their cgroups and runtime folder removed, an exit.json

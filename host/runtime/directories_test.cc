@@ -70,8 +70,7 @@ TEST_F(DirectoriesTest, defaults_followTheEnvironmentUnlessItIsSomebodyElses) {
     ::unsetenv("XDG_RUNTIME_DIR");
     return path;
   };
-  const std::string fallback =
-      ::geteuid() == 0 ? "/run/vmmhost" : "/tmp/vmmhost-" + std::to_string(::geteuid());
+  const std::string fallback = ::geteuid() == 0 ? "/run/vmmhost" : "/tmp/vmmhost-" + std::to_string(::geteuid());
   EXPECT_EQ(with("/somewhere", "/nowhere"), "/somewhere");
   EXPECT_EQ(with("", root.c_str()), (root / "vmmhost").string());
   EXPECT_EQ(with("", "/nowhere"), fallback);

@@ -204,9 +204,9 @@ Fd openState(const Directories& directories, std::string_view name, std::string_
     throw notFound(directories, name);
   }
   const std::string fileText(file);
-  Fd opened(isPlainFileName(file) ? ::openat(entry.get(), fileText.c_str(),
-                                             O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-                                  : -1);
+  Fd opened(isPlainFileName(file)
+                ? ::openat(entry.get(), fileText.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+                : -1);
   struct stat status = {};
   if (!opened || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     throw Error(ErrorCode::kNotFound, "the VM " + text + " has no file " + config::inQuotes(file));

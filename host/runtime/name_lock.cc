@@ -38,8 +38,8 @@ bool sameFile(const struct stat& one, const struct stat& other) {
   return one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
-// Whether `folder` and `lock` are what the names lead to. Where nobody holds life that stays so for as long as change is
-// held.
+// Whether `folder` and `lock` are what the names lead to. Where nobody holds life that stays so for as long as change
+// is held.
 bool inPlace(int parent, const std::string& name, int folder, int lock) {
   struct stat named = {};
   struct stat open = {};

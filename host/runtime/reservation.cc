@@ -51,8 +51,8 @@ Reservation Reservation::take(const Directories& directories, std::string_view n
     if (errno != EEXIST) {
       throw giveUp(systemError("making the folder " + shown, errno));
     }
-    throw giveUp(Error(ErrorCode::kAlreadyExists, "the logs and the outcome of an ended VM called " + text +
-                                                      " are kept under that name",
+    throw giveUp(Error(ErrorCode::kAlreadyExists,
+                       "the logs and the outcome of an ended VM called " + text + " are kept under that name",
                        "vmmhost rm " + text));
   }
   reservation.stateEntry_ = openOwnFolder(directories.stateFd(), text, shown);
@@ -65,7 +65,9 @@ Reservation Reservation::take(const Directories& directories, std::string_view n
   return reservation;
 }
 
-Reservation::~Reservation() { release(false); }
+Reservation::~Reservation() {
+  release(false);
+}
 
 Reservation& Reservation::operator=(Reservation&& other) noexcept {
   if (this != &other) {
@@ -101,8 +103,7 @@ Fd Reservation::listenControl() {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   // Through the descriptor: the path of a runtime folder may be longer than an address can be.
-  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(),
-                kControlSocket);
+  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(), kControlSocket);
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
       ::listen(socket.get(), kBacklog) != 0) {
     throw systemError("listening on the control socket of " + name_, errno);

@@ -49,9 +49,9 @@ TEST_F(ReservationTest, takenName_livesUntilItIsReleased) {
 }
 
 TEST_F(ReservationTest, hostileNames_areRefusedEverywhereAndLeaveNothing) {
-  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("../x"),
-                                 std::string("a/b"), std::string("-rf"), std::string(".uids"), std::string("a\nb"),
-                                 std::string("a\0b", 3), std::string(65, 'x'), std::string("\xff")}) {
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string("../x"), std::string("a/b"), std::string("-rf"),
+        std::string(".uids"), std::string("a\nb"), std::string("a\0b", 3), std::string(65, 'x'), std::string("\xff")}) {
     EXPECT_EQ(errorOf([&] { Reservation::take(directories, name); }).code(), ErrorCode::kInvalidArgument);
     EXPECT_EQ(errorOf([&] { find(directories, name); }).code(), ErrorCode::kNotFound);
     EXPECT_EQ(errorOf([&] { remove(directories, name); }).code(), ErrorCode::kNotFound);

@@ -132,10 +132,10 @@ kj::Promise<void> Vm::start() {
     auto explained = worker_ ? worker_->explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
     return explained.then([this](Error error) {
       beginEnd(EndKind::START_FAILED, EndCause::UNKNOWN, error.message(), error);
-      return onEnded().then([this, error]() {
-        // It may have been stopped on purpose while it was being started.
-        return rpc::fail(outcome_.error ? *outcome_.error
-                                        : Error(ErrorCode::kCancelled, "the VM was ended while it was being started"));
+      return onEnded().then([this, error]() -> kj::Promise<void> {
+        // A guest that ended at once did run, and one that was ended on purpose has not failed: the outcome tells.
+        const bool failed = outcome_.kind == EndKind::START_FAILED || outcome_.kind == EndKind::WORKER_DIED;
+        return failed ? rpc::fail(outcome_.error.value_or(error)) : kj::Promise<void>(kj::READY_NOW);
       });
     });
   });
@@ -289,6 +289,9 @@ void Vm::noteEvent(schema::Event::Reader event) {
         cause = EndCause::UNKNOWN;
       }
       mark("guest-ended");
+      if (state_ == VmState::CREATED) {
+        setState(VmState::RUNNING);  // its end has overtaken the answer to start
+      }
       beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
       return;
     }

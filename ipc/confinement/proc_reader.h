@@ -19,7 +19,7 @@ namespace vmmhost::confinement {
 struct ThreadStatus {
   std::optional<std::array<std::uint64_t, 4>> uids;  // real, effective, saved, file system
   std::optional<std::array<std::uint64_t, 4>> gids;
-  std::optional<std::size_t> groups;                 // how many supplementary ones
+  std::optional<std::size_t> groups;  // how many supplementary ones
   std::optional<std::uint64_t> parent;
   std::optional<std::uint64_t> seccomp;
   std::optional<std::uint64_t> seccompFilters;
@@ -49,10 +49,10 @@ class ProcReader {
   explicit operator bool() const noexcept { return static_cast<bool>(folder_); }
   const std::string& error() const noexcept { return error_; }
 
-  std::optional<std::string> link(const char* path);                 // what a symbolic link says, e.g. "ns/pid"
+  std::optional<std::string> link(const char* path);  // what a symbolic link says, e.g. "ns/pid"
   std::optional<std::string> text(const char* path, std::size_t limit);
-  std::optional<std::vector<int>> numbers(const char* path);         // the numeric names in a folder, sorted
-  std::optional<struct stat> status(const char* path);               // follows links
+  std::optional<std::vector<int>> numbers(const char* path);  // the numeric names in a folder, sorted
+  std::optional<struct stat> status(const char* path);        // follows links
 
  private:
   void note(const char* path, int errnoValue);

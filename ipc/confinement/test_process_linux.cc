@@ -1,5 +1,3 @@
-#include "ipc/confinement/test_process.h"
-
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
@@ -19,6 +17,8 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+
+#include "ipc/confinement/test_process.h"
 
 namespace vmmhost::confinement {
 namespace {
@@ -162,7 +162,7 @@ TestProcess::TestProcess(const Jail& jail) {
   const struct {
     const char* name;
     unsigned long flag;
-  } namespaces[] = {{"user", CLONE_NEWUSER}, {"mnt", CLONE_NEWNS},  {"pid", CLONE_NEWPID},       {"net", CLONE_NEWNET},
+  } namespaces[] = {{"user", CLONE_NEWUSER}, {"mnt", CLONE_NEWNS},  {"pid", CLONE_NEWPID},      {"net", CLONE_NEWNET},
                     {"ipc", CLONE_NEWIPC},   {"uts", CLONE_NEWUTS}, {"cgroup", CLONE_NEWCGROUP}};
   unsigned long flags = SIGCHLD;
   for (const auto& one : namespaces) {

@@ -1,7 +1,5 @@
 // Looks at real processes: confined, and confined but for one part. Every case runs as the caller and, when that is
 // root, in a child that has become an ordinary user as well.
-#include "vmmhost/confinement.h"
-
 #include <fcntl.h>
 #include <grp.h>
 #include <gtest/gtest.h>
@@ -14,6 +12,7 @@
 #include <string>
 
 #include "ipc/confinement/test_process.h"
+#include "vmmhost/confinement.h"
 
 namespace vmmhost::confinement {
 namespace {

@@ -28,8 +28,8 @@ static_assert(CellValue::is_always_lock_free, "a lock would be in the hands of t
 static_assert(sizeof(CellValue) == 8 && kCells * sizeof(CellValue) <= kPageBytes);
 
 constexpr std::array<std::string_view, kCells> kNames = {
-    "vcpuExits",       "pioExits",         "mmioExits",          "haltExits",   "consoleBytesOut", "consoleBytesIn",
-    "unknownPortReads", "unknownPortWrites", "unknownMmio", "pauses",      "resets",          "logRecordsDropped",
+    "vcpuExits",        "pioExits",          "mmioExits",   "haltExits", "consoleBytesOut", "consoleBytesIn",
+    "unknownPortReads", "unknownPortWrites", "unknownMmio", "pauses",    "resets",          "logRecordsDropped",
 };
 
 // What boost::interprocess::mapped_region wants of a memory object.
@@ -84,7 +84,8 @@ struct HostPage::Impl {
   const CellValue* cells() const { return static_cast<const CellValue*>(region.get_address()); }
 };
 
-HostPage::HostPage() : impl_(std::make_unique<Impl>()) {}
+HostPage::HostPage() : impl_(std::make_unique<Impl>()) {
+}
 HostPage::~HostPage() = default;
 
 int HostPage::descriptor() const noexcept {
@@ -114,7 +115,8 @@ struct WorkerPage::Impl {
   CellValue* cells = own.data();
 };
 
-WorkerPage::WorkerPage() : impl_(std::make_unique<Impl>()) {}
+WorkerPage::WorkerPage() : impl_(std::make_unique<Impl>()) {
+}
 
 WorkerPage::WorkerPage(Fd memfd) : impl_(std::make_unique<Impl>()) {
   struct stat status {};

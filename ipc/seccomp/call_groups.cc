@@ -14,7 +14,7 @@
 namespace vmmhost::seccomp {
 namespace {
 
-constexpr std::uint32_t kArchSetFs = 0x1002;      // asm/prctl.h
+constexpr std::uint32_t kArchSetFs = 0x1002;          // asm/prctl.h
 constexpr std::uint32_t kCloneDetached = 0x00400000;  // ignored by the kernel; musl sets it
 
 }  // namespace
@@ -49,18 +49,40 @@ void failWith(Policy& policy, int errnoValue, std::initializer_list<std::uint32_
 void addThreadsAndMemoryBasics(Policy& policy) {
   allow(policy, {
                     // heap
-                    __NR_brk, __NR_munmap, __NR_mremap, __NR_madvise,
+                    __NR_brk,
+                    __NR_munmap,
+                    __NR_mremap,
+                    __NR_madvise,
                     // threads; tgkill reaches only what its PID namespace holds
-                    __NR_futex, __NR_set_robust_list, __NR_get_robust_list, __NR_set_tid_address, __NR_rseq,
-                    __NR_sched_yield, __NR_sched_getaffinity, __NR_gettid, __NR_getpid, __NR_tgkill,
+                    __NR_futex,
+                    __NR_set_robust_list,
+                    __NR_get_robust_list,
+                    __NR_set_tid_address,
+                    __NR_rseq,
+                    __NR_sched_yield,
+                    __NR_sched_getaffinity,
+                    __NR_gettid,
+                    __NR_getpid,
+                    __NR_tgkill,
                     // signals
-                    __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigpending, __NR_sigaltstack,
+                    __NR_rt_sigaction,
+                    __NR_rt_sigprocmask,
+                    __NR_rt_sigreturn,
+                    __NR_rt_sigpending,
+                    __NR_sigaltstack,
                     __NR_restart_syscall,
                     // who and what it is
-                    __NR_getuid, __NR_geteuid, __NR_getgid, __NR_getegid, __NR_getrandom, __NR_getrusage, kGetrlimit,
+                    __NR_getuid,
+                    __NR_geteuid,
+                    __NR_getgid,
+                    __NR_getegid,
+                    __NR_getrandom,
+                    __NR_getrusage,
+                    kGetrlimit,
                     __NR_sysinfo,
                     // leaving
-                    __NR_exit, __NR_exit_group,
+                    __NR_exit,
+                    __NR_exit_group,
                 });
   // pthread_create, exactly as C libraries call it: neither a process nor a namespace comes of it.
   allowIf(policy, __NR_clone,
@@ -79,19 +101,46 @@ void addThreadsAndMemoryBasics(Policy& policy) {
 
 void addEventLoop(Policy& policy) {
   allow(policy, {
-                    __NR_epoll_create1, __NR_epoll_ctl, kEpollWait, __NR_epoll_pwait, __NR_epoll_pwait2, kPoll,
-                    __NR_ppoll, __NR_eventfd2, __NR_signalfd4, __NR_timerfd_create, __NR_timerfd_settime,
-                    __NR_timerfd_gettime, __NR_clock_gettime, __NR_clock_getres, __NR_clock_nanosleep, __NR_nanosleep,
-                    __NR_gettimeofday, kTime,
+                    __NR_epoll_create1,
+                    __NR_epoll_ctl,
+                    kEpollWait,
+                    __NR_epoll_pwait,
+                    __NR_epoll_pwait2,
+                    kPoll,
+                    __NR_ppoll,
+                    __NR_eventfd2,
+                    __NR_signalfd4,
+                    __NR_timerfd_create,
+                    __NR_timerfd_settime,
+                    __NR_timerfd_gettime,
+                    __NR_clock_gettime,
+                    __NR_clock_getres,
+                    __NR_clock_nanosleep,
+                    __NR_nanosleep,
+                    __NR_gettimeofday,
+                    kTime,
                 });
   allowIf(policy, __NR_ioctl, {equals32(1, FIONBIO)});  // how KJ makes a descriptor non-blocking
 }
 
 void addDescriptorInput(Policy& policy) {
   allow(policy, {
-                    __NR_read, __NR_write, __NR_readv, __NR_writev, __NR_pread64, __NR_pwrite64, __NR_preadv,
-                    __NR_pwritev, __NR_lseek, __NR_fsync, __NR_fdatasync, __NR_close, __NR_close_range,
-                    __NR_fstat, __NR_recvmsg, __NR_shutdown,
+                    __NR_read,
+                    __NR_write,
+                    __NR_readv,
+                    __NR_writev,
+                    __NR_pread64,
+                    __NR_pwrite64,
+                    __NR_preadv,
+                    __NR_pwritev,
+                    __NR_lseek,
+                    __NR_fsync,
+                    __NR_fdatasync,
+                    __NR_close,
+                    __NR_close_range,
+                    __NR_fstat,
+                    __NR_recvmsg,
+                    __NR_shutdown,
                 });
   // Neither locks, leases nor owners: they act on the host's side of an open file description. Not F_SETFL either.
   allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC});
@@ -106,9 +155,9 @@ void addSelfConfinement(Policy& policy) {
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_DUMPABLE), equals64(1, 0)});
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_NO_NEW_PRIVS), equals64(1, 1)});
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_PDEATHSIG), equals64(1, SIGKILL)});
-  allowIf(policy, __NR_seccomp,
-          {equals32(0, SECCOMP_SET_MODE_FILTER),
-           only32(1, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH)});
+  allowIf(
+      policy, __NR_seccomp,
+      {equals32(0, SECCOMP_SET_MODE_FILTER), only32(1, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH)});
 }
 
 void addExecutable(Policy& policy, const BaseParameters& parameters) {

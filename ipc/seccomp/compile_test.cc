@@ -71,8 +71,8 @@ TEST(Compile, bothHalvesOfAnArgument_count) {
 }
 
 TEST(Compile, errno_isTheAnswerWhenNoAlternativeHolds) {
-  const auto program = compile(policyOf({{7, {{0, ~std::uint64_t{0}, 1}}}, {7, {{0, ~std::uint64_t{0}, 2}}}},
-                                        {{7, EPERM}, {9, ENOSYS}}));
+  const auto program = compile(
+      policyOf({{7, {{0, ~std::uint64_t{0}, 1}}}, {7, {{0, ~std::uint64_t{0}, 2}}}}, {{7, EPERM}, {9, ENOSYS}}));
   EXPECT_EQ(evaluate(program, callOf(7, 1)), SECCOMP_RET_ALLOW);
   EXPECT_EQ(evaluate(program, callOf(7, 2)), SECCOMP_RET_ALLOW);
   EXPECT_EQ(evaluate(program, callOf(7, 3)), SECCOMP_RET_ERRNO | EPERM);
@@ -174,7 +174,7 @@ TEST(Evaluate, arithmetic_isThatOf32Bits) {
 
 TEST(Evaluate, registersCellsAndBranches_work) {
   const std::vector<sock_filter> program = {
-      {BPF_LD | BPF_W | BPF_ABS, 0, 0, 20},     // high half of the first argument
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, 20},  // high half of the first argument
       {BPF_ST, 0, 0, 15},
       {BPF_LDX | BPF_MEM, 0, 0, 15},
       {BPF_LD | BPF_IMM, 0, 0, 0x11223344},

@@ -301,6 +301,29 @@ TEST(UnderPolicy, threads_canBeStarted) {
 }
 #endif
 
+// The helper program installs the policy and executes by descriptor, as the spawn stub does.
+int statusOfProgram(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), VMMHOST_RUN_UNDER_POLICY);
+  arguments.push_back(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::execv(VMMHOST_RUN_UNDER_POLICY, const_cast<char* const*>(arguments.data()));
+    ::_exit(126);
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
+TEST(UnderPolicy, systemWorker_runsProgramsThatRunPrograms) {
+  EXPECT_EQ(statusOfProgram({"worker-system", "/bin/sh", "-c", "test \"$(echo ok | cat)\" = ok"}), 0);
+}
+
+TEST(UnderPolicy, programsThatExecuteOthers_endUnderTheOtherPolicies) {
+  EXPECT_TRUE(isKilledBySeccomp(statusOfProgram({"worker-static", "/bin/sh", "-c", "exec true"})));
+  EXPECT_TRUE(isKilledBySeccomp(statusOfProgram({"worker-dynamic", "/bin/sh", "-c", "exec true"})));
+}
+
 TEST(UnderPolicy, executableDescriptor_isTheOnlyOneThatRuns) {
   // As the spawn stub does it: the descriptor's number is the limit, so that it cannot be opened a second time.
   const auto execute = [](int target) {

@@ -19,8 +19,21 @@ Policy workerDynamic(const BaseParameters& parameters) {
   allowIf(policy, kOpen, {without(1, kWriting)});
   failWith(policy, EROFS, {__NR_openat, kOpen, kUnlink, __NR_unlinkat});
   allow(policy, {
-                    __NR_newfstatat, kStat, kLstat, __NR_statx, kAccess, __NR_faccessat, __NR_getdents64,
-                    __NR_getcwd, __NR_uname, __NR_mmap, __NR_mprotect, __NR_dup, __NR_pipe2, kPipe, __NR_mincore,
+                    __NR_newfstatat,
+                    kStat,
+                    kLstat,
+                    __NR_statx,
+                    kAccess,
+                    __NR_faccessat,
+                    __NR_getdents64,
+                    __NR_getcwd,
+                    __NR_uname,
+                    __NR_mmap,
+                    __NR_mprotect,
+                    __NR_dup,
+                    __NR_pipe2,
+                    kPipe,
+                    __NR_mincore,
                     __NR_getppid,
                 });
   // Runtimes lower these two for themselves and give up if they cannot; raising takes a capability.

@@ -23,17 +23,44 @@
 namespace vmmhost::seccomp {
 namespace {
 
-constexpr std::uint64_t kNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
-                                      CLONE_NEWPID | CLONE_NEWNET;
+constexpr std::uint64_t kNamespaces =
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
 void addFiles(Policy& policy) {
   allow(policy, {
-                    kOpen, __NR_openat, kStat, kLstat, __NR_newfstatat, __NR_statx, __NR_statfs, __NR_fstatfs, kAccess,
-                    __NR_faccessat, __NR_faccessat2, kReadlink, __NR_readlinkat, kGetdents, __NR_getdents64,
-                    __NR_getcwd, __NR_chdir, __NR_fchdir, __NR_umask, __NR_fadvise64, __NR_readahead,
+                    kOpen,
+                    __NR_openat,
+                    kStat,
+                    kLstat,
+                    __NR_newfstatat,
+                    __NR_statx,
+                    __NR_statfs,
+                    __NR_fstatfs,
+                    kAccess,
+                    __NR_faccessat,
+                    __NR_faccessat2,
+                    kReadlink,
+                    __NR_readlinkat,
+                    kGetdents,
+                    __NR_getdents64,
+                    __NR_getcwd,
+                    __NR_chdir,
+                    __NR_fchdir,
+                    __NR_umask,
+                    __NR_fadvise64,
+                    __NR_readahead,
                     // in a private /tmp, if the plan has one: everything else is read-only
-                    kUnlink, __NR_unlinkat, kMkdir, __NR_mkdirat, kRmdir, kRename,
-                    __NR_dup, kDup2, __NR_dup3, kPipe, __NR_pipe2,
+                    kUnlink,
+                    __NR_unlinkat,
+                    kMkdir,
+                    __NR_mkdirat,
+                    kRmdir,
+                    kRename,
+                    __NR_dup,
+                    kDup2,
+                    __NR_dup3,
+                    kPipe,
+                    __NR_pipe2,
                 });
   // Discarding and zeroing keep the size of a disk; nothing else that changes a file's size is needed.
   allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
@@ -49,8 +76,7 @@ void addFiles(Policy& policy) {
 
 void addMemory(Policy& policy) {
   allow(policy, {__NR_mmap, __NR_mprotect, __NR_mincore, __NR_membarrier, __NR_get_mempolicy, __NR_msync});
-  allowIf(policy, __NR_memfd_create,
-          {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
+  allowIf(policy, __NR_memfd_create, {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
   failWith(policy, EINVAL, {__NR_memfd_create});
   failWith(policy, EPERM, {__NR_set_mempolicy, __NR_mbind, __NR_mlock, __NR_mlock2, __NR_mlockall});
   failWith(policy, ENOSYS, {__NR_io_uring_setup, __NR_io_setup});
@@ -58,12 +84,36 @@ void addMemory(Policy& policy) {
 
 void addProcesses(Policy& policy) {
   allow(policy, {
-                    kFork, kVfork, __NR_execve, __NR_wait4, __NR_waitid, __NR_getppid, __NR_getpgid, kGetpgrp,
-                    __NR_getsid, __NR_setsid, __NR_setpgid, __NR_getgroups, __NR_getresuid, __NR_getresgid,
-                    __NR_getpriority, __NR_sched_getparam, __NR_sched_getscheduler, __NR_uname, __NR_times,
+                    kFork,
+                    kVfork,
+                    __NR_execve,
+                    __NR_wait4,
+                    __NR_waitid,
+                    __NR_getppid,
+                    __NR_getpgid,
+                    kGetpgrp,
+                    __NR_getsid,
+                    __NR_setsid,
+                    __NR_setpgid,
+                    __NR_getgroups,
+                    __NR_getresuid,
+                    __NR_getresgid,
+                    __NR_getpriority,
+                    __NR_sched_getparam,
+                    __NR_sched_getscheduler,
+                    __NR_uname,
+                    __NR_times,
                     // signals: only what is in its PID namespace can be named
-                    __NR_kill, __NR_tkill, __NR_pidfd_open, __NR_pidfd_send_signal, __NR_rt_sigsuspend,
-                    __NR_rt_sigtimedwait, kPause, kSelect, __NR_pselect6, kEpollCreate,
+                    __NR_kill,
+                    __NR_tkill,
+                    __NR_pidfd_open,
+                    __NR_pidfd_send_signal,
+                    __NR_rt_sigsuspend,
+                    __NR_rt_sigtimedwait,
+                    kPause,
+                    kSelect,
+                    __NR_pselect6,
+                    kEpollCreate,
                 });
   allowIf(policy, __NR_clone, {without(0, kNamespaces)});
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_TIMERSLACK)});

@@ -21,10 +21,10 @@ enum class Moment { kConstructor, kConfirm, kStart, kThread };
 
 // What is seen from outside.
 enum class Fate {
-  kKilled,     // SIGSYS
-  kErrno,      // the call failed with `errnoValue`
-  kHarmless,   // it succeeded, and means nothing: the test looks at the host afterwards
-  kRefused,    // the host saw it and sent no configuration
+  kKilled,    // SIGSYS
+  kErrno,     // the call failed with `errnoValue`
+  kHarmless,  // it succeeded, and means nothing: the test looks at the host afterwards
+  kRefused,   // the host saw it and sent no configuration
 };
 
 enum class When {

@@ -1,5 +1,3 @@
-#include "tests/hostile/command.h"
-
 #include <fcntl.h>
 #include <grp.h>
 #include <sys/file.h>
@@ -18,6 +16,7 @@
 #include <iterator>
 #include <vector>
 
+#include "tests/hostile/command.h"
 #include "vmmhost/fd.h"
 
 namespace vmmhost::hostile {
@@ -121,9 +120,10 @@ void Surroundings::execute(const std::string& configuration, int output) const {
 
 Surroundings::Result Surroundings::run(const Attack& attack, Moment moment) {
   const std::string configuration = folder_ + "/vm.json";
-  std::ofstream(configuration) << R"({"boot":{"kernel":"vm.json"},"memory":{"size":"64M"},"disks":[{"file":"disk.img"}],)"
-                               << R"("platform":{"options":[{"name":"attack","value":")" << attack.name
-                               << R"("},{"name":"moment","value":")" << momentName(moment) << R"("}]}})";
+  std::ofstream(configuration)
+      << R"({"boot":{"kernel":"vm.json"},"memory":{"size":"64M"},"disks":[{"file":"disk.img"}],)"
+      << R"("platform":{"options":[{"name":"attack","value":")" << attack.name << R"("},{"name":"moment","value":")"
+      << momentName(moment) << R"("}]}})";
   ::chmod(configuration.c_str(), 0644);
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <set>
@@ -20,7 +21,7 @@ struct Group {
   std::span<const Attack> (*attacks)();
 };
 
-constexpr Group kGroups[] = {{"files", fileAttacks},   {"sockets", socketAttacks}, {"processes", processAttacks},
+constexpr Group kGroups[] = {{"files", fileAttacks},    {"sockets", socketAttacks}, {"processes", processAttacks},
                              {"kernel", kernelAttacks}, {"memory", memoryAttacks},  {"loot", lootAttacks}};
 
 std::string fateText(const Attack& attack) {
@@ -36,11 +37,12 @@ std::string fateText(const Attack& attack) {
   }
 }
 
-void record(const Attack& attack, Moment moment, User user, const std::string& seen) {
+void record(const Attack& attack, Moment moment, User user, std::string seen) {
+  seen.erase(std::remove(seen.begin(), seen.end(), '"'), seen.end());
   if (const char* path = std::getenv("VMMHOST_HOSTILE_RESULTS")) {
     std::ofstream(path, std::ios::app) << attack.name << '\t' << momentName(moment) << '\t'
-                                       << (user == User::kOrdinary || ::geteuid() != 0 ? "user" : "root") << '\t' << seen
-                                       << '\n';
+                                       << (user == User::kOrdinary || ::geteuid() != 0 ? "user" : "root") << '\t'
+                                       << seen << '\n';
   }
 }
 

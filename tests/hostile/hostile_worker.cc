@@ -92,8 +92,8 @@ class HostileBackend final : public worker::Backend {
     if (config.getDisks().size() > 0) {
       disk = resources.takeFile(config.getDisks()[0].getFile().getResource());
     }
-    return std::unique_ptr<worker::Machine>(std::make_unique<HostileMachine>(
-        events, std::move(disk), resources.takeCounters(), resources.takeConsole(0)));
+    return std::unique_ptr<worker::Machine>(
+        std::make_unique<HostileMachine>(events, std::move(disk), resources.takeCounters(), resources.takeConsole(0)));
   }
 };
 

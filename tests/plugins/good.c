@@ -105,8 +105,8 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
   return 0;
 }
 
-static const vmmhost_plugin plugin = {sizeof(plugin), VMMHOST_PLUGIN_ABI, "good",   "1.2.3",  "A backend for tests",
-                                      7,              0,                  probe,    validate, plan};
+static const vmmhost_plugin plugin = {sizeof(plugin), VMMHOST_PLUGIN_ABI, "good", "1.2.3", "A backend for tests", 7, 0,
+                                      probe,          validate,           plan};
 
 const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
   if (host->size < sizeof(vmmhost_host_api) || host->abi != VMMHOST_PLUGIN_ABI) {

@@ -6,8 +6,9 @@ TEST_PLUGIN_FUNCTIONS
 static const struct {
   vmmhost_plugin known;
   const char* added[4];
-} longer = {{sizeof(longer), VMMHOST_PLUGIN_ABI + 9, "newerminor", "9.0", "From the future", 0, 0, probe, validate, plan},
-            {"not", "known", "to this", "host"}};
+} longer = {
+    {sizeof(longer), VMMHOST_PLUGIN_ABI + 9, "newerminor", "9.0", "From the future", 0, 0, probe, validate, plan},
+    {"not", "known", "to this", "host"}};
 
 const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
   (void)host, (void)error;

@@ -3,8 +3,8 @@
 
 TEST_PLUGIN_FUNCTIONS
 
-static const vmmhost_plugin plugin = {offsetof(vmmhost_plugin, plan), VMMHOST_PLUGIN_ABI, "short",  "1",  "", 0, 0,
-                                      probe,                          validate,           plan};
+static const vmmhost_plugin plugin = {
+    offsetof(vmmhost_plugin, plan), VMMHOST_PLUGIN_ABI, "short", "1", "", 0, 0, probe, validate, plan};
 
 const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
   (void)host, (void)error;

@@ -8,7 +8,9 @@ namespace {
 int probe(const vmmhost_host_api*, const vmmhost_probe_request*, vmmhost_probe_result*, vmmhost_error*) {
   throw std::runtime_error("from probe");
 }
-int validate(const vmmhost_host_api*, const vmmhost_config*, vmmhost_error*) { throw 42; }
+int validate(const vmmhost_host_api*, const vmmhost_config*, vmmhost_error*) {
+  throw 42;
+}
 int plan(const vmmhost_host_api*, const vmmhost_config*, vmmhost_launch_plan*, vmmhost_error*) {
   return -1;  // without a word
 }
@@ -17,4 +19,6 @@ const vmmhost_plugin kPlugin = {sizeof(kPlugin), VMMHOST_PLUGIN_ABI, "throws", "
 
 }  // namespace
 
-extern "C" const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api*, vmmhost_error*) { return &kPlugin; }
+extern "C" const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api*, vmmhost_error*) {
+  return &kPlugin;
+}

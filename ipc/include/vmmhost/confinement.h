@@ -24,15 +24,15 @@ struct Expectation {
   std::uint64_t executableDevice = 0;  // /proc/PID/exe must be this file; 0: not checked
   std::uint64_t executableInode = 0;
   std::vector<std::string> newNamespaces;  // each must differ from this process's own: "user", "mnt", "pid", ...
-  bool rootIsReadOnly = true;          // the mount at "/" is a tmpfs and read-only
+  bool rootIsReadOnly = true;              // the mount at "/" is a tmpfs and read-only
   // Exactly these besides "/", looked at with rootIsReadOnly. What a recursive bind brought along below a read-only
   // one of them is accepted if it is read-only too.
   std::vector<ExpectedMount> mounts;
-  bool seccomp = true;                 // each thread: Seccomp 2
-  unsigned minimumFilters = 1;         // each thread: Seccomp_filters (where the kernel tells it)
+  bool seccomp = true;          // each thread: Seccomp 2
+  unsigned minimumFilters = 1;  // each thread: Seccomp_filters (where the kernel tells it)
   bool noNewPrivileges = true;
-  bool noCapabilities = true;          // inheritable, permitted, effective, bounding, ambient all 0
-  bool nonDumpable = false;            // expected after confirm; cannot be told of a process under uid 0
+  bool noCapabilities = true;  // inheritable, permitted, effective, bounding, ambient all 0
+  bool nonDumpable = false;    // expected after confirm; cannot be told of a process under uid 0
   // Exactly these numbers are open; absent: not looked at. An ordinary user can look only while it is dumpable.
   std::optional<std::vector<int>> descriptors;
   // Besides them the process may have made epoll, eventfd, signalfd and timerfd descriptors of its own.

@@ -58,7 +58,7 @@ class HostPage {
 // The worker's side. add() is one relaxed atomic addition: any thread, no system call.
 class WorkerPage {
  public:
-  WorkerPage();  // counts into private memory: for workers that were given no page
+  WorkerPage();                   // counts into private memory: for workers that were given no page
   explicit WorkerPage(Fd memfd);  // throws Error
   ~WorkerPage();
   WorkerPage(const WorkerPage&) = delete;

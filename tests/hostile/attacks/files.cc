@@ -23,16 +23,19 @@ constexpr Attack kAttacks[] = {
     {"open-path", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/", O_PATH, 0); }},
     {"open-create", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/x", O_CREAT | O_WRONLY, 0600); }},
     {"open-legacy", [](const Loot&) { return raw(__NR_open, "/etc/passwd", O_RDONLY, 0); }},
-    {"openat2", [](const Loot&) {
+    {"openat2",
+     [](const Loot&) {
        OpenHow how;
        return raw(__NR_openat2, AT_FDCWD, "..", &how, sizeof how);
      }},
     {"open-by-handle", [](const Loot& loot) { return raw(__NR_open_by_handle_at, loot.rpc, nullptr, O_RDONLY); }},
-    {"stat-path", [](const Loot&) {
+    {"stat-path",
+     [](const Loot&) {
        struct stat status {};
        return raw(__NR_newfstatat, AT_FDCWD, "/", &status, 0);
      }},
-    {"list-root", [](const Loot&) {
+    {"list-root",
+     [](const Loot&) {
        char block[512];
        return raw(__NR_getdents64, 0, block, sizeof block);
      }},

@@ -1,9 +1,9 @@
 // Large surfaces of the kernel, and the way out of namespaces and filters.
 #include <linux/bpf.h>
+#include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
-#include <linux/filter.h>
 #include <sys/ioctl.h>
 
 #include "tests/hostile/attack.h"

@@ -50,31 +50,37 @@ constexpr Attack kAttacks[] = {
     {"socket-packet", makeSocket<AF_PACKET, SOCK_RAW>},
     {"socket-vsock", makeSocket<AF_VSOCK, SOCK_STREAM>},
     {"socket-alg", makeSocket<AF_ALG, SOCK_SEQPACKET>},
-    {"socketpair", [](const Loot&) {
+    {"socketpair",
+     [](const Loot&) {
        int pair[2];
        return raw(__NR_socketpair, AF_UNIX, SOCK_DGRAM, 0, pair);
      }},
-    {"connect", [](const Loot& loot) {
+    {"connect",
+     [](const Loot& loot) {
        const sockaddr_un address = dockerSocket();
        return raw(__NR_connect, loot.rpc, &address, sizeof address);
      }},
-    {"bind", [](const Loot& loot) {
+    {"bind",
+     [](const Loot& loot) {
        const sockaddr_un address = dockerSocket();
        return raw(__NR_bind, loot.rpc, &address, sizeof address);
      }},
     {"listen", [](const Loot& loot) { return raw(__NR_listen, loot.rpc, 1); }},
     {"accept", [](const Loot& loot) { return raw(__NR_accept4, loot.rpc, nullptr, nullptr, 0); }},
-    {"send-to-path", [](const Loot& loot) {
+    {"send-to-path",
+     [](const Loot& loot) {
        const sockaddr_un address = dockerSocket();
        return raw(__NR_sendto, loot.rpc, "x", 1, 0, &address, sizeof address);
      }},
     {"send-descriptor", [](const Loot& loot) { return sendMessage(loot.rpc, 0, true); }},
     {"send-out-of-band", [](const Loot& loot) { return sendMessage(loot.rpc, MSG_OOB, false); }},
-    {"socket-option", [](const Loot& loot) {
+    {"socket-option",
+     [](const Loot& loot) {
        const int size = 1 << 30;
        return raw(__NR_setsockopt, loot.rpc, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
      }},
-    {"peer-pidfd", [](const Loot& loot) {
+    {"peer-pidfd",
+     [](const Loot& loot) {
        int pidfd = -1;
        socklen_t length = sizeof pidfd;
        return raw(__NR_getsockopt, loot.rpc, SOL_SOCKET, 77 /* SO_PEERPIDFD */, &pidfd, &length);
