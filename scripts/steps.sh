@@ -31,6 +31,7 @@ step() {  # NAME COMMAND...: runs it with its output in build/$me-NAME.log
 # A password prompt of sudo would go unseen into a log.
 run_setup() {
   if scripts/setup --check >/dev/null 2>&1; then
+    echo "$me: every package needed is installed"
     return
   fi
   if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null; then

@@ -18,8 +18,7 @@ constexpr char kMenuKey = 0x1d;  // ^]
 }  // namespace
 
 ConsoleSession::ConsoleSession(kj::AsyncIoContext& io, Fd stream, const Options& options)
-    : io_(io),
-      stream_(std::move(stream)),
+    : stream_(std::move(stream)),
       options_(options),
       streamReady_(io.unixEventPort, stream_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE),
       output_(io, options.outputFd, ReadyFd::Direction::kWrite),

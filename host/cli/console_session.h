@@ -44,7 +44,6 @@ class ConsoleSession {
   void menuKey(char key);
   void event(SessionEvent::Kind kind);
 
-  kj::AsyncIoContext& io_;
   Fd stream_;
   Options options_;
   kj::UnixEventPort::FdObserver streamReady_;

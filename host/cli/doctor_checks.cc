@@ -116,20 +116,21 @@ Check checkLandlock() {
 Check checkCgroups(const std::string& root) {
   const std::string lines = smallFile(root + "/proc/self/cgroup").value_or("");
   const std::string mount = root + "/sys/fs/cgroup";
-  const std::string fix = "run as root, or in a unit with Delegate=yes: systemd-run --user --scope -p Delegate=yes vmmhost ...";
+  const std::string fix =
+      "run as root, or in a unit with Delegate=yes: systemd-run --user --scope -p Delegate=yes vmmhost ...";
+  const std::string unlimited = "not writable: VMs run without limits of memory and processes";
   if (const auto controllers = smallFile(mount + "/cgroup.controllers"); controllers && !controllers->empty()) {
     const std::string own = ownGroup(lines, "").value_or("");
     if (isWritable(mount + own)) {
       return {"cgroups", Check::Status::kOk, "version 2, writable: limits are set", {}};
     }
-    return {"cgroups", Check::Status::kWarning, "version 2, not writable: VMs run without limits of memory and processes",
-            fix};
+    return {"cgroups", Check::Status::kWarning, "version 2, " + unlimited, fix};
   }
   const std::string memory = ownGroup(lines, "memory").value_or("");
   if (isWritable(mount + "/memory" + memory) && isWritable(mount + "/pids")) {
     return {"cgroups", Check::Status::kOk, "version 1, writable: limits are set", {}};
   }
-  return {"cgroups", Check::Status::kWarning, "not writable: VMs run without limits of memory and processes", fix};
+  return {"cgroups", Check::Status::kWarning, unlimited, fix};
 }
 
 Check checkQemu(const std::string& path) {

@@ -78,7 +78,7 @@ kj::Promise<Response> ControlClient::checked(kj::Promise<Response> promise) {
               Error(ErrorCode::kProtocol, subject() + " broke the protocol: " + connection_.violation()));
         }
         if (exception.getType() == kj::Exception::Type::DISCONNECTED) {
-          return rpc::fail<Response>(Error(ErrorCode::kWorkerDied, subject() + " is gone"));
+          return rpc::fail<Response>(Error(ErrorCode::kWorkerDied, goneMessage()));
         }
         return kj::mv(exception);
       })
@@ -100,12 +100,13 @@ kj::Promise<Response> ControlClient::within(std::chrono::milliseconds limit, con
 }
 
 kj::Promise<void> ControlClient::hello(std::chrono::milliseconds limit) {
-  return within(limit, "the greeting", hello_.addBranch().catch_([this](kj::Exception&& exception) -> kj::Promise<void> {
+  auto answered = hello_.addBranch().catch_([this](kj::Exception&& exception) -> kj::Promise<void> {
     if (exception.getType() == kj::Exception::Type::DISCONNECTED) {
-      return rpc::fail(Error(ErrorCode::kWorkerDied, subject() + " is gone"));
+      return rpc::fail(Error(ErrorCode::kWorkerDied, goneMessage()));
     }
     return kj::mv(exception);
-  }));
+  });
+  return within(limit, "the greeting", kj::mv(answered));
 }
 
 kj::Promise<ControlClient::InfoResponse> ControlClient::info(std::chrono::milliseconds limit) {

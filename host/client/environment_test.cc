@@ -41,7 +41,8 @@ TEST(RegistryOptions, root_cachesInVar) {
 
 TEST(RegistryOptions, relativeOrMissingFolders_areIgnored) {
   const auto options = registryOptions(kInstallation, "", false,
-                                       variables({{"HOME", "home"}, {"XDG_DATA_HOME", "../x"}, {"XDG_CACHE_HOME", ""}}));
+                                       variables({{"HOME", "home"}, {"XDG_DATA_HOME", "../x"},
+                                                  {"XDG_CACHE_HOME", ""}}));
   EXPECT_EQ(options.userDirectory, "");
   EXPECT_EQ(options.cacheDirectory, "");
 }

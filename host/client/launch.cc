@@ -203,7 +203,8 @@ std::string reapSupervisor(LaunchedSupervisor& supervisor, int limitMs) {
     return "exited with code " + std::to_string(info.si_status);
   }
   const char* name = ::sigdescr_np(info.si_status);
-  return "was ended by signal " + std::to_string(info.si_status) + (name == nullptr ? "" : std::string(" (") + name + ")");
+  return "was ended by signal " + std::to_string(info.si_status) +
+         (name == nullptr ? "" : std::string(" (") + name + ")");
 }
 
 }  // namespace vmmhost::client

@@ -71,11 +71,12 @@ int main() {
   }
   capnp::FlatArrayMessageReader message(kj::arrayPtr(words.data(), words.size()));
   const auto request = message.getRoot<vmmhost::schema::LaunchRequest>();
-  const int seals = ::fcntl(vmmhost::client::kSupervisorRequestFd, F_GET_SEALS);
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SEAL;
+  const bool sealed = (::fcntl(vmmhost::client::kSupervisorRequestFd, F_GET_SEALS) & kSeals) == kSeals;
   std::string text = "fds " + openDescriptors() + "\nnull " + (isNull(0) && isNull(1) && isNull(2) ? "yes" : "no") +
                      "\nleader " + (::getsid(0) == ::getpid() ? "yes" : "no") + "\nsignals " + signalState() +
-                     "\nsealed " + ((seals & (F_SEAL_WRITE | F_SEAL_SEAL)) == (F_SEAL_WRITE | F_SEAL_SEAL) ? "yes" : "no") +
-                     "\nbackend " + request.getBackend().cStr() + "\nname " + request.getConfig().getName().cStr() + "\n";
+                     "\nsealed " + (sealed ? "yes" : "no") + "\nbackend " + request.getBackend().cStr() + "\nname " +
+                     request.getConfig().getName().cStr() + "\n";
   for (char** variable = environ; *variable != nullptr; ++variable) {
     text += "env " + std::string(*variable) + "\n";
   }

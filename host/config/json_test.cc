@@ -234,7 +234,8 @@ TEST(ByteSize, formsAndLimits) {
   EXPECT_EQ(parseByteSize("x", "512MiB"), 536870912u);
   EXPECT_EQ(parseByteSize("x", "3T"), std::uint64_t{3} << 40);
   EXPECT_EQ(parseByteSize("x", "16777215T"), std::uint64_t{16777215} << 40);
-  for (const char* bad : {"", "M", "-1", "+1", " 1", "1 ", "1.5G", "1e3", "512MM", "512Mi", "512b", "1P", "0x1", "1iB"}) {
+  for (const char* bad : {"", "M", "-1", "+1", " 1", "1 ", "1.5G", "1e3", "512MM", "512Mi", "512b", "1P", "0x1",
+                          "1iB"}) {
     EXPECT_THROW(parseByteSize("x", bad), Error) << bad;
   }
   for (const char* big : {"16777216T", "18446744073709551616", "99999999999999999999999K"}) {

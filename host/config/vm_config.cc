@@ -134,7 +134,8 @@ void checkMemory(schema::Memory::Reader memory) {
 }
 
 // Ids within one list: those given, and those made up for the others.
-void checkId(std::set<std::string>& ids, const std::string& field, std::string_view given, const std::string& otherwise) {
+void checkId(std::set<std::string>& ids, const std::string& field, std::string_view given,
+             const std::string& otherwise) {
   if (!given.empty() && !isName(given)) {
     refuse(field + ".id", inQuotes(given) + " is not an id", kNameHint);
   }
@@ -296,7 +297,8 @@ void validateVmConfig(schema::VmConfig::Reader config) {
     checkRange("vsock.cid", cid, 3, 0xfffffffe);  // vsock(7): 0 to 2 and -1 are taken
   }
   if (config.getBalloon().getTargetSize() > config.getMemory().getSize()) {
-    refuse("balloon.targetSize", std::to_string(config.getBalloon().getTargetSize()) + " bytes is more than memory.size, " +
+    refuse("balloon.targetSize", std::to_string(config.getBalloon().getTargetSize()) +
+                                     " bytes is more than memory.size, " +
                                      std::to_string(config.getMemory().getSize()));
   }
   if (config.getWatchdog().getAction() > schema::Watchdog::Action::PAUSE) {

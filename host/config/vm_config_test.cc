@@ -82,7 +82,8 @@ TEST(VmConfig, cpus_areInRangeAndDivide) {
   EXPECT_EQ(with(R"("cpus":{"count":0})"), "cpus.count: 0 is out of range; expected 1 to 254");
   EXPECT_EQ(with(R"("cpus":{"count":255})"), "cpus.count: 255 is out of range; expected 1 to 254");
   EXPECT_EQ(with(R"("cpus":{"count":4,"max":3})"), "cpus.max: 3 is out of range; expected 4 to 254");
-  EXPECT_EQ(with(R"("cpus":{"count":4,"threadsPerCore":0})"), "cpus.threadsPerCore: 0 is out of range; expected 1 to 4");
+  EXPECT_EQ(with(R"("cpus":{"count":4,"threadsPerCore":0})"),
+            "cpus.threadsPerCore: 0 is out of range; expected 1 to 4");
   EXPECT_EQ(with(R"("cpus":{"count":3,"threadsPerCore":2})"), "cpus.threadsPerCore: 2 does not divide 3 virtual CPUs");
   EXPECT_EQ(with(R"("cpus":{"count":4,"coresPerSocket":3})"), "cpus.coresPerSocket: 3 does not divide 4 cores");
 }
