@@ -86,7 +86,7 @@ class VMMHOST_API Host {
   // Looks at the backends that there are, in programs of their own. Blocks up to 5 s for a backend that hangs.
   std::vector<BackendSummary> backends(bool measure);
 
-  // Starts a VM from a JSON configuration (docs/config.md). Fulfilled when guest code runs.
+  // Starts a VM from a JSON configuration (the shape of schemas/vm.capnp). Fulfilled when guest code runs.
   std::future<std::unique_ptr<OwnedVm>> start(const std::string& configJson, VmOptions options = {});
 
  private:

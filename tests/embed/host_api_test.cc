@@ -1,0 +1,159 @@
+// vmmhost/host.h as a program uses it that must not be hurt by its guests.
+#include "vmmhost/host.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <regex>
+
+namespace vmmhost {
+namespace {
+
+class HostApiTest : public testing::Test {
+ protected:
+  HostApiTest() {
+    char folder[] = "/tmp/vmmhost-embed-XXXXXX";
+    folder_ = ::mkdtemp(folder);
+    options_.installation = VMMHOST_STAGED_COMMAND;
+    options_.runtimeDirectory = folder_;
+    options_.logFile = folder_ + "/host.log";
+  }
+  ~HostApiTest() override { std::filesystem::remove_all(folder_); }
+
+  static std::string config(const std::string& guest) {
+    return R"({"boot":{"kernel":")" VMMHOST_GUESTS "/" + guest + R"(.elf"},"memory":{"size":"64M"}})";
+  }
+  VmOptions onUsableBackend() {
+    VmOptions options;
+    options.backend = ::access("/dev/kvm", R_OK | W_OK) == 0 ? "kvm" : "qemu";
+    return options;
+  }
+  static std::string readAll(const Fd& stream) {
+    std::string text;
+    char buffer[4096];
+    for (;;) {
+      pollfd ready = {stream.get(), POLLIN, 0};
+      if (::poll(&ready, 1, 20000) != 1) {
+        return text + "[nothing more came]";
+      }
+      const ssize_t got = ::read(stream.get(), buffer, sizeof(buffer));
+      if (got <= 0) {
+        return text;
+      }
+      text.append(buffer, static_cast<std::size_t>(got));
+    }
+  }
+  static pid_t workerPid(OwnedVm& vm) {
+    const std::string text = vm.describe().get();
+    std::smatch match;
+    EXPECT_TRUE(std::regex_search(text, match, std::regex("\"workerPid\": ([0-9]+)"))) << text;
+    return match.empty() ? -1 : std::stoi(match[1]);
+  }
+
+  std::string folder_;
+  HostOptions options_;
+};
+
+TEST_F(HostApiTest, guestThatPowersOff_endsWithItsCause) {
+  Host host(options_);
+  auto vm = host.start(config("poweroff"), onUsableBackend()).get();
+  const Ending ending = vm->wait().get();
+  EXPECT_EQ(ending.kind, "guest");
+  EXPECT_EQ(ending.cause, "powerOff");
+  EXPECT_EQ(ending.exitCode, 0);
+  EXPECT_EQ(vm->state(), State::kEnded);
+}
+
+TEST_F(HostApiTest, consoleGoesBothWays) {
+  Host host(options_);
+  auto vm = host.start(config("serial_echo"), onUsableBackend()).get();
+  const Fd console = vm->console(65536, true).get();
+  ASSERT_EQ(::write(console.get(), "ping\x04", 5), 5);
+  EXPECT_NE(readAll(console).find("ping"), std::string::npos);
+  EXPECT_EQ(vm->wait().get().cause, "powerOff");
+}
+
+TEST_F(HostApiTest, stateChangesAreTold_inOrderAndOnce) {
+  Host host(options_);
+  std::mutex mutex;
+  std::vector<State> seen;
+  VmOptions options = onUsableBackend();
+  options.onState = [&](State state, const std::string&) {
+    std::lock_guard lock(mutex);
+    seen.push_back(state);
+  };
+  auto vm = host.start(config("loop"), options).get();
+  vm->pause().get();
+  EXPECT_EQ(vm->state(), State::kPaused);
+  vm->resume().get();
+  EXPECT_EQ(vm->state(), State::kRunning);
+  EXPECT_EQ(vm->stop().get().kind, "stopped");
+  std::lock_guard lock(mutex);
+  EXPECT_EQ(seen, (std::vector<State>{State::kCreated, State::kRunning, State::kPaused, State::kRunning,
+                                      State::kStopping, State::kEnded}));
+}
+
+TEST_F(HostApiTest, killedWorker_endsOneVmAndNothingElse) {
+  Host host(options_);
+  auto victim = host.start(config("loop"), onUsableBackend()).get();
+  auto neighbour = host.start(config("loop"), onUsableBackend()).get();
+  ASSERT_EQ(::kill(workerPid(*victim), SIGKILL), 0);
+  EXPECT_EQ(victim->wait().get().kind, "workerDied");
+  EXPECT_EQ(neighbour->state(), State::kRunning);
+  EXPECT_THROW(victim->pause().get(), Error);
+}
+
+TEST_F(HostApiTest, destroyedHandle_takesItsWorkerAlong) {
+  Host host(options_);
+  auto vm = host.start(config("loop"), onUsableBackend()).get();
+  const pid_t pid = workerPid(*vm);
+  vm.reset();
+  EXPECT_EQ(::kill(pid, 0), -1);
+}
+
+TEST_F(HostApiTest, handleNobodyTook_isCleanedUp) {
+  Host host(options_);
+  host.start(config("loop"), onUsableBackend());
+}
+
+TEST_F(HostApiTest, twoHosts_liveInOneProcess) {
+  Host one(options_);
+  Host two(options_);
+  auto first = one.start(config("loop"), onUsableBackend()).get();
+  auto second = two.start(config("loop"), onUsableBackend()).get();
+  first.reset();
+  EXPECT_EQ(second->state(), State::kRunning);
+}
+
+TEST_F(HostApiTest, whatIsWrong_isAnErrorWithCodeAndName) {
+  Host host(options_);
+  const auto codeOf = [&](const std::string& json, const std::string& backend) {
+    VmOptions options;
+    options.backend = backend;
+    try {
+      host.start(json, options).get();
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::kUnknown;
+  };
+  EXPECT_EQ(codeOf("{", "kvm"), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(codeOf(R"({"boot":{"kernel":"/no/such/file"}})", "qemu"), ErrorCode::kNotFound);
+  EXPECT_EQ(codeOf(config("poweroff"), "nosuch"), ErrorCode::kNotFound);
+}
+
+TEST_F(HostApiTest, backendsAreListed) {
+  Host host(options_);
+  const auto backends = host.backends(false);
+  EXPECT_TRUE(std::any_of(backends.begin(), backends.end(), [](const auto& one) { return one.name == "qemu"; }));
+}
+
+}  // namespace
+}  // namespace vmmhost
