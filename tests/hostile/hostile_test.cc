@@ -14,6 +14,11 @@
 #include "tests/hostile/command.h"
 
 namespace vmmhost::hostile {
+
+// GoogleTest finds these by the namespace of their argument.
+void PrintTo(Moment moment, std::ostream* out) { *out << momentName(moment); }
+void PrintTo(User user, std::ostream* out) { *out << (user == User::kOrdinary ? "ordinary user" : "caller"); }
+
 namespace {
 
 struct Group {
@@ -56,6 +61,8 @@ bool isTime(const Attack& attack, Moment moment) {
       return true;
   }
 }
+
+void PrintTo(const Group& group, std::ostream* out) { *out << group.name; }
 
 class Attacks : public ::testing::TestWithParam<std::tuple<Group, Moment, User>> {};
 

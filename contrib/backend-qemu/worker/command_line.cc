@@ -14,6 +14,8 @@ constexpr int kTranslationBufferMiB = 64;
 // grants.
 constexpr int kMaxDiskThreads = 8;
 
+constexpr const char* kSandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 std::string flag(bool value) {
   return value ? "true" : "false";
 }
@@ -62,9 +64,7 @@ std::string cpuModel(const MachineSpec& spec) {
 std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescriptors& descriptors) {
   std::vector<std::string> arguments = {"-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot",
                                         // QEMU's own filter, inside the jail's: it starts nothing and becomes nobody.
-                                        "-sandbox",
-                                        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,"
-                                        "resourcecontrol=deny"};
+                                        "-sandbox", kSandbox};
   const auto add = [&](std::string name, std::string value) {
     arguments.push_back(std::move(name));
     arguments.push_back(std::move(value));

@@ -54,7 +54,9 @@ void OutcomeTracker::noteFault(std::string detail) {
 }
 
 Outcome OutcomeTracker::finish(const ProcessEnd& end, const std::string& lastLines) const {
-  const auto withLines = [&](std::string text) { return lastLines.empty() ? text : text + "; it said: " + lastLines; };
+  const auto withLines = [&](const std::string& text) {
+    return lastLines.empty() ? text : text + "; it said: " + lastLines;
+  };
   if (outcome_) {
     return outcome_->cause == EndCause::CRASH || outcome_->cause == EndCause::WORKER_FAULT
                ? Outcome{outcome_->cause, withLines(outcome_->detail)}

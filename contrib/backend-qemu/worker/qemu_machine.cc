@@ -104,7 +104,7 @@ kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec&
   return self.qmp_.handshake(kStartTimeout)
       .then([&self]() { return self.qmp_.execute("query-status"); })
       .then(
-          [owner](QmpMessage reply) -> kj::Promise<std::unique_ptr<QemuMachine>> {
+          [owner](const QmpMessage& reply) -> kj::Promise<std::unique_ptr<QemuMachine>> {
             if (reply.status != "prelaunch" && reply.status != "paused") {
               return vmmhost::worker::fail<std::unique_ptr<QemuMachine>>(
                   Error(ErrorCode::kInternal, "QEMU started in the state '" + reply.status + "'"));
@@ -248,7 +248,7 @@ void QemuMachine::onEvent(const QmpMessage& event) {
 
 void QemuMachine::askWhyStopped() {
   question_ = qmp_.execute("query-status")
-                  .then([this](QmpMessage reply) {
+                  .then([this](const QmpMessage& reply) {
                     if (outcome_.noteStatus(reply.status)) {
                       process_->kill();
                     }
@@ -269,9 +269,9 @@ kj::Promise<void> QemuMachine::inOrder(kj::Function<kj::Promise<void>()> operati
 kj::Promise<void> QemuMachine::stopVirtualCpus() {
   outcome_.expectStop();
   return qmp_.execute("stop")
-      .then([this](QmpMessage) { return qmp_.execute("query-status"); })
+      .then([this](const QmpMessage&) { return qmp_.execute("query-status"); })
       .then(
-          [this](QmpMessage reply) {
+          [this](const QmpMessage& reply) {
             outcome_.stopDone();
             // It may have stopped for a reason of its own just before.
             if (outcome_.noteStatus(reply.status)) {
@@ -316,13 +316,13 @@ kj::Promise<void> QemuMachine::resetStopped() {
   auto seen = kj::newPromiseAndFulfiller<void>();
   resetSeen_ = kj::mv(seen.fulfiller);
   return qmp_.execute("set-action", R"({"reboot":"reset"})")
-      .then([this](QmpMessage) { return qmp_.execute("system_reset"); })
-      .then([this, seen = kj::mv(seen.promise)](QmpMessage) mutable {
+      .then([this](const QmpMessage&) { return qmp_.execute("system_reset"); })
+      .then([this, seen = kj::mv(seen.promise)](const QmpMessage&) mutable {
         // The command only asks for it.
         return withDeadline<void>(timer_, QmpClient::kCommandTimeout, "system_reset", kj::mv(seen));
       })
       .then([this]() { return qmp_.execute("set-action", R"({"reboot":"shutdown"})"); })
-      .then([this](QmpMessage) { resetSeen_ = nullptr; });
+      .then([this](const QmpMessage&) { resetSeen_ = nullptr; });
 }
 
 }  // namespace qemubackend

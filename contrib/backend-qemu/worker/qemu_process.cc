@@ -91,6 +91,7 @@ QemuProcess::QemuProcess(const std::string& program, const std::vector<std::stri
     copies.push_back(staged(descriptor));
   }
   std::vector<int> sources;
+  sources.reserve(copies.size());
   for (const Fd& copy : copies) {
     sources.push_back(copy.get());
   }
