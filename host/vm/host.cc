@@ -80,10 +80,10 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
         promise->set_exception(std::make_exception_ptr(rpc::fromKj(exception)));
       };
       if constexpr (std::is_void_v<T>) {
-        tasks_->add(kj::evalNow(rpc::guarded(function)).then([promise]() { promise->set_value(); }, failed));
+        tasks_->add(kj::evalNow(rpc::guarded(function)).then([promise]() { promise->set_value(); }, kj::mv(failed)));
       } else {
         tasks_->add(kj::evalNow(rpc::guarded(function)).then(
-            [promise](T&& value) { promise->set_value(std::move(value)); }, failed));
+            [promise](T&& value) { promise->set_value(std::move(value)); }, kj::mv(failed)));
       }
     });
     return future;
