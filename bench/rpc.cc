@@ -1,5 +1,5 @@
 // Round trip between host and worker over Cap'n Proto, beside a raw ping-pong over a socket pair, interleaved in one
-// run: both processes on one CPU, and left to the scheduler.
+// run: both processes on one CPU, on two, and left to the scheduler.
 //
 //   bench-rpc [ROUNDS]
 #include <sched.h>
@@ -45,13 +45,19 @@ class NoEvents final : public schema::EventSink::Server {
   kj::Promise<void> event(EventContext) override { return kj::READY_NOW; }
 };
 
-void pinTo(bool pinned) {
+enum class Placement { kOneCpu, kTwoCpus, kScheduler };
+
+void pinTo(int first, int count) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  for (int cpu = 0; cpu < (pinned ? 1 : CPU_SETSIZE); ++cpu) {
+  for (int cpu = first; cpu < first + count; ++cpu) {
     CPU_SET(cpu, &set);
   }
   ::sched_setaffinity(0, sizeof(set), &set);
+}
+void pinHost(Placement placement) { pinTo(0, placement == Placement::kScheduler ? CPU_SETSIZE : 1); }
+void pinPeer(Placement placement) {
+  placement == Placement::kTwoCpus ? pinTo(1, 1) : pinHost(placement);
 }
 
 [[noreturn]] void echo(int fd) {
@@ -70,8 +76,8 @@ struct Peers {
   Fd rpc;
 };
 
-Peers startPeers(bool pinned) {
-  pinTo(pinned);
+Peers startPeers(Placement placement) {
+  pinHost(placement);
   int raw[2];
   int rpc[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw) != 0 ||
@@ -80,12 +86,14 @@ Peers startPeers(bool pinned) {
   }
   if (::fork() == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pinPeer(placement);
     ::close(raw[0]);
     ::close(rpc[0]);
     echo(raw[1]);
   }
   if (::fork() == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pinPeer(placement);
     ::close(raw[0]);
     ::close(rpc[0]);
     IdleBackend backend;
@@ -147,10 +155,12 @@ int main(int argc, char** argv) {
     bench::printMachine();
     std::printf("round trip host <-> worker beside a raw socket pair, medians of %d rounds of %d\n", rounds,
                 kCallsPerRound);
-    Peers pinned = startPeers(true);
-    measure("pinned", std::move(pinned), rounds, 5.0);
-    Peers unpinned = startPeers(false);
-    measure("not pinned", std::move(unpinned), rounds, 1.5);
+    measure("one CPU", startPeers(Placement::kOneCpu), rounds, 5.0);
+    if (::sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+      measure("two CPUs", startPeers(Placement::kTwoCpus), rounds, 1.5);
+    }
+    // The scheduler may keep one of the pairs on one CPU and spread the other, which no ratio survives.
+    measure("not pinned", startPeers(Placement::kScheduler), rounds, 1.5);
   } catch (const Error& error) {
     std::fprintf(stderr, "bench-rpc: %s\n", error.message().c_str());
     return 1;
