@@ -55,7 +55,9 @@ void pinTo(int first, int count) {
   }
   ::sched_setaffinity(0, sizeof(set), &set);
 }
-void pinHost(Placement placement) { pinTo(0, placement == Placement::kScheduler ? CPU_SETSIZE : 1); }
+void pinHost(Placement placement) {
+  pinTo(0, placement == Placement::kScheduler ? CPU_SETSIZE : 1);
+}
 void pinPeer(Placement placement) {
   placement == Placement::kTwoCpus ? pinTo(1, 1) : pinHost(placement);
 }

@@ -20,7 +20,9 @@ inline double quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
   return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
 }
-inline double median(const std::vector<double>& values) { return quantile(values, 0.5); }
+inline double median(const std::vector<double>& values) {
+  return quantile(values, 0.5);
+}
 
 inline void printMachine() {
   std::string model = "unknown processor";

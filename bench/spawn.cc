@@ -107,11 +107,24 @@ int main(int argc, char** argv) {
     return 125;
   }
   const int runs = argc > 3 ? std::atoi(argv[3]) : 40;
-  const std::vector<std::string> ours = {argv[1],   "run",   "--backend", "kvm",   "--rm",
+  const std::vector<std::string> ours = {argv[1],    "run",   "--backend", "kvm", "--rm",
                                          "--kernel", argv[2], "--memory",  "128M"};
-  const std::vector<std::string> qemu = {"qemu-system-x86_64", "-M", "microvm,accel=kvm", "-cpu", "host,-arch-capabilities", "-m", "128",
-                                         "-kernel", argv[2], "-nodefaults", "-no-user-config", "-display", "none",
-                                         "-serial", "null", "-no-reboot"};
+  const std::vector<std::string> qemu = {"qemu-system-x86_64",
+                                         "-M",
+                                         "microvm,accel=kvm",
+                                         "-cpu",
+                                         "host,-arch-capabilities",
+                                         "-m",
+                                         "128",
+                                         "-kernel",
+                                         argv[2],
+                                         "-nodefaults",
+                                         "-no-user-config",
+                                         "-display",
+                                         "none",
+                                         "-serial",
+                                         "null",
+                                         "-no-reboot"};
   try {
     bench::printMachine();
     std::vector<double> oursMs;

@@ -68,7 +68,9 @@ Log::Log(std::unique_ptr<RotatingFile> file, bool toStandardError)
 
 Log::~Log() = default;
 
-void Log::setFile(std::unique_ptr<RotatingFile> file) { impl_->sink->setFile(std::move(file)); }
+void Log::setFile(std::unique_ptr<RotatingFile> file) {
+  impl_->sink->setFile(std::move(file));
+}
 
 void Log::write(Severity severity, std::string_view component, std::string_view message) noexcept {
   try {

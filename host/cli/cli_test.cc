@@ -1,10 +1,10 @@
 // The command's pure parts, by running it: usage, configuration, exit codes, machine-readable output.
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <sys/wait.h>
 
 #include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "host/cli/test_command.h"
@@ -14,13 +14,16 @@ namespace {
 
 using Json = nlohmann::json;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(Usage, wrongUsage_is125WithOneLineAndAHint) {
   const TestCommand command;
   const std::vector<std::vector<std::string>> wrong = {
-      {}, {"nonsense"}, {"run", "--nonsense"}, {"run", "extra"}, {"stop"}, {"run", "--cpus"},
-      {"completion", "tcsh"}, {"logs"}, {"rm"}, {"inspect"}};
+      {},       {"nonsense"},      {"run", "--nonsense"},  {"run", "extra"},
+      {"stop"}, {"run", "--cpus"}, {"completion", "tcsh"}, {"logs"},
+      {"rm"},   {"inspect"}};
   for (const auto& arguments : wrong) {
     const auto result = command.run(arguments);
     const std::string shown = arguments.empty() ? "(nothing)" : arguments[0];
@@ -79,8 +82,9 @@ TEST(InspectConfig, mistakes_areNamed) {
   const std::string file = command.writeFile("vm.json", R"({"boot":{"kernel":"k"},"disks":[{},{"readonly":true}]})");
   const auto member = command.run({"inspect", "--config", "-f", file});
   EXPECT_EQ(member.exitCode, 125);
-  EXPECT_EQ(member.err, "vmmhost: " + file + ": disks[1].readonly: there is no such member\n"
-                        "hint: members here: file, readOnly, id, serial, cache, format\n");
+  EXPECT_EQ(member.err, "vmmhost: " + file +
+                            ": disks[1].readonly: there is no such member\n"
+                            "hint: members here: file, readOnly, id, serial, cache, format\n");
   const auto missing = command.run({"run", "-f", "/nonexistent/vm.json"});
   EXPECT_EQ(missing.exitCode, 127);
   EXPECT_TRUE(contains(missing.err, "/nonexistent/vm.json")) << missing.err;
@@ -98,9 +102,9 @@ TEST(InspectConfig, mistakes_areNamed) {
 TEST(Verbs, unknownVm_is127AndNamed) {
   const TestCommand command;
   const std::vector<std::vector<std::string>> verbs = {
-      {"inspect", "nosuch"}, {"logs", "nosuch"},  {"console", "nosuch"}, {"shutdown", "nosuch"}, {"stop", "nosuch"},
-      {"pause", "nosuch"},   {"resume", "nosuch"}, {"reset", "nosuch"},   {"wait", "nosuch"},     {"rm", "nosuch"},
-      {"rm", "-f", "nosuch"}};
+      {"inspect", "nosuch"}, {"logs", "nosuch"},  {"console", "nosuch"}, {"shutdown", "nosuch"},
+      {"stop", "nosuch"},    {"pause", "nosuch"}, {"resume", "nosuch"},  {"reset", "nosuch"},
+      {"wait", "nosuch"},    {"rm", "nosuch"},    {"rm", "-f", "nosuch"}};
   for (const auto& arguments : verbs) {
     const auto result = command.run(arguments);
     EXPECT_EQ(result.exitCode, 127) << arguments[0];

@@ -86,7 +86,9 @@ std::string bashCompletion(const CommandTree& tree) {
       "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
       "  COMPREPLY=()\n"
       "  if ((COMP_CWORD == 1)); then\n"
-      "    COMPREPLY=($(compgen -W \"" + join(verbs, " ") + " --help --version\" -- \"$current\"))\n"
+      "    COMPREPLY=($(compgen -W \"" +
+      join(verbs, " ") +
+      " --help --version\" -- \"$current\"))\n"
       "    return\n"
       "  fi\n"
       "  case ${COMP_WORDS[1]} in\n";

@@ -15,7 +15,7 @@ struct CommandTree {
   struct Verb {
     std::string name;
     std::vector<Flag> flags;
-    std::string positional;          // "NAME", "ENDED", ...; empty: none
+    std::string positional;  // "NAME", "ENDED", ...; empty: none
   };
   std::vector<Verb> verbs;
 };

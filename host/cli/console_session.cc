@@ -72,7 +72,7 @@ kj::Promise<SessionEvent> ConsoleSession::events() {
 }
 
 kj::Promise<void> ConsoleSession::pumpInput() {
-  KJ_IF_MAYBE(input, input_) {
+  KJ_IF_MAYBE (input, input_) {
     return (*input)->whenReady().then([this]() -> kj::Promise<void> {
       char bytes[ReadyFd::kChunkBytes];
       const ssize_t count = ::read(STDIN_FILENO, bytes, sizeof bytes);
@@ -119,8 +119,8 @@ void ConsoleSession::menuKey(char key) {
 
 kj::Promise<void> ConsoleSession::writeIn() {
   while (inBegin_ < inBuffer_.size()) {
-    const ssize_t count = ::send(stream_.get(), inBuffer_.data() + inBegin_, inBuffer_.size() - inBegin_,
-                                 MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t count =
+        ::send(stream_.get(), inBuffer_.data() + inBegin_, inBuffer_.size() - inBegin_, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (count < 0 && errno == EAGAIN) {
       return streamReady_.whenBecomesWritable().then([this]() { return writeIn(); });
     }

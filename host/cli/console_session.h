@@ -50,9 +50,9 @@ class ConsoleSession {
   ReadyFd output_;
   kj::Maybe<kj::Own<ReadyFd>> input_;
   bool menuOpen_ = false;
-  std::vector<char> outBuffer_;   // from the guest
+  std::vector<char> outBuffer_;  // from the guest
   std::size_t outBegin_ = 0, outEnd_ = 0;
-  std::vector<char> inBuffer_;    // to the guest
+  std::vector<char> inBuffer_;  // to the guest
   std::size_t inBegin_ = 0;
   kj::PromiseFulfillerPair<SessionEvent> events_;
 };

@@ -57,8 +57,8 @@ int shutdown(kj::AsyncIoContext& io, ControlClient& client, const ControlOptions
   }
   if (asked) {
     try {
-      const auto response = client::await(
-          io, rpc::withDeadline(io.provider->getTimer(), limit, "powering off", kj::mv(ended)));
+      const auto response =
+          client::await(io, rpc::withDeadline(io.provider->getTimer(), limit, "powering off", kj::mv(ended)));
       printOutcome(options.name, response.getOutcome(), options.json);
       return kExitOk;
     } catch (const Error& error) {
@@ -81,7 +81,7 @@ struct Waiting {
   kj::Maybe<ControlClient::WaitResponse> response;
 
   schema::Outcome::Reader outcome() {
-    KJ_IF_MAYBE(living, response) {
+    KJ_IF_MAYBE (living, response) {
       return living->getOutcome();
     }
     return ended ? ended->info().getOutcome() : schema::Outcome::Reader();

@@ -40,7 +40,9 @@ std::vector<Check> checkBackends() {
       usable = usable || info.usable;
       checks.push_back({"backend " + info.name, info.usable ? Check::Status::kOk : Check::Status::kWarning,
                         info.error ? info.error->message() : info.summary,
-                        info.error ? info.error->hint() : info.usable ? std::string() : info.hint});
+                        info.error    ? info.error->hint()
+                        : info.usable ? std::string()
+                                      : info.hint});
     }
     if (!usable) {
       checks.push_back({"backends", Check::Status::kProblem, "no backend is usable",
@@ -54,9 +56,12 @@ std::vector<Check> checkBackends() {
 
 const char* statusName(Check::Status status) {
   switch (status) {
-    case Check::Status::kOk: return "ok";
-    case Check::Status::kWarning: return "warning";
-    default: return "problem";
+    case Check::Status::kOk:
+      return "ok";
+    case Check::Status::kWarning:
+      return "warning";
+    default:
+      return "problem";
   }
 }
 
@@ -90,9 +95,12 @@ std::string jsonOf(const std::vector<Check>& checks, bool ready) {
 }  // namespace
 
 int doctor(bool json) {
-  std::vector<Check> checks = {checkKvm({}),  checkUserNamespaces({}, ::geteuid()),
-                               checkSeccomp({}), checkLandlock(),
-                               checkCgroups({}), checkDirectories(),
+  std::vector<Check> checks = {checkKvm({}),
+                               checkUserNamespaces({}, ::geteuid()),
+                               checkSeccomp({}),
+                               checkLandlock(),
+                               checkCgroups({}),
+                               checkDirectories(),
                                checkQemu(client::processVariable("PATH").value_or(""))};
   for (Check& check : checkBackends()) {
     checks.push_back(std::move(check));

@@ -31,7 +31,9 @@ std::optional<std::string> smallFile(const std::string& path) {
   return text;
 }
 
-bool isWritable(const std::string& path) { return ::access(path.c_str(), W_OK) == 0; }
+bool isWritable(const std::string& path) {
+  return ::access(path.c_str(), W_OK) == 0;
+}
 
 // The folder of this process's own control group below the mount of a hierarchy, from a line of /proc/self/cgroup.
 std::optional<std::string> ownGroup(const std::string& lines, std::string_view hierarchy) {

@@ -47,8 +47,7 @@ TEST(Doctor, userNamespaces_eachLockIsNamed) {
   root.put("/proc/sys/user/max_user_namespaces", "95000\n");
   EXPECT_EQ(checkUserNamespaces(root.path(), 1000).status, Check::Status::kOk);
   root.put("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 1000).fix,
-            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0");
+  EXPECT_EQ(checkUserNamespaces(root.path(), 1000).fix, "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0");
   EXPECT_EQ(checkUserNamespaces(root.path(), 0).status, Check::Status::kOk);
   root.put("/proc/sys/kernel/unprivileged_userns_clone", "0\n");
   EXPECT_EQ(checkUserNamespaces(root.path(), 1000).fix, "sudo sysctl kernel.unprivileged_userns_clone=1");

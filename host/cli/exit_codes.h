@@ -17,9 +17,12 @@ inline constexpr int kExitSignalBase = 128;  // plus the number of the signal th
 constexpr int exitCodeOf(ErrorCode code) {
   switch (code) {
     case ErrorCode::kUnavailable:
-    case ErrorCode::kConfinement: return kExitUnusable;
-    case ErrorCode::kNotFound: return kExitNotFound;
-    default: return kExitFailed;
+    case ErrorCode::kConfinement:
+      return kExitUnusable;
+    case ErrorCode::kNotFound:
+      return kExitNotFound;
+    default:
+      return kExitFailed;
   }
 }
 

@@ -39,7 +39,10 @@ void reportLine(const std::string& line) {
 class Machine {
  public:
   Machine(kj::AsyncIoContext& io, schema::LaunchRequest::Reader request)
-      : io_(io), request_(request), console_(rpc::makeSocketPair()), ended_(kj::newPromiseAndFulfiller<void>()),
+      : io_(io),
+        request_(request),
+        console_(rpc::makeSocketPair()),
+        ended_(kj::newPromiseAndFulfiller<void>()),
         endPromise_(ended_.promise.fork()) {
     ::fcntl(console_.remote.get(), F_SETFL, O_NONBLOCK);
     observer_ = kj::heap<kj::UnixEventPort::FdObserver>(io.unixEventPort, console_.local.get(),
@@ -60,17 +63,20 @@ class Machine {
       io_.provider->getTimer().afterDelay(10 * kj::MILLISECONDS).then([]() { ::raise(SIGKILL); }).detach([](auto&&) {});
     } else if (what() == "flood") {
       output_ = std::string(1000000, 'x') + "\n";
-      task_ = flush().then([this]() { end(schema::EndKind::GUEST, schema::EndCause::POWER_OFF, 0); })
+      task_ = flush()
+                  .then([this]() { end(schema::EndKind::GUEST, schema::EndCause::POWER_OFF, 0); })
                   .eagerlyEvaluate(nullptr);
     } else {
       output_ = "hello from " + std::string(request_.getBackend().cStr()) + "\r\n";
-      task_ = flush().then([this]() -> kj::Promise<void> {
-        if (what() == "hello") {
-          end(schema::EndKind::GUEST, schema::EndCause::POWER_OFF, 0);
-          return kj::READY_NOW;
-        }
-        return echo();
-      }).eagerlyEvaluate(nullptr);
+      task_ = flush()
+                  .then([this]() -> kj::Promise<void> {
+                    if (what() == "hello") {
+                      end(schema::EndKind::GUEST, schema::EndCause::POWER_OFF, 0);
+                      return kj::READY_NOW;
+                    }
+                    return echo();
+                  })
+                  .eagerlyEvaluate(nullptr);
     }
   }
 
@@ -215,4 +221,6 @@ int serve() {
 }  // namespace
 }  // namespace vmmhost
 
-int main() { return vmmhost::serve(); }
+int main() {
+  return vmmhost::serve();
+}

@@ -22,9 +22,12 @@ namespace {
 
 const char* accelerationName(plugin::Acceleration acceleration) {
   switch (acceleration) {
-    case plugin::Acceleration::kHardware: return "hardware";
-    case plugin::Acceleration::kEmulated: return "emulated";
-    default: return "none";
+    case plugin::Acceleration::kHardware:
+      return "hardware";
+    case plugin::Acceleration::kEmulated:
+      return "emulated";
+    default:
+      return "none";
   }
 }
 
@@ -115,8 +118,8 @@ int version(bool json) {
     printLine(writer.str());
   } else {
     printLine(kBuild);
-    printLine("control protocol " + control + ", worker protocol " + worker + ", plugin ABI " + abi +
-              ", Cap'n Proto " + capnp);
+    printLine("control protocol " + control + ", worker protocol " + worker + ", plugin ABI " + abi + ", Cap'n Proto " +
+              capnp);
   }
   return kExitOk;
 }

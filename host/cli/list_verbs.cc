@@ -44,8 +44,8 @@ void askAll(kj::AsyncIoContext& io, const runtime::Directories& directories, std
       continue;
     }
     try {
-      row.client = std::make_unique<ControlClient>(io, runtime::connectControl(directories, row.entry.name),
-                                                   row.entry.name);
+      row.client =
+          std::make_unique<ControlClient>(io, runtime::connectControl(directories, row.entry.name), row.entry.name);
     } catch (const Error&) {
       continue;  // being prepared, or its listen queue is full
     }
@@ -61,7 +61,7 @@ void askAll(kj::AsyncIoContext& io, const runtime::Directories& directories, std
 }
 
 schema::VmInfo::Reader infoOf(Row& row) {
-  KJ_IF_MAYBE(response, row.info) {
+  KJ_IF_MAYBE (response, row.info) {
     return response->getInfo();
   }
   return row.ended ? row.ended->info() : schema::VmInfo::Reader();
@@ -104,7 +104,9 @@ std::string jsonOf(std::vector<Row>& rows) {
     json.beginObject()
         .member("name", row.entry.name)
         .member("backend", view(info.getBackend()))
-        .member("state", row.ended ? "ended" : row.answers ? stateName(info.getState()) : "notAnswering")
+        .member("state", row.ended     ? "ended"
+                         : row.answers ? stateName(info.getState())
+                                       : "notAnswering")
         .member("cpus", info.getConfig().getCpus().getCount())
         .member("memory", info.getConfig().getMemory().getSize())
         .member("startedUnixMs", info.getStartedUnixMs())

@@ -79,7 +79,10 @@ class Follower {
  public:
   Follower(kj::AsyncIoContext& io, const runtime::Directories& directories, const LogsOptions& options,
            const std::string& file, Sink& sink)
-      : directories_(directories), options_(options), fileName_(file), sink_(sink),
+      : directories_(directories),
+        options_(options),
+        fileName_(file),
+        sink_(sink),
         notifications_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
     if (!notifications_) {
       throw systemError("inotify_init1", errno);

@@ -60,7 +60,8 @@ CLI::Option* addName(CLI::App& app, std::string& name, const char* kind = "LIVE"
 void addVmFlags(CLI::App& app, config::RunFlags& flags) {
   takesOne(app.add_option("-f,--file", flags.file,
                           "Configuration as JSON, in the shape of schemas/vm.capnp; - is standard input. Flags replace "
-                          "its values, disks are added"), "FILE");
+                          "its values, disks are added"),
+           "FILE");
   takesOne(app.add_option("--name", flags.name, "Name of the VM; one is made up otherwise"), "NEW");
   takesOne(app.add_option("--kernel", flags.kernel, "Kernel to boot"), "FILE");
   takesOne(app.add_option("--initrd", flags.initrd, "Initial RAM disk"), "FILE");
@@ -78,9 +79,9 @@ void defineRun(CLI::App& app, Invocation& invocation) {
   app.add_flag("--rm", run.removeOnEnd, "Keep nothing of the VM when it has ended");
   takesOne(app.add_option("--timeout", run.timeoutSeconds, "End the VM after this time (exit code 124)"), "SECONDS");
   app.add_flag("--timings", run.timings, "Print where the time went on standard error");
-  app.add_option("--without", run.without,
-                 "Start even if this part of the worker's jail cannot be had on this machine")
-      ->type_name("PART")->delimiter(',');
+  app.add_option("--without", run.without, "Start even if this part of the worker's jail cannot be had on this machine")
+      ->type_name("PART")
+      ->delimiter(',');
   addJson(app, invocation.json);
   app.footer(
       "The console is standard input and output; in a terminal ^] opens a menu (detach, kill, cancel).\n"
@@ -112,9 +113,7 @@ void defineInspect(CLI::App& app, Invocation& invocation) {
   addVmFlags(app, inspect.flags);
   addJson(app, invocation.json);
   app.footer("Prints JSON with or without --json.");
-  invocation.action = [&invocation]() {
-    return cli::inspect(invocation.inspect);
-  };
+  invocation.action = [&invocation]() { return cli::inspect(invocation.inspect); };
 }
 
 void defineLogs(CLI::App& app, Invocation& invocation) {
@@ -148,7 +147,8 @@ void defineControl(CLI::App& app, Invocation& invocation, ControlOptions::Verb v
 void defineShutdown(CLI::App& app, Invocation& invocation) {
   defineControl(app, invocation, ControlOptions::Verb::kShutdown);
   takesOne(app.add_option("--timeout", invocation.control.timeoutSeconds,
-                          "Wait this long for the guest to power off, then end it by force"), "SECONDS");
+                          "Wait this long for the guest to power off, then end it by force"),
+           "SECONDS");
 }
 
 void defineStop(CLI::App& app, Invocation& invocation) {
@@ -249,7 +249,8 @@ CommandTree commandTree() {
 // Usage errors are those of vmmhost itself.
 int usageError(const std::string& message, const std::string& verb, bool json) {
   return report(Error(ErrorCode::kInvalidArgument, message,
-                      "`vmmhost " + (verb.empty() ? "" : verb + " ") + "--help` shows what there is"), json);
+                      "`vmmhost " + (verb.empty() ? "" : verb + " ") + "--help` shows what there is"),
+                json);
 }
 
 bool hasJsonFlag(int argc, char** argv) {
@@ -310,8 +311,7 @@ int dispatch(int argc, char** argv) {
     return usageError(unexpected.empty() ? error.what() : "not understood: " + unexpected, known ? asked : "", json);
   }
   try {
-    return invocation.action ? invocation.action()
-                             : usageError("the verb has to come first", "", json);
+    return invocation.action ? invocation.action() : usageError("the verb has to come first", "", json);
   } catch (const Error& error) {
     return report(error, json);
   } catch (const std::exception& error) {

@@ -33,15 +33,16 @@ template <typename Enum>
 std::string enumName(Enum value) {
   const auto enumerants = capnp::Schema::from<Enum>().getEnumerants();
   const auto index = static_cast<unsigned>(value);
-  return index < enumerants.size() ? std::string(enumerants[index].getProto().getName().cStr())
-                                   : std::to_string(index);
+  return index < enumerants.size() ? std::string(enumerants[index].getProto().getName().cStr()) : std::to_string(index);
 }
 
 constexpr std::size_t kMaxShownBytes = 2048;
 
 }  // namespace
 
-std::string_view view(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+std::string_view view(capnp::Text::Reader text) {
+  return {text.begin(), text.size()};
+}
 
 void print(std::string_view text) {
   if (const int code = writeAll(STDOUT_FILENO, text); code != 0) {
@@ -49,7 +50,9 @@ void print(std::string_view text) {
   }
 }
 
-void printLine(std::string_view line) { print(std::string(line) + '\n'); }
+void printLine(std::string_view line) {
+  print(std::string(line) + '\n');
+}
 
 void note(std::string_view message) noexcept {
   try {
@@ -59,7 +62,9 @@ void note(std::string_view message) noexcept {
   }
 }
 
-void noteBlock(std::string_view text) noexcept { writeAll(STDERR_FILENO, text); }
+void noteBlock(std::string_view text) noexcept {
+  writeAll(STDERR_FILENO, text);
+}
 
 void writeErrorObject(config::JsonWriter& json, const Error& error) {
   json.beginObject()
@@ -151,44 +156,70 @@ std::string formatNs(std::uint64_t ns) {
   return buffer;
 }
 
-std::string stateName(schema::VmState state) { return enumName(state); }
-std::string endKindName(schema::EndKind kind) { return enumName(kind); }
-std::string endCauseName(schema::EndCause cause) { return enumName(cause); }
+std::string stateName(schema::VmState state) {
+  return enumName(state);
+}
+std::string endKindName(schema::EndKind kind) {
+  return enumName(kind);
+}
+std::string endCauseName(schema::EndCause cause) {
+  return enumName(cause);
+}
 
 namespace {
 
 std::string causeText(schema::EndCause cause) {
   switch (cause) {
-    case schema::EndCause::POWER_OFF: return "powered off";
-    case schema::EndCause::RESET: return "asked for a reset";
-    case schema::EndCause::TRIPLE_FAULT: return "triple fault";
-    case schema::EndCause::CRASH: return "crashed";
-    case schema::EndCause::PANIC: return "panicked";
-    case schema::EndCause::WATCHDOG: return "ended by its watchdog";
-    case schema::EndCause::WORKER_FAULT: return "worker fault";
-    default: return "ended, cause unknown";
+    case schema::EndCause::POWER_OFF:
+      return "powered off";
+    case schema::EndCause::RESET:
+      return "asked for a reset";
+    case schema::EndCause::TRIPLE_FAULT:
+      return "triple fault";
+    case schema::EndCause::CRASH:
+      return "crashed";
+    case schema::EndCause::PANIC:
+      return "panicked";
+    case schema::EndCause::WATCHDOG:
+      return "ended by its watchdog";
+    case schema::EndCause::WORKER_FAULT:
+      return "worker fault";
+    default:
+      return "ended, cause unknown";
   }
 }
 
 std::string kindText(schema::Outcome::Reader outcome) {
   switch (outcome.getKind()) {
-    case schema::EndKind::GUEST: return causeText(outcome.getCause());
-    case schema::EndKind::STOPPED: return "stopped";
-    case schema::EndKind::TIMEOUT: return "timed out";
-    case schema::EndKind::SIGNALLED: return "ended by a signal to the command";
-    case schema::EndKind::CLIENT_GONE: return "command gone";
-    case schema::EndKind::WORKER_DIED: return "worker died";
-    case schema::EndKind::START_FAILED: return "did not start";
-    case schema::EndKind::SUPERVISOR_DIED: return "supervisor died";
-    default: return "ended, kind " + endKindName(outcome.getKind());
+    case schema::EndKind::GUEST:
+      return causeText(outcome.getCause());
+    case schema::EndKind::STOPPED:
+      return "stopped";
+    case schema::EndKind::TIMEOUT:
+      return "timed out";
+    case schema::EndKind::SIGNALLED:
+      return "ended by a signal to the command";
+    case schema::EndKind::CLIENT_GONE:
+      return "command gone";
+    case schema::EndKind::WORKER_DIED:
+      return "worker died";
+    case schema::EndKind::START_FAILED:
+      return "did not start";
+    case schema::EndKind::SUPERVISOR_DIED:
+      return "supervisor died";
+    default:
+      return "ended, kind " + endKindName(outcome.getKind());
   }
 }
 
 std::string exitText(schema::Outcome::WorkerExit::Reader exit) {
   switch (exit.which()) {
-    case schema::Outcome::WorkerExit::CODE: return "exit code " + std::to_string(exit.getCode());
-    case schema::Outcome::WorkerExit::SIGNAL: return "signal " + std::to_string(exit.getSignal());
-    default: return "cause unknown";
+    case schema::Outcome::WorkerExit::CODE:
+      return "exit code " + std::to_string(exit.getCode());
+    case schema::Outcome::WorkerExit::SIGNAL:
+      return "signal " + std::to_string(exit.getSignal());
+    default:
+      return "cause unknown";
   }
 }
 
@@ -196,8 +227,8 @@ std::string exitText(schema::Outcome::WorkerExit::Reader exit) {
 
 std::string describeOutcome(schema::Outcome::Reader outcome) {
   const std::string text = kindText(outcome);
-  if (outcome.getKind() == schema::EndKind::GUEST && (outcome.getCause() == schema::EndCause::POWER_OFF ||
-                                                      outcome.getCause() == schema::EndCause::RESET)) {
+  if (outcome.getKind() == schema::EndKind::GUEST &&
+      (outcome.getCause() == schema::EndCause::POWER_OFF || outcome.getCause() == schema::EndCause::RESET)) {
     return text;  // the detail says the same
   }
   std::string detail(view(outcome.getDetail()));

@@ -38,11 +38,11 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-std::string formatBytes(std::uint64_t bytes);        // "512M", "1.5G", "1000"
-std::string formatSeconds(std::int64_t seconds);     // "12s", "3m12s", "5h03m", "12d04h"
-std::string formatNs(std::uint64_t ns);              // milliseconds with two digits, "12.34"
+std::string formatBytes(std::uint64_t bytes);     // "512M", "1.5G", "1000"
+std::string formatSeconds(std::int64_t seconds);  // "12s", "3m12s", "5h03m", "12d04h"
+std::string formatNs(std::uint64_t ns);           // milliseconds with two digits, "12.34"
 
-std::string stateName(schema::VmState state);        // as in the schema; a number if unknown
+std::string stateName(schema::VmState state);  // as in the schema; a number if unknown
 std::string endKindName(schema::EndKind kind);
 std::string endCauseName(schema::EndCause cause);
 // "powered off", "stopped: by the stop verb", "worker died: signal 9". One line, escaped.

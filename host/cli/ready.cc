@@ -41,7 +41,7 @@ ReadyFd::ReadyFd(kj::AsyncIoContext& io, int fd, Direction direction) : fd_(fd),
 }
 
 kj::Promise<void> ReadyFd::whenReady() {
-  KJ_IF_MAYBE(observer, observer_) {
+  KJ_IF_MAYBE (observer, observer_) {
     pollfd now{fd_, static_cast<short>(direction_ == Direction::kRead ? POLLIN : POLLOUT), 0};
     if (::poll(&now, 1, 0) == 0) {
       // Nothing runs between the look and the wait: an edge in between is still in epoll's list.
@@ -58,8 +58,8 @@ SignalSource::SignalSource(kj::AsyncIoContext& io) {
   if (!fd_) {
     throw systemError("making a signal descriptor", errno);
   }
-  observer_ = kj::heap<kj::UnixEventPort::FdObserver>(io.unixEventPort, fd_.get(),
-                                                      kj::UnixEventPort::FdObserver::OBSERVE_READ);
+  observer_ =
+      kj::heap<kj::UnixEventPort::FdObserver>(io.unixEventPort, fd_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ);
 }
 
 SignalSource::~SignalSource() {

@@ -30,9 +30,9 @@ namespace {
 
 using client::ControlClient;
 
-constexpr std::uint32_t kReplayBytes = 16384;             // what `console` shows of the past
-constexpr std::uint32_t kWholeReplay = 0xffffffff;        // what `run` shows: everything that is still there
-constexpr auto kDrainTimeout = 3 * kj::SECONDS;           // for the last output of a VM that has ended
+constexpr std::uint32_t kReplayBytes = 16384;       // what `console` shows of the past
+constexpr std::uint32_t kWholeReplay = 0xffffffff;  // what `run` shows: everything that is still there
+constexpr auto kDrainTimeout = 3 * kj::SECONDS;     // for the last output of a VM that has ended
 constexpr int kReapLimitMs = 2000;
 
 // What ended the waiting of an attached command.
@@ -87,17 +87,17 @@ class Attachment {
                        .then([this](ControlClient::StopResponse&& response) { stopped_ = kj::mv(response); })
                        .then([this]() { return drained(); });
     auto interrupted = nextSignal().then([](Happening happening) {
-      return rpc::fail(Error(ErrorCode::kCancelled, "interrupted by " + signalName(happening.signal) +
-                                                        " while the VM was being ended"));
+      return rpc::fail(Error(ErrorCode::kCancelled,
+                             "interrupted by " + signalName(happening.signal) + " while the VM was being ended"));
     });
     client::await(io_, stopped.exclusiveJoin(kj::mv(interrupted)));
   }
 
   schema::Outcome::Reader outcome() {
-    KJ_IF_MAYBE(response, stopped_) {
+    KJ_IF_MAYBE (response, stopped_) {
       return response->getOutcome();
     }
-    KJ_IF_MAYBE(response, outcome_) {
+    KJ_IF_MAYBE (response, outcome_) {
       return response->getOutcome();
     }
     return {};
@@ -131,12 +131,14 @@ class Attachment {
     session_ = kj::heap<ConsoleSession>(
         io_, std::move(stream),
         ConsoleSession::Options{options_.outputFd, terminal ? terminal_->active() : true, terminal});
-    events_ = session_->events().then([this](SessionEvent event) {
-      const auto kind = event.kind == SessionEvent::Kind::kDetach ? Happening::Kind::kDetach
-                        : event.kind == SessionEvent::Kind::kKill ? Happening::Kind::kKill
-                                                                  : Happening::Kind::kOutputGone;
-      userEvent_->fulfill(Happening{kind});
-    }).eagerlyEvaluate([](kj::Exception&&) {});
+    events_ = session_->events()
+                  .then([this](SessionEvent event) {
+                    const auto kind = event.kind == SessionEvent::Kind::kDetach ? Happening::Kind::kDetach
+                                      : event.kind == SessionEvent::Kind::kKill ? Happening::Kind::kKill
+                                                                                : Happening::Kind::kOutputGone;
+                    userEvent_->fulfill(Happening{kind});
+                  })
+                  .eagerlyEvaluate([](kj::Exception&&) {});
     return session_->pumpOutput();
   }
 
@@ -231,8 +233,9 @@ class Run {
   kj::Promise<void> started() {
     // Asked right behind the hello, whose answer counts first.
     auto answer = client_->started();
-    return client_->hello().then([answer = kj::mv(answer)]() mutable { return kj::mv(answer); }).then(
-        [this](ControlClient::StartedResponse&& response) {
+    return client_->hello()
+        .then([answer = kj::mv(answer)]() mutable { return kj::mv(answer); })
+        .then([this](ControlClient::StartedResponse&& response) {
           const auto info = response.getInfo();
           client_->setVmName(config::printable(view(info.getName()), config::kMaxNameBytes));
           if (info.getChoice().size() > 0) {
@@ -361,7 +364,9 @@ class Run {
 
 }  // namespace
 
-int run(const RunOptions& options) { return Run(options).carryOut(); }
+int run(const RunOptions& options) {
+  return Run(options).carryOut();
+}
 
 int console(const std::string& name, bool json) {
   auto io = kj::setupAsyncIo();

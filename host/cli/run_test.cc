@@ -1,14 +1,14 @@
 // vmmhost run in front of a fake supervisor: what a person and a script see on every way out.
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-#include <signal.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "host/cli/test_command.h"
@@ -18,7 +18,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::vector<std::string> runOf(const std::string& kernel, std::vector<std::string> more = {}) {
   std::vector<std::string> arguments = {"run", "--name", "web", "--backend", "fake", "--kernel", kernel};
@@ -229,7 +231,9 @@ TEST(RunOnATerminal, menuDetaches) {
   const TestCommand command;
   TerminalRun run(command, "echo");
   ASSERT_TRUE(run.running.awaitOutput("hello"));
-  run.running.type("\x1d" "d");
+  run.running.type(
+      "\x1d"
+      "d");
   const auto result = run.running.finish();
   EXPECT_EQ(result.exitCode, 0);
   EXPECT_TRUE(contains(result.err, "[d]etach, [k]ill, [c]ancel?")) << result.err;
@@ -251,7 +255,10 @@ TEST(RunOnATerminal, menuCancels_andTheKeyItselfCanBeTyped) {
   const TestCommand command;
   TerminalRun run(command, "echo");
   ASSERT_TRUE(run.running.awaitOutput("hello"));
-  run.running.type("\x1d" "xc" "after");
+  run.running.type(
+      "\x1d"
+      "xc"
+      "after");
   ASSERT_TRUE(run.running.awaitOutput("after"));
   EXPECT_FALSE(contains(run.running.output(), "\x1d"));
   run.running.type("\x1d\x1d");

@@ -39,7 +39,9 @@ void enter(int fd) {
 
 }  // namespace
 
-bool isForegroundTerminal(int fd) { return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp(); }
+bool isForegroundTerminal(int fd) {
+  return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp();
+}
 
 RawTerminal::RawTerminal(int fd) : fd_(fd) {
   if (!isForegroundTerminal(fd) || ::tcgetattr(fd, &savedMode) != 0) {

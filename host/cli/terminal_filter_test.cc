@@ -23,7 +23,9 @@ TEST(TerminalFilter, charactersCutInTwo_areJoined) {
 TEST(TerminalFilter, controlCharacterCutInTwo_isStillShown) {
   TerminalFilter filter;
   EXPECT_EQ(filter.feed("\xc2"), "");
-  EXPECT_EQ(filter.feed("\x9b" "2J"), "\\x9b2J");  // C1: CSI
+  EXPECT_EQ(filter.feed("\x9b"
+                        "2J"),
+            "\\x9b2J");  // C1: CSI
 }
 
 TEST(TerminalFilter, badBytes_doNotWaitForEver) {

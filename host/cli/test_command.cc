@@ -99,14 +99,13 @@ TestCommand::Running TestCommand::start(const std::vector<std::string>& argument
   Running running;
   std::vector<std::string> words = {folder_ + "/bin/vmmhost"};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<std::string> variables = {
-      "PATH=/usr/bin:/bin",
-      "HOME=" + folder_ + "/home",
-      "XDG_CACHE_HOME=" + folder_ + "/home/.cache",
-      "VMMHOST_RUNTIME_DIR=" + folder_ + "/run",
-      "VMMHOST_STATE_DIR=" + folder_ + "/state",
-      "VMMHOST_PLUGIN_PATH=" + folder_ + "/plugins",
-      "VMMHOST_TEST_REPORT=" + folder_ + "/report"};
+  std::vector<std::string> variables = {"PATH=/usr/bin:/bin",
+                                        "HOME=" + folder_ + "/home",
+                                        "XDG_CACHE_HOME=" + folder_ + "/home/.cache",
+                                        "VMMHOST_RUNTIME_DIR=" + folder_ + "/run",
+                                        "VMMHOST_STATE_DIR=" + folder_ + "/state",
+                                        "VMMHOST_PLUGIN_PATH=" + folder_ + "/plugins",
+                                        "VMMHOST_TEST_REPORT=" + folder_ + "/report"};
   if (const char* options = ::getenv("ASAN_OPTIONS")) {
     variables.push_back(std::string("ASAN_OPTIONS=") + options);
   }
@@ -181,7 +180,9 @@ void TestCommand::Running::type(const std::string& keys) {
   EXPECT_EQ(::write(in.get(), keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
 }
 
-void TestCommand::Running::signal(int number) const { ::kill(pid, number); }
+void TestCommand::Running::signal(int number) const {
+  ::kill(pid, number);
+}
 
 TestCommand::Result TestCommand::Running::finish() {
   Result result;

@@ -31,7 +31,7 @@ struct PsOptions {
 int ps(const PsOptions& options);
 
 struct InspectOptions {
-  std::string name;       // empty: the flags describe what is to be shown
+  std::string name;  // empty: the flags describe what is to be shown
   bool config = false;
   config::RunFlags flags;
 };

@@ -14,7 +14,9 @@ rpc::Limits limits() {
   return limits;
 }
 
-capnp::Text::Reader text(std::string& value) { return {value.c_str(), value.size()}; }
+capnp::Text::Reader text(std::string& value) {
+  return {value.c_str(), value.size()};
+}
 
 class StateSinkServer final : public schema::StateSink::Server {
  public:
@@ -60,7 +62,8 @@ ControlClient::ControlClient(kj::AsyncIoContext& io, Fd socket, std::string vmNa
       vmName_(std::move(vmName)),
       connection_(io, std::move(socket), rpc::Side::kClient, limits()),
       control_(connection_.bootstrap<schema::Control>()),
-      hello_(sayHello(control_, subject()).fork()) {}
+      hello_(sayHello(control_, subject()).fork()) {
+}
 
 ControlClient::~ControlClient() = default;
 
@@ -110,8 +113,7 @@ kj::Promise<void> ControlClient::hello(std::chrono::milliseconds limit) {
 }
 
 kj::Promise<ControlClient::InfoResponse> ControlClient::info(std::chrono::milliseconds limit) {
-  return within(limit, "the answer about its state",
-                checked<InfoResponse>(control_.infoRequest().send()));
+  return within(limit, "the answer about its state", checked<InfoResponse>(control_.infoRequest().send()));
 }
 
 kj::Promise<void> ControlClient::shutdown(std::chrono::milliseconds limit) {

@@ -45,9 +45,8 @@ class TestControl final : public schema::Control::Server {
     return kj::READY_NOW;
   }
   kj::Promise<void> pause(PauseContext context) override {
-    return rpc::answer(context, []() {
-      throw Error(ErrorCode::kUnsupported, "backend test cannot pause", "use another backend");
-    });
+    return rpc::answer(
+        context, []() { throw Error(ErrorCode::kUnsupported, "backend test cannot pause", "use another backend"); });
   }
   kj::Promise<void> stop(StopContext context) override {
     behaviour_.calls.push_back("stop " + std::string(context.getParams().getReason().cStr()));
@@ -194,7 +193,7 @@ TEST_F(ControlClientTest, stateChanges_comeInOrder) {
   await(io_, client_->watch([&](schema::VmState state, std::int64_t unixMs, std::string_view detail) {
     seen.push_back(std::to_string(static_cast<int>(state)) + " " + std::to_string(unixMs) + " " + std::string(detail));
   }));
-  KJ_IF_MAYBE(sink, behaviour_.sink) {
+  KJ_IF_MAYBE (sink, behaviour_.sink) {
     for (int index = 0; index < 3; ++index) {
       auto request = sink->changedRequest();
       request.setState(static_cast<schema::VmState>(index));

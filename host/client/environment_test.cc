@@ -27,9 +27,9 @@ TEST(RegistryOptions, homeFolder_isTheDefault) {
 }
 
 TEST(RegistryOptions, xdgVariables_comeFirst) {
-  const auto options = registryOptions(
-      kInstallation, "", true,
-      variables({{"HOME", "/root"}, {"XDG_DATA_HOME", "/data"}, {"XDG_CACHE_HOME", "/cache"}}));
+  const auto options =
+      registryOptions(kInstallation, "", true,
+                      variables({{"HOME", "/root"}, {"XDG_DATA_HOME", "/data"}, {"XDG_CACHE_HOME", "/cache"}}));
   EXPECT_EQ(options.userDirectory, "/data/vmmhost/plugins");
   EXPECT_EQ(options.cacheDirectory, "/cache/vmmhost");
 }
@@ -40,9 +40,8 @@ TEST(RegistryOptions, root_cachesInVar) {
 }
 
 TEST(RegistryOptions, relativeOrMissingFolders_areIgnored) {
-  const auto options = registryOptions(kInstallation, "", false,
-                                       variables({{"HOME", "home"}, {"XDG_DATA_HOME", "../x"},
-                                                  {"XDG_CACHE_HOME", ""}}));
+  const auto options = registryOptions(
+      kInstallation, "", false, variables({{"HOME", "home"}, {"XDG_DATA_HOME", "../x"}, {"XDG_CACHE_HOME", ""}}));
   EXPECT_EQ(options.userDirectory, "");
   EXPECT_EQ(options.cacheDirectory, "");
 }

@@ -87,13 +87,15 @@ Fd outOfTheWay(const Fd& fd) {
   return Fd(copy);
 }
 
-bool startsWith(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
+bool startsWith(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
 
 bool isPassedOn(std::string_view variable) {
   const std::string_view name = variable.substr(0, variable.find('='));
-  static constexpr std::array<std::string_view, 8> kNames = {
-      "PATH",         "HOME",         "LD_LIBRARY_PATH", "ASAN_OPTIONS",
-      "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS",   "MSAN_OPTIONS"};
+  static constexpr std::array<std::string_view, 8> kNames = {"PATH",          "HOME",         "LD_LIBRARY_PATH",
+                                                             "ASAN_OPTIONS",  "LSAN_OPTIONS", "TSAN_OPTIONS",
+                                                             "UBSAN_OPTIONS", "MSAN_OPTIONS"};
   for (const std::string_view known : kNames) {
     if (name == known) {
       return true;
@@ -129,8 +131,7 @@ Fd sealedRequest(schema::LaunchRequest::Reader request) {
     throw systemError("making a memfd", errno);
   }
   for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t count =
-        ::pwrite(file.get(), bytes.begin() + done, bytes.size() - done, static_cast<off_t>(done));
+    const ssize_t count = ::pwrite(file.get(), bytes.begin() + done, bytes.size() - done, static_cast<off_t>(done));
     if (count < 0 && errno != EINTR) {
       throw systemError("writing the launch request", errno);
     }
@@ -173,8 +174,8 @@ LaunchedSupervisor launchSupervisor(const std::string& program, schema::LaunchRe
   char* const arguments[] = {name.data(), nullptr};
 
   LaunchedSupervisor supervisor;
-  const int code = ::posix_spawn(&supervisor.pid, program.c_str(), actions.get(), attributes.get(), arguments,
-                                 environment.data());
+  const int code =
+      ::posix_spawn(&supervisor.pid, program.c_str(), actions.get(), attributes.get(), arguments, environment.data());
   if (code != 0) {
     const Error cause = systemError("executing " + program, code);
     throw Error(cause.retryable() ? ErrorCode::kResourceExhausted : ErrorCode::kInternal, cause.message(),
@@ -193,8 +194,8 @@ std::string reapSupervisor(LaunchedSupervisor& supervisor, int limitMs) {
   pollfd watched{supervisor.process.get(), POLLIN, 0};
   siginfo_t info{};
   if (::poll(&watched, 1, limitMs) <= 0 ||
-      ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(supervisor.process.get()), &info,
-               WEXITED | WNOHANG) != 0 ||
+      ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(supervisor.process.get()), &info, WEXITED | WNOHANG) !=
+          0 ||
       info.si_pid == 0) {
     return {};
   }

@@ -117,11 +117,11 @@ TEST(Launch, failure_leavesNoDescriptorBehind) {
 }
 
 TEST(Launch, environment_isAnAllowList) {
-  const char* const variables[] = {"PATH=/bin", "HOME=/h", "XDG_RUNTIME_DIR=/r", "VMMHOST_DEBUG=1", "ASAN_OPTIONS=a",
-                                   "LD_LIBRARY_PATH=/l", "LD_PRELOAD=/evil.so", "PATHX=1", "SSH_AUTH_SOCK=/s",
-                                   "HOMELESS=1", nullptr};
-  const std::vector<std::string> expected = {"PATH=/bin", "HOME=/h", "XDG_RUNTIME_DIR=/r", "VMMHOST_DEBUG=1",
-                                             "ASAN_OPTIONS=a", "LD_LIBRARY_PATH=/l"};
+  const char* const variables[] = {
+      "PATH=/bin",           "HOME=/h", "XDG_RUNTIME_DIR=/r", "VMMHOST_DEBUG=1", "ASAN_OPTIONS=a", "LD_LIBRARY_PATH=/l",
+      "LD_PRELOAD=/evil.so", "PATHX=1", "SSH_AUTH_SOCK=/s",   "HOMELESS=1",      nullptr};
+  const std::vector<std::string> expected = {"PATH=/bin",       "HOME=/h",        "XDG_RUNTIME_DIR=/r",
+                                             "VMMHOST_DEBUG=1", "ASAN_OPTIONS=a", "LD_LIBRARY_PATH=/l"};
   EXPECT_EQ(supervisorEnvironment(variables), expected);
 }
 

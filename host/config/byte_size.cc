@@ -17,11 +17,24 @@ int shiftOf(std::string_view suffix) {
   }
   int shift = 0;
   switch (suffix[0]) {
-    case 'K': case 'k': shift = 10; break;
-    case 'M': case 'm': shift = 20; break;
-    case 'G': case 'g': shift = 30; break;
-    case 'T': case 't': shift = 40; break;
-    default: return -1;
+    case 'K':
+    case 'k':
+      shift = 10;
+      break;
+    case 'M':
+    case 'm':
+      shift = 20;
+      break;
+    case 'G':
+    case 'g':
+      shift = 30;
+      break;
+    case 'T':
+    case 't':
+      shift = 40;
+      break;
+    default:
+      return -1;
   }
   suffix.remove_prefix(1);
   return suffix.empty() || suffix == "B" || suffix == "iB" ? shift : -1;

@@ -92,8 +92,7 @@ std::string readTextFile(const std::string& path, std::size_t maxBytes) {
     }
     content.append(buffer, static_cast<std::size_t>(count));
     if (content.size() > maxBytes) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  name + " has more than " + std::to_string(maxBytes) + " bytes");
+      throw Error(ErrorCode::kInvalidArgument, name + " has more than " + std::to_string(maxBytes) + " bytes");
     }
   }
 }

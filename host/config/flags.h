@@ -12,14 +12,14 @@ namespace vmmhost::config {
 
 // The flags that describe a VM. Texts are as they were typed.
 struct RunFlags {
-  std::optional<std::string> file;     // -f: JSON; "-" is standard input
+  std::optional<std::string> file;  // -f: JSON; "-" is standard input
   std::optional<std::string> name;
   std::optional<std::string> kernel;
   std::optional<std::string> initrd;
   std::optional<std::string> cmdline;
   std::optional<std::string> cpus;
-  std::optional<std::string> memory;   // "512M"
-  std::vector<std::string> disks;      // "PATH" or "PATH,ro"
+  std::optional<std::string> memory;  // "512M"
+  std::vector<std::string> disks;     // "PATH" or "PATH,ro"
 };
 
 // Reads the file, then puts the flags over it: single values replace those of the file, disks are added after its own.

@@ -49,7 +49,9 @@ Error refusal(const RunFlags& flags) {
   return Error(ErrorCode::kUnknown, "");
 }
 
-TEST(RunFlags, nothing_givesTheParts) { EXPECT_EQ(build({}), R"({"boot":{},"cpus":{},"memory":{}})"); }
+TEST(RunFlags, nothing_givesTheParts) {
+  EXPECT_EQ(build({}), R"({"boot":{},"cpus":{},"memory":{}})");
+}
 
 TEST(RunFlags, flagsAndFile_giveTheSame) {
   const TemporaryFile file(R"({"name":"v","boot":{"kernel":"k","initrd":{"path":"i"},"cmdline":"c d"},

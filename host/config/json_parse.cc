@@ -49,8 +49,8 @@ std::string pathText(const std::vector<Step>& steps) {
 
 [[noreturn]] void refuse(std::string_view source, const std::string& path, const std::string& message,
                          std::string hint = {}) {
-  throw Error(ErrorCode::kInvalidArgument,
-              printable(source) + ": " + (path.empty() ? "" : path + ": ") + message, std::move(hint));
+  throw Error(ErrorCode::kInvalidArgument, printable(source) + ": " + (path.empty() ? "" : path + ": ") + message,
+              std::move(hint));
 }
 
 // "source:line:column" of a byte of the text.
@@ -130,16 +130,31 @@ class Survey {
 
 const char* kindName(const capnp::Type& type) {
   switch (type.which()) {
-    case capnp::schema::Type::VOID: return "null";
-    case capnp::schema::Type::BOOL: return "true or false";
-    case capnp::schema::Type::INT8: case capnp::schema::Type::INT16: case capnp::schema::Type::INT32:
-    case capnp::schema::Type::INT64: case capnp::schema::Type::UINT8: case capnp::schema::Type::UINT16:
-    case capnp::schema::Type::UINT32: case capnp::schema::Type::UINT64: return "an integer";
-    case capnp::schema::Type::FLOAT32: case capnp::schema::Type::FLOAT64: return "a number";
-    case capnp::schema::Type::TEXT: case capnp::schema::Type::ENUM: return "a string";
-    case capnp::schema::Type::LIST: return "an array";
-    case capnp::schema::Type::STRUCT: return "an object";
-    default: return "nothing";
+    case capnp::schema::Type::VOID:
+      return "null";
+    case capnp::schema::Type::BOOL:
+      return "true or false";
+    case capnp::schema::Type::INT8:
+    case capnp::schema::Type::INT16:
+    case capnp::schema::Type::INT32:
+    case capnp::schema::Type::INT64:
+    case capnp::schema::Type::UINT8:
+    case capnp::schema::Type::UINT16:
+    case capnp::schema::Type::UINT32:
+    case capnp::schema::Type::UINT64:
+      return "an integer";
+    case capnp::schema::Type::FLOAT32:
+    case capnp::schema::Type::FLOAT64:
+      return "a number";
+    case capnp::schema::Type::TEXT:
+    case capnp::schema::Type::ENUM:
+      return "a string";
+    case capnp::schema::Type::LIST:
+      return "an array";
+    case capnp::schema::Type::STRUCT:
+      return "an object";
+    default:
+      return "nothing";
   }
 }
 
@@ -148,9 +163,7 @@ struct Integer {
   bool negative = false;
   std::uint64_t bits = 0;  // two's complement
 
-  std::string text() const {
-    return negative ? std::to_string(static_cast<std::int64_t>(bits)) : std::to_string(bits);
-  }
+  std::string text() const { return negative ? std::to_string(static_cast<std::int64_t>(bits)) : std::to_string(bits); }
   template <typename T>
   bool fits() const {
     if (negative) {
@@ -192,9 +205,7 @@ class Filler {
     return done();
   }
 
-  bool number_integer(std::int64_t value) {
-    return integer({value < 0, static_cast<std::uint64_t>(value)});
-  }
+  bool number_integer(std::int64_t value) { return integer({value < 0, static_cast<std::uint64_t>(value)}); }
   bool number_unsigned(std::uint64_t value) { return integer({false, value}); }
 
   bool number_float(double value, const std::string& text) {
@@ -219,7 +230,7 @@ class Filler {
         break;
       case capnp::schema::Type::ENUM: {
         const auto schema = slot.type.asEnum();
-        KJ_IF_MAYBE(enumerant, schema.findEnumerantByName(kj::StringPtr(text.c_str(), text.size()))) {
+        KJ_IF_MAYBE (enumerant, schema.findEnumerantByName(kj::StringPtr(text.c_str(), text.size()))) {
           set(slot, capnp::DynamicEnum(*enumerant));
         } else {
           refuse(source_, path(), "there is no " + inQuotes(text) + "; expected one of " + listEnumerants(schema));
@@ -287,7 +298,7 @@ class Filler {
     Frame& frame = frames_.back();
     steps_.back().key = key;
     const StructSchema schema = std::get<DynamicStruct::Builder>(frame.into).getSchema();
-    KJ_IF_MAYBE(field, schema.findFieldByName(kj::StringPtr(key.c_str(), key.size()))) {
+    KJ_IF_MAYBE (field, schema.findFieldByName(kj::StringPtr(key.c_str(), key.size()))) {
       if (hasAnnotation(*field, kHostOnlyAnnotation)) {
         refuse(source_, path(), "is filled in by the host and cannot be configured");
       }
@@ -297,8 +308,9 @@ class Filler {
       frame.seen[field->getIndex()] = true;
       if (isUnionMember(*field)) {
         if (!frame.unionMember.empty()) {
-          refuse(source_, path(), "only one member of this union can be given, and " + inQuotes(frame.unionMember) +
-                                      " is there already");
+          refuse(
+              source_, path(),
+              "only one member of this union can be given, and " + inQuotes(frame.unionMember) + " is there already");
         }
         frame.unionMember = key;
       }
@@ -365,7 +377,7 @@ class Filler {
     if (auto* list = std::get_if<DynamicList::Builder>(&frame.into)) {
       return {list->getSchema().getElementType(), std::nullopt, steps_.back().index};
     }
-    KJ_IF_MAYBE(field, frame.field) {
+    KJ_IF_MAYBE (field, frame.field) {
       return {field->getType(), *field, 0};
     }
     throw Error(ErrorCode::kInternal, "a JSON value without a key");
@@ -401,17 +413,38 @@ class Filler {
   bool integer(const Integer& value) {
     const Slot slot = target("a number");
     switch (slot.type.which()) {
-      case capnp::schema::Type::INT8: setInteger<std::int8_t>(slot, value); break;
-      case capnp::schema::Type::INT16: setInteger<std::int16_t>(slot, value); break;
-      case capnp::schema::Type::INT32: setInteger<std::int32_t>(slot, value); break;
-      case capnp::schema::Type::INT64: setInteger<std::int64_t>(slot, value); break;
-      case capnp::schema::Type::UINT8: setInteger<std::uint8_t>(slot, value); break;
-      case capnp::schema::Type::UINT16: setInteger<std::uint16_t>(slot, value); break;
-      case capnp::schema::Type::UINT32: setInteger<std::uint32_t>(slot, value); break;
-      case capnp::schema::Type::UINT64: setInteger<std::uint64_t>(slot, value); break;
-      case capnp::schema::Type::FLOAT32: setFloating<float>(slot, value); break;
-      case capnp::schema::Type::FLOAT64: setFloating<double>(slot, value); break;
-      default: wrongType(slot.type, slot.field, "the number " + value.text());
+      case capnp::schema::Type::INT8:
+        setInteger<std::int8_t>(slot, value);
+        break;
+      case capnp::schema::Type::INT16:
+        setInteger<std::int16_t>(slot, value);
+        break;
+      case capnp::schema::Type::INT32:
+        setInteger<std::int32_t>(slot, value);
+        break;
+      case capnp::schema::Type::INT64:
+        setInteger<std::int64_t>(slot, value);
+        break;
+      case capnp::schema::Type::UINT8:
+        setInteger<std::uint8_t>(slot, value);
+        break;
+      case capnp::schema::Type::UINT16:
+        setInteger<std::uint16_t>(slot, value);
+        break;
+      case capnp::schema::Type::UINT32:
+        setInteger<std::uint32_t>(slot, value);
+        break;
+      case capnp::schema::Type::UINT64:
+        setInteger<std::uint64_t>(slot, value);
+        break;
+      case capnp::schema::Type::FLOAT32:
+        setFloating<float>(slot, value);
+        break;
+      case capnp::schema::Type::FLOAT64:
+        setFloating<double>(slot, value);
+        break;
+      default:
+        wrongType(slot.type, slot.field, "the number " + value.text());
     }
     return done();
   }
@@ -436,8 +469,8 @@ class Filler {
   }
 
   [[noreturn]] void outOfRange(const std::string& number, const std::string& range = {}) const {
-    refuse(source_, path(), "the number " + printable(number, 40) + " is out of range" +
-                                (range.empty() ? "" : "; expected " + range));
+    refuse(source_, path(),
+           "the number " + printable(number, 40) + " is out of range" + (range.empty() ? "" : "; expected " + range));
   }
 
   [[noreturn]] void wrongType(const capnp::Type& type, const std::optional<StructSchema::Field>& field,

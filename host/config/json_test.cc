@@ -56,8 +56,8 @@ void expectContains(const std::string& text, const std::string& part) {
 TEST(Json, annotationIds_areThoseOfTheSchema) {
   const auto name = [](std::uint64_t id, const capnp::_::RawSchema& schema) {
     EXPECT_EQ(schema.id, id);
-    const auto node = capnp::readMessageUnchecked<capnp::schema::Node>(
-        reinterpret_cast<const capnp::word*>(schema.encodedNode));
+    const auto node =
+        capnp::readMessageUnchecked<capnp::schema::Node>(reinterpret_cast<const capnp::word*>(schema.encodedNode));
     return std::string(node.getDisplayName().cStr());
   };
   expectContains(name(kHostOnlyAnnotation, capnp::schemas::s_87f8b240af97fc9e), ":hostOnly");
@@ -234,8 +234,8 @@ TEST(ByteSize, formsAndLimits) {
   EXPECT_EQ(parseByteSize("x", "512MiB"), 536870912u);
   EXPECT_EQ(parseByteSize("x", "3T"), std::uint64_t{3} << 40);
   EXPECT_EQ(parseByteSize("x", "16777215T"), std::uint64_t{16777215} << 40);
-  for (const char* bad : {"", "M", "-1", "+1", " 1", "1 ", "1.5G", "1e3", "512MM", "512Mi", "512b", "1P", "0x1",
-                          "1iB"}) {
+  for (const char* bad :
+       {"", "M", "-1", "+1", " 1", "1 ", "1.5G", "1e3", "512MM", "512Mi", "512b", "1P", "0x1", "1iB"}) {
     EXPECT_THROW(parseByteSize("x", bad), Error) << bad;
   }
   for (const char* big : {"16777216T", "18446744073709551616", "99999999999999999999999K"}) {
@@ -268,8 +268,7 @@ TEST(Json, unions_takeOneMember) {
 TEST(Json, unknownEnumerants_areRefusedWithTheKnownOnes) {
   EXPECT_EQ(refusal(R"({"disks":[{"format":"vmdk"}]})"),
             "vm.json: disks[0].format: there is no \"vmdk\"; expected one of raw, qcow2");
-  EXPECT_EQ(refusal(R"({"disks":[{"format":1}]})"),
-            "vm.json: disks[0].format: expected a string, found the number 1");
+  EXPECT_EQ(refusal(R"({"disks":[{"format":1}]})"), "vm.json: disks[0].format: expected a string, found the number 1");
 }
 
 TEST(Json, malformedText_isRefusedWithItsPlace) {
@@ -347,8 +346,9 @@ TEST(Json, otherStructures_areWritten) {
   outcome.getWorkerExit().setSignal(9);
   outcome.initLastLog(1).set(0, "bad \xff bytes");
   const std::string written = writeJson(outcome.asReader(), {.pretty = false});
-  EXPECT_EQ(written, "{\"kind\":\"workerDied\",\"exitCode\":-1,\"workerExit\":{\"signal\":9},"
-                     "\"lastLog\":[\"bad \xef\xbf\xbd bytes\"]}");
+  EXPECT_EQ(written,
+            "{\"kind\":\"workerDied\",\"exitCode\":-1,\"workerExit\":{\"signal\":9},"
+            "\"lastLog\":[\"bad \xef\xbf\xbd bytes\"]}");
   capnp::MallocMessageBuilder again;
   auto back = again.initRoot<schema::Outcome>();
   parseJson("x", written, back);

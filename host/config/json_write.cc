@@ -14,7 +14,9 @@ using capnp::DynamicValue;
 using capnp::HasMode;
 using capnp::StructSchema;
 
-std::string_view view(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+std::string_view view(capnp::Text::Reader text) {
+  return {text.begin(), text.size()};
+}
 
 class StructWriter {
  public:
@@ -48,10 +50,10 @@ class StructWriter {
     }
     if (isUnionMember(field)) {
       const auto active = from.which();
-      KJ_IF_MAYBE(which, active) {
+      KJ_IF_MAYBE (which, active) {
         // The first member with its default value is what a union without any member is.
-        return *which == field && (options_.withDefaults || field.getProto().getDiscriminantValue() != 0 ||
-                                   isMeaningful(from, field));
+        return *which == field &&
+               (options_.withDefaults || field.getProto().getDiscriminantValue() != 0 || isMeaningful(from, field));
       }
       return false;
     }
@@ -76,21 +78,40 @@ class StructWriter {
 
   void value(DynamicValue::Reader from) {
     switch (from.getType()) {
-      case DynamicValue::VOID: json_.null(); break;
-      case DynamicValue::BOOL: json_.boolean(from.as<bool>()); break;
-      case DynamicValue::INT: json_.number(from.as<std::int64_t>()); break;
-      case DynamicValue::UINT: json_.number(from.as<std::uint64_t>()); break;
-      case DynamicValue::FLOAT: json_.number(from.as<double>()); break;
-      case DynamicValue::TEXT: json_.text(view(from.as<capnp::Text>())); break;
-      case DynamicValue::ENUM: enumerant(from.as<DynamicEnum>()); break;
-      case DynamicValue::LIST: list(from.as<DynamicList>()); break;
-      case DynamicValue::STRUCT: structure(from.as<DynamicStruct>()); break;
-      default: throw Error(ErrorCode::kInternal, "a value that has no JSON form");
+      case DynamicValue::VOID:
+        json_.null();
+        break;
+      case DynamicValue::BOOL:
+        json_.boolean(from.as<bool>());
+        break;
+      case DynamicValue::INT:
+        json_.number(from.as<std::int64_t>());
+        break;
+      case DynamicValue::UINT:
+        json_.number(from.as<std::uint64_t>());
+        break;
+      case DynamicValue::FLOAT:
+        json_.number(from.as<double>());
+        break;
+      case DynamicValue::TEXT:
+        json_.text(view(from.as<capnp::Text>()));
+        break;
+      case DynamicValue::ENUM:
+        enumerant(from.as<DynamicEnum>());
+        break;
+      case DynamicValue::LIST:
+        list(from.as<DynamicList>());
+        break;
+      case DynamicValue::STRUCT:
+        structure(from.as<DynamicStruct>());
+        break;
+      default:
+        throw Error(ErrorCode::kInternal, "a value that has no JSON form");
     }
   }
 
   void enumerant(DynamicEnum from) {
-    KJ_IF_MAYBE(known, from.getEnumerant()) {
+    KJ_IF_MAYBE (known, from.getEnumerant()) {
       json_.text(known->getProto().getName().cStr());
     } else {
       json_.number(std::uint64_t{from.getRaw()});

@@ -19,11 +19,21 @@ void appendJsonString(std::string& out, std::string_view text) {
       continue;
     }
     switch (character) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         // DEL and C1 are allowed in JSON, but not everything that shows JSON survives them.
         if (character < 0x20 || (character >= 0x7f && character < 0xa0)) {

@@ -10,15 +10,35 @@ namespace {
 
 TEST(JsonWriter, compact_hasNoBlanks) {
   JsonWriter json(false);
-  json.beginObject().member("a", 1).key("b").beginArray().text("x").boolean(false).null().endArray().key("c")
-      .beginObject().endObject().endObject();
+  json.beginObject()
+      .member("a", 1)
+      .key("b")
+      .beginArray()
+      .text("x")
+      .boolean(false)
+      .null()
+      .endArray()
+      .key("c")
+      .beginObject()
+      .endObject()
+      .endObject();
   EXPECT_EQ(json.str(), R"({"a":1,"b":["x",false,null],"c":{}})");
 }
 
 TEST(JsonWriter, pretty_nests) {
   JsonWriter json;
-  json.beginObject().key("list").beginArray().number(std::int64_t{-1}).beginObject().member("k", true).endObject()
-      .endArray().key("empty").beginArray().endArray().endObject();
+  json.beginObject()
+      .key("list")
+      .beginArray()
+      .number(std::int64_t{-1})
+      .beginObject()
+      .member("k", true)
+      .endObject()
+      .endArray()
+      .key("empty")
+      .beginArray()
+      .endArray()
+      .endObject();
   EXPECT_EQ(json.str(), "{\n  \"list\": [\n    -1,\n    {\n      \"k\": true\n    }\n  ],\n  \"empty\": []\n}");
 }
 
@@ -31,8 +51,9 @@ TEST(JsonWriter, raw_isIndentedToFit) {
 TEST(JsonWriter, strings_areAlwaysValidJson) {
   std::string out;
   appendJsonString(out, std::string_view("q\" b\\ \n\x01\x7f\x00 \xc3\xa9 \xff \xed\xa0\x80", 19));
-  EXPECT_EQ(out, "\"q\\\" b\\\\ \\n\\u0001\\u007f\\u0000 \xc3\xa9 \xef\xbf\xbd "
-                 "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
+  EXPECT_EQ(out,
+            "\"q\\\" b\\\\ \\n\\u0001\\u007f\\u0000 \xc3\xa9 \xef\xbf\xbd "
+            "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
 }
 
 TEST(JsonWriter, numbers_keepAllDigits) {

@@ -70,10 +70,17 @@ bool changesDirection(char32_t character) {
 
 void appendControl(std::string& out, char32_t character) {
   switch (character) {
-    case '\n': out += "\\n"; return;
-    case '\r': out += "\\r"; return;
-    case '\t': out += "\\t"; return;
-    default: break;
+    case '\n':
+      out += "\\n";
+      return;
+    case '\r':
+      out += "\\r";
+      return;
+    case '\t':
+      out += "\\t";
+      return;
+    default:
+      break;
   }
   if (character < 0x100) {
     out += "\\x";

@@ -19,8 +19,8 @@ TEST(Text, utf8_isToldFromOtherBytes) {
 
 TEST(Text, printable_showsWhatATerminalWouldObey) {
   EXPECT_EQ(printable("a\x1b[2Jb\n\t\x7f"), "a\\x1b[2Jb\\n\\t\\x7f");
-  EXPECT_EQ(printable("\xc2\x9b"), "\\x9b");              // C1: CSI
-  EXPECT_EQ(printable("\xe2\x80\xae"), "\\u202e");        // right-to-left override
+  EXPECT_EQ(printable("\xc2\x9b"), "\\x9b");        // C1: CSI
+  EXPECT_EQ(printable("\xe2\x80\xae"), "\\u202e");  // right-to-left override
   EXPECT_EQ(printable("caf\xc3\xa9 \xff"), "caf\xc3\xa9 \\xff");
 }
 

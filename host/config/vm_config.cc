@@ -21,7 +21,9 @@ constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1: VIRTIO_BLK_
 constexpr std::size_t kMaxTagBytes = 36;     // virtio 1.2, 5.11.4
 constexpr std::size_t kMaxTapBytes = 15;     // IFNAMSIZ less its NUL
 
-std::string_view view(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+std::string_view view(capnp::Text::Reader text) {
+  return {text.begin(), text.size()};
+}
 
 [[noreturn]] void refuse(const std::string& field, const std::string& message, std::string hint = {}) {
   throw Error(ErrorCode::kInvalidArgument, field + ": " + message, std::move(hint));
@@ -54,7 +56,9 @@ void checkText(const std::string& field, std::string_view text, std::size_t maxB
   }
 }
 
-bool isGiven(schema::FileRef::Reader file) { return file.getPath().size() > 0 || file.getResource() != 0; }
+bool isGiven(schema::FileRef::Reader file) {
+  return file.getPath().size() > 0 || file.getResource() != 0;
+}
 
 void checkFile(const std::string& field, schema::FileRef::Reader file, bool required) {
   if (required && !isGiven(file)) {
@@ -66,8 +70,10 @@ void checkFile(const std::string& field, schema::FileRef::Reader file, bool requ
 void checkRange(const std::string& field, std::uint64_t value, std::uint64_t least, std::uint64_t most,
                 std::string hint = {}) {
   if (value < least || value > most) {
-    refuse(field, std::to_string(value) + " is out of range; expected " + std::to_string(least) + " to " +
-                      std::to_string(most), std::move(hint));
+    refuse(
+        field,
+        std::to_string(value) + " is out of range; expected " + std::to_string(least) + " to " + std::to_string(most),
+        std::move(hint));
   }
 }
 
@@ -106,21 +112,23 @@ void checkCpus(schema::Cpus::Reader cpus) {
   checkRange("cpus.max", total, cpus.getCount(), kMaxCpus);
   checkRange("cpus.threadsPerCore", cpus.getThreadsPerCore(), 1, total);
   if (total % cpus.getThreadsPerCore() != 0) {
-    refuse("cpus.threadsPerCore", std::to_string(cpus.getThreadsPerCore()) + " does not divide " +
-                                      std::to_string(total) + " virtual CPUs");
+    refuse("cpus.threadsPerCore",
+           std::to_string(cpus.getThreadsPerCore()) + " does not divide " + std::to_string(total) + " virtual CPUs");
   }
   const std::uint32_t cores = total / cpus.getThreadsPerCore();
   if (cpus.getCoresPerSocket() != 0 && cores % cpus.getCoresPerSocket() != 0) {
-    refuse("cpus.coresPerSocket", std::to_string(cpus.getCoresPerSocket()) + " does not divide " +
-                                      std::to_string(cores) + " cores");
+    refuse("cpus.coresPerSocket",
+           std::to_string(cpus.getCoresPerSocket()) + " does not divide " + std::to_string(cores) + " cores");
   }
 }
 
 void checkMemorySize(const std::string& field, std::uint64_t bytes, std::uint64_t least) {
   const bool unitForgotten = bytes != 0 && bytes < kMinMemory;
   checkRange(field, bytes, least, kMaxMemory,
-             unitForgotten ? "sizes are in bytes unless they say otherwise: " + std::to_string(bytes) + "M is that many"
-                             " MiB" : "");
+             unitForgotten ? "sizes are in bytes unless they say otherwise: " + std::to_string(bytes) +
+                                 "M is that many"
+                                 " MiB"
+                           : "");
   if (bytes % kPage != 0) {
     refuse(field, std::to_string(bytes) + " bytes is not a multiple of 4 KiB");
   }

@@ -10,8 +10,8 @@
 namespace vmmhost::config {
 
 inline constexpr std::uint32_t kMaxCpus = 254;                       // xAPIC identifiers
-inline constexpr std::uint64_t kMinMemory = std::uint64_t{1} << 20;   // 1 MiB
-inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 40;   // 1 TiB
+inline constexpr std::uint64_t kMinMemory = std::uint64_t{1} << 20;  // 1 MiB
+inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 40;  // 1 TiB
 inline constexpr std::size_t kMaxNameBytes = 64;
 inline constexpr std::size_t kMaxCmdlineBytes = 2047;
 inline constexpr std::uint32_t kMaxDisks = 64;

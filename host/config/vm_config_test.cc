@@ -26,7 +26,9 @@ std::string refusal(std::string_view json) {
 }
 
 // A configuration that is good but for `members`.
-std::string with(const std::string& members) { return refusal(R"({"boot":{"kernel":"k"},)" + members + "}"); }
+std::string with(const std::string& members) {
+  return refusal(R"({"boot":{"kernel":"k"},)" + members + "}");
+}
 
 TEST(VmConfig, goodOnes_areTaken) {
   EXPECT_EQ(refusal(R"({"boot":{"kernel":"k"}})"), "");
@@ -37,7 +39,8 @@ TEST(VmConfig, goodOnes_areTaken) {
     "nics":[{"mac":"52:54:00:aB:cD:ef","mtu":1500,"attachment":{"network":"lan"}},{"attachment":{"tap":"tap0"}}],
     "consoles":[{},{"kind":"virtio"}],"vsock":{"cid":3},"shares":[{"tag":"t","directory":"/d"}],
     "balloon":{"targetSize":"1M"},"watchdog":{"action":"pause"},
-    "platform":{"machine":"q35","uuid":"0f8fad5b-D9CB-469f-a165-70867728950e","options":[{"name":"a"}]}})"), "");
+    "platform":{"machine":"q35","uuid":"0f8fad5b-D9CB-469f-a165-70867728950e","options":[{"name":"a"}]}})"),
+            "");
 }
 
 TEST(VmConfig, names_areWhatFileNamesMayBe) {

@@ -68,9 +68,7 @@ class ControlServer::Session final : public schema::Control::Server {
       const std::string reason = bounded(params.getReason());
       return target_.stop(kind, reason, signalNumber(reason))
           .then([this]() { return target_.onFinished(); })
-          .then([this, context]() mutable {
-            vm::writeOutcome(target_.outcome(), context.getResults().initOutcome());
-          });
+          .then([this, context]() mutable { vm::writeOutcome(target_.outcome(), context.getResults().initOutcome()); });
     });
   }
 
@@ -86,17 +84,16 @@ class ControlServer::Session final : public schema::Control::Server {
 
   kj::Promise<void> wait(WaitContext context) override {
     return rpc::answer(context, [this, context]() mutable {
-      return target_.onFinished().then([this, context]() mutable {
-        vm::writeOutcome(target_.outcome(), context.getResults().initOutcome());
-      });
+      return target_.onFinished().then(
+          [this, context]() mutable { vm::writeOutcome(target_.outcome(), context.getResults().initOutcome()); });
     });
   }
 
   kj::Promise<void> console(ConsoleContext context) override {
     return rpc::answer(context, [this, context]() mutable {
       if (++consoles_ > kMaxConsolesPerClient) {
-        throw Error(ErrorCode::kResourceExhausted, "one client may attach to the console only " +
-                                                       std::to_string(kMaxConsolesPerClient) + " times");
+        throw Error(ErrorCode::kResourceExhausted,
+                    "one client may attach to the console only " + std::to_string(kMaxConsolesPerClient) + " times");
       }
       // Asked for early, it is attached before the guest says anything.
       return target_.onConsole().then(rpc::guarded([this, context]() mutable {
@@ -114,8 +111,7 @@ class ControlServer::Session final : public schema::Control::Server {
                     "one client may watch a VM only " + std::to_string(kMaxWatchesPerClient) + " times");
       }
       auto sink = std::make_shared<schema::StateSink::Client>(context.getParams().getSink());
-      watches_.push_back(vm().watch([sink](schema::VmState state, std::int64_t unixMs,
-                                           const std::string& detail) {
+      watches_.push_back(vm().watch([sink](schema::VmState state, std::int64_t unixMs, const std::string& detail) {
         auto request = sink->changedRequest();
         request.setState(state);
         request.setUnixMs(unixMs);
@@ -155,11 +151,14 @@ class ControlServer::Session final : public schema::Control::Server {
   std::vector<std::unique_ptr<vm::Vm::Watch>> watches_;
 };
 
-ControlServer::ControlServer(kj::AsyncIoContext& io, Target& target, Log& log) : io_(io), target_(target), log_(log) {}
+ControlServer::ControlServer(kj::AsyncIoContext& io, Target& target, Log& log) : io_(io), target_(target), log_(log) {
+}
 
 ControlServer::~ControlServer() = default;
 
-void ControlServer::serveStarter(Fd socket) { serve(std::move(socket), true); }
+void ControlServer::serveStarter(Fd socket) {
+  serve(std::move(socket), true);
+}
 
 void ControlServer::serve(Fd socket, bool starter) {
   clients_.emplace_back();

@@ -17,15 +17,15 @@ namespace vmmhost::control {
 class Target {
  public:
   virtual ~Target() = default;
-  virtual vm::Vm* vm() = 0;                      // null before it is made, or if that failed
-  virtual kj::Promise<void> onConsole() = 0;     // vm() is there and has a console; rejected if it never will
-  virtual kj::Promise<void> onStarted() = 0;     // rejected with the reason
-  virtual kj::Promise<void> onFinished() = 0;    // the VM has ended and all that it held is gone
-  virtual const vm::Outcome& outcome() = 0;      // once finished
+  virtual vm::Vm* vm() = 0;                    // null before it is made, or if that failed
+  virtual kj::Promise<void> onConsole() = 0;   // vm() is there and has a console; rejected if it never will
+  virtual kj::Promise<void> onStarted() = 0;   // rejected with the reason
+  virtual kj::Promise<void> onFinished() = 0;  // the VM has ended and all that it held is gone
+  virtual const vm::Outcome& outcome() = 0;    // once finished
   virtual void describe(schema::VmInfo::Builder out) = 0;
   virtual kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) = 0;
-  virtual void starterDetached() = 0;            // said detach
-  virtual void starterGone() = 0;                // went without
+  virtual void starterDetached() = 0;  // said detach
+  virtual void starterGone() = 0;      // went without
 };
 
 class ControlServer {

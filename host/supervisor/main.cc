@@ -84,8 +84,7 @@ int run() {
 
   auto io = kj::setupAsyncIo();
   vmmhost::supervisor::Supervisor supervisor(io, request, Fd(vmmhost::client::kSupervisorControlFd));
-  kj::UnixEventPort::FdObserver observer(io.unixEventPort, signalFd.get(),
-                                         kj::UnixEventPort::FdObserver::OBSERVE_READ);
+  kj::UnixEventPort::FdObserver observer(io.unixEventPort, signalFd.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ);
   auto signalTask = watchSignals(signalFd.get(), observer, supervisor).eagerlyEvaluate(nullptr);
   supervisor.run().wait(io.waitScope);
   return supervisor.exitCode();

@@ -71,8 +71,8 @@ void Supervisor::prepare() {
   auto config = config_->getRoot<schema::VmConfig>();
   config::validateVmConfig(config.asReader());
 
-  directories_ = runtime::Directories::open(
-      {request_.getRuntimeDirectory().cStr(), request_.getStateDirectory().cStr()});
+  directories_ =
+      runtime::Directories::open({request_.getRuntimeDirectory().cStr(), request_.getStateDirectory().cStr()});
   if (config.getName().size() == 0) {
     config.setName(madeUpName());
   }
@@ -130,8 +130,9 @@ void Supervisor::makeVm() {
       for (const auto name : spawn::kPartNames) {
         known += (known.empty() ? "" : ", ") + std::string(name);
       }
-      throw Error(ErrorCode::kInvalidArgument, "--without " + escapeControl(part.cStr(), 64) +
-                  ": no such part of the jail", "parts that can be left out: " + known);
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--without " + escapeControl(part.cStr(), 64) + ": no such part of the jail",
+                  "parts that can be left out: " + known);
     }
     spec.without.insert(part.cStr());
   }
@@ -161,8 +162,8 @@ kj::Promise<void> Supervisor::run() {
               if (!vm_) {
                 outcome_.error = rpc::fromKj(exception);
                 outcome_.detail = outcome_.error->message();
-                outcome_.exitCode = vm::exitCodeFor(schema::EndKind::START_FAILED, schema::EndCause::UNKNOWN,
-                                                    outcome_.error, 0);
+                outcome_.exitCode =
+                    vm::exitCodeFor(schema::EndKind::START_FAILED, schema::EndCause::UNKNOWN, outcome_.error, 0);
               }
               startFailed_ = true;
               vmMadeFulfiller_->reject(kj::cp(exception));
@@ -232,7 +233,9 @@ void Supervisor::signalled(int signal) {
   stop(schema::EndKind::SIGNALLED, signalText(signal), signal).detach([](kj::Exception&&) {});
 }
 
-void Supervisor::starterDetached() { detached_ = true; }
+void Supervisor::starterDetached() {
+  detached_ = true;
+}
 
 void Supervisor::starterGone() {
   starterLeftFulfiller_->fulfill();

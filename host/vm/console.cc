@@ -27,13 +27,13 @@ class Console::Client {
 
   bool done() const { return done_; }
   void wake() {
-    KJ_IF_MAYBE(waiter, newData_) {
+    KJ_IF_MAYBE (waiter, newData_) {
       (*waiter)->fulfill();
       newData_ = nullptr;
     }
   }
   void wakeInput() {
-    KJ_IF_MAYBE(waiter, inputSpace_) {
+    KJ_IF_MAYBE (waiter, inputSpace_) {
       (*waiter)->fulfill();
       inputSpace_ = nullptr;
     }
@@ -226,7 +226,7 @@ void Console::dropFinished() {
   cleanup_ = kj::evalLater([this]() {
                std::erase_if(clients_, [](const auto& client) { return client->done(); });
                if (clients_.empty()) {
-                 KJ_IF_MAYBE(waiter, flushed_) {
+                 KJ_IF_MAYBE (waiter, flushed_) {
                    (*waiter)->fulfill();
                    flushed_ = nullptr;
                  }

@@ -20,12 +20,14 @@
 namespace vmmhost {
 namespace {
 
-State toPublic(schema::VmState state) { return static_cast<State>(state); }
+State toPublic(schema::VmState state) {
+  return static_cast<State>(state);
+}
 
 template <typename Enum>
 std::string enumName(Enum value) {
   const capnp::DynamicEnum dynamic(capnp::Schema::from<Enum>(), static_cast<std::uint16_t>(value));
-  KJ_IF_MAYBE(enumerant, dynamic.getEnumerant()) {
+  KJ_IF_MAYBE (enumerant, dynamic.getEnumerant()) {
     return enumerant->getProto().getName().cStr();
   }
   return "unknown";
@@ -82,8 +84,8 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
       if constexpr (std::is_void_v<T>) {
         tasks_->add(kj::evalNow(rpc::guarded(function)).then([promise]() { promise->set_value(); }, kj::mv(failed)));
       } else {
-        tasks_->add(kj::evalNow(rpc::guarded(function)).then(
-            [promise](T&& value) { promise->set_value(std::move(value)); }, kj::mv(failed)));
+        tasks_->add(kj::evalNow(rpc::guarded(function))
+                        .then([promise](T&& value) { promise->set_value(std::move(value)); }, kj::mv(failed)));
       }
     });
     return future;
@@ -217,7 +219,8 @@ std::string ownedName() {
 
 }  // namespace
 
-Host::Host(HostOptions options) : thread_(std::make_shared<HostThread>(std::move(options))) {}
+Host::Host(HostOptions options) : thread_(std::make_shared<HostThread>(std::move(options))) {
+}
 Host::~Host() = default;
 
 std::vector<BackendSummary> Host::backends(bool measure) {
@@ -269,14 +272,13 @@ std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson,
           spec.gid = ::getegid();
         }
         running->vm = std::make_unique<vm::Vm>(impl->io(), std::move(spec), impl->log());
-        running->watch = running->vm->watch(
-            [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t,
-                                                             const std::string& detail) {
-              raw->state = toPublic(state);
-              if (onState) {
-                onState(toPublic(state), detail);
-              }
-            });
+        running->watch = running->vm->watch([raw = running.get(), onState = options.onState](
+                                                schema::VmState state, std::int64_t, const std::string& detail) {
+          raw->state = toPublic(state);
+          if (onState) {
+            onState(toPublic(state), detail);
+          }
+        });
         return running->vm->start().then(rpc::guarded([impl, running]() -> std::unique_ptr<OwnedVm> {
           auto owner = impl->weak_from_this().lock();
           if (!owner) {

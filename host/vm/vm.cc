@@ -57,8 +57,12 @@ const char* stateName(VmState state) {
 
 }  // namespace
 
-std::int64_t unixMilliseconds() { return static_cast<std::int64_t>(nanoseconds(CLOCK_REALTIME) / 1'000'000u); }
-std::uint64_t monotonicNanoseconds() { return nanoseconds(CLOCK_MONOTONIC); }
+std::int64_t unixMilliseconds() {
+  return static_cast<std::int64_t>(nanoseconds(CLOCK_REALTIME) / 1'000'000u);
+}
+std::uint64_t monotonicNanoseconds() {
+  return nanoseconds(CLOCK_MONOTONIC);
+}
 
 // Receives the worker's events. It may outlive the VM in the RPC system, so it only reaches it while it lives.
 class Vm::Sink final : public schema::EventSink::Server {
@@ -87,7 +91,9 @@ Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log)
   consoleReady_ = console.promise.fork();
 }
 
-Vm::~Vm() { *self_ = nullptr; }
+Vm::~Vm() {
+  *self_ = nullptr;
+}
 
 Vm::Watch::~Watch() {
   if (list != nullptr) {
@@ -103,7 +109,9 @@ std::unique_ptr<Vm::Watch> Vm::watch(Watcher watcher) {
   return watch;
 }
 
-void Vm::mark(const char* phase) { timings_.emplace_back(phase, monotonicNanoseconds()); }
+void Vm::mark(const char* phase) {
+  timings_.emplace_back(phase, monotonicNanoseconds());
+}
 
 void Vm::setState(VmState state, const std::string& detail) {
   if (state == state_) {
@@ -255,24 +263,23 @@ kj::Promise<void> Vm::handOver() {
 }
 
 void Vm::watchWorker() {
-  workerWatch_ = worker_->onExit()
-                     .then([this]() {
-                       // Its last event may still be on its way through the socket.
-                       return worker_->onDisconnect().exclusiveJoin(
-                           io_.provider->getTimer().afterDelay(200 * kj::MILLISECONDS));
-                     })
-                     .then([this]() {
-                       if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
-                         return;  // starting reports it itself
-                       }
-                       std::string detail = worker_->describeExit();
-                       if (cgroup_.outOfMemory()) {
-                         detail += "; its control group was out of memory";
-                       }
-                       beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail,
-                                Error(ErrorCode::kWorkerDied, detail));
-                     })
-                     .eagerlyEvaluate(nullptr);
+  workerWatch_ =
+      worker_->onExit()
+          .then([this]() {
+            // Its last event may still be on its way through the socket.
+            return worker_->onDisconnect().exclusiveJoin(io_.provider->getTimer().afterDelay(200 * kj::MILLISECONDS));
+          })
+          .then([this]() {
+            if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
+              return;  // starting reports it itself
+            }
+            std::string detail = worker_->describeExit();
+            if (cgroup_.outOfMemory()) {
+              detail += "; its control group was out of memory";
+            }
+            beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail, Error(ErrorCode::kWorkerDied, detail));
+          })
+          .eagerlyEvaluate(nullptr);
 }
 
 void Vm::noteEvent(schema::Event::Reader event) {
@@ -376,33 +383,33 @@ kj::Promise<void> Vm::callAbility(const char* what, kj::Promise<void> call, std:
 
 kj::Promise<void> Vm::pause() {
   requireRunning("pause");
-  KJ_IF_MAYBE(pausable, pausable_) {
-    return callAbility("pausing the VM",
-                       pausable->pauseRequest().send().then(
-                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-                       [this]() { setState(VmState::PAUSED); });
+  KJ_IF_MAYBE (pausable, pausable_) {
+    return callAbility(
+        "pausing the VM",
+        pausable->pauseRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+        [this]() { setState(VmState::PAUSED); });
   }
   throw Error(ErrorCode::kUnsupported, "pause: backend " + spec_.backend + " cannot pause this VM");
 }
 
 kj::Promise<void> Vm::resume() {
   requireRunning("resume");
-  KJ_IF_MAYBE(pausable, pausable_) {
-    return callAbility("resuming the VM",
-                       pausable->resumeRequest().send().then(
-                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-                       [this]() { setState(VmState::RUNNING); });
+  KJ_IF_MAYBE (pausable, pausable_) {
+    return callAbility(
+        "resuming the VM",
+        pausable->resumeRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+        [this]() { setState(VmState::RUNNING); });
   }
   throw Error(ErrorCode::kUnsupported, "resume: backend " + spec_.backend + " cannot pause this VM");
 }
 
 kj::Promise<void> Vm::shutdown() {
   requireRunning("shut down");
-  KJ_IF_MAYBE(button, powerButton_) {
-    return callAbility("pressing the power button",
-                       button->pressRequest().send().then(
-                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-                       [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
+  KJ_IF_MAYBE (button, powerButton_) {
+    return callAbility(
+        "pressing the power button",
+        button->pressRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+        [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
   }
   throw Error(ErrorCode::kUnsupported, "shutdown: backend " + spec_.backend + " has no power button for this VM",
               "`vmmhost stop` ends it without asking the guest");
@@ -410,11 +417,11 @@ kj::Promise<void> Vm::shutdown() {
 
 kj::Promise<void> Vm::reset() {
   requireRunning("reset");
-  KJ_IF_MAYBE(resettable, resettable_) {
-    return callAbility("resetting the VM",
-                       resettable->resetRequest().send().then(
-                           rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-                       nullptr);
+  KJ_IF_MAYBE (resettable, resettable_) {
+    return callAbility(
+        "resetting the VM",
+        resettable->resetRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
+        nullptr);
   }
   throw Error(ErrorCode::kUnsupported, "reset: backend " + spec_.backend + " cannot reset this VM");
 }

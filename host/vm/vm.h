@@ -26,14 +26,14 @@ namespace vmmhost::vm {
 struct VmSpec {
   std::unique_ptr<capnp::MallocMessageBuilder> config;  // root VmConfig, validated, with a name
   std::string backend;
-  std::string choice;                // why this backend; empty: it was named
+  std::string choice;  // why this backend; empty: it was named
   plugin::LaunchPlan plan;
   std::string workingDirectory;
-  uid_t uid = 0;                     // host ids for the worker
+  uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
-  std::set<std::string> without;     // parts of the jail given up
-  std::chrono::milliseconds timeout{0};  // from start() on; 0: none
-  std::unique_ptr<RotatingFile> consoleFile;  // may be null
+  std::set<std::string> without;                                   // parts of the jail given up
+  std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
+  std::unique_ptr<RotatingFile> consoleFile;                       // may be null
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders made, deepest first
 };
 

@@ -63,8 +63,8 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   request.argv = spec.plan.argv;
   request.descriptors = {{null.get(), 0}, {null.get(), 1}, {logWrite.get(), 2}, {sockets.remote.get(), kRpcDescriptor}};
   spawn::Jail& jail = request.jail;
-  jail.root = spec.plan.root == plugin::LaunchPlan::Root::kSystem ? spawn::Jail::Root::kSystem
-                                                                  : spawn::Jail::Root::kEmpty;
+  jail.root =
+      spec.plan.root == plugin::LaunchPlan::Root::kSystem ? spawn::Jail::Root::kSystem : spawn::Jail::Root::kEmpty;
   jail.proc = spec.plan.proc;
   jail.dev = spec.plan.dev;
   jail.tmp = spec.plan.tmp;

@@ -21,11 +21,11 @@ namespace vmmhost::vm {
 
 struct WorkerSpec {
   plugin::LaunchPlan plan;
-  uid_t uid = 0;                          // host ids of the worker
+  uid_t uid = 0;  // host ids of the worker
   gid_t gid = 0;
   std::vector<spawn::Jail::Rlimit> rlimits;
   std::set<std::string> without;
-  spawn::Cgroup* cgroup = nullptr;        // outlives the process; null: none
+  spawn::Cgroup* cgroup = nullptr;              // outlives the process; null: none
   std::function<void(const char* phase)> mark;  // for timings
 };
 

@@ -8,9 +8,9 @@ namespace vmmhost {
 
 std::string_view errorCodeName(ErrorCode code) noexcept {
   static constexpr std::array<std::string_view, 15> kNames = {
-      "unknown",           "invalidArgument",    "notFound",         "alreadyExists", "unsupported",
-      "unavailable",       "permissionDenied",   "failedPrecondition", "deadlineExceeded", "cancelled",
-      "resourceExhausted", "workerDied",         "protocol",         "confinement",   "internal"};
+      "unknown",           "invalidArgument",  "notFound",           "alreadyExists",    "unsupported",
+      "unavailable",       "permissionDenied", "failedPrecondition", "deadlineExceeded", "cancelled",
+      "resourceExhausted", "workerDied",       "protocol",           "confinement",      "internal"};
   const auto index = static_cast<std::size_t>(code);
   return index < kNames.size() ? kNames[index] : kNames[0];
 }

@@ -21,9 +21,10 @@ kj::Promise<void> answer(Context context, Func func) {
            } else {
              return guarded(std::move(func))();
            }
-         }).catch_([context](kj::Exception&& exception) mutable {
-    writeError(fromKj(exception), context.getResults().initError());
-  });
+         })
+      .catch_([context](kj::Exception&& exception) mutable {
+        writeError(fromKj(exception), context.getResults().initError());
+      });
 }
 
 }  // namespace vmmhost::rpc

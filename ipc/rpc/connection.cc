@@ -49,9 +49,9 @@ class DescriptorServer final : public schema::Descriptor::Server {
 
 struct Connection::Impl {
   Impl(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits, capnp::Capability::Client bootstrap)
-      : stream(io.lowLevelProvider->wrapUnixSocketFd(prepared(std::move(socket)),
-                                                      kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC |
-                                                          kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
+      : stream(io.lowLevelProvider->wrapUnixSocketFd(
+            prepared(std::move(socket)),
+            kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC | kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
         messages(*stream, io.provider->getTimer(), limits),
         // At least 1: with 0 the library drops outgoing descriptors as well. The message stream refuses incoming ones.
         network(messages, 1, toCapnp(side), readerOptions(limits)),
@@ -72,7 +72,8 @@ struct Connection::Impl {
 
 Connection::Connection(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits,
                        capnp::Capability::Client bootstrap)
-    : impl_(std::make_unique<Impl>(io, std::move(socket), side, limits, kj::mv(bootstrap))) {}
+    : impl_(std::make_unique<Impl>(io, std::move(socket), side, limits, kj::mv(bootstrap))) {
+}
 
 Connection::~Connection() = default;
 
@@ -84,9 +85,13 @@ capnp::Capability::Client Connection::bootstrapCapability() {
   return impl_->rpc.bootstrap(peer);
 }
 
-kj::Promise<void> Connection::onDisconnect() { return impl_->disconnected.addBranch(); }
+kj::Promise<void> Connection::onDisconnect() {
+  return impl_->disconnected.addBranch();
+}
 
-const std::string& Connection::violation() const { return impl_->messages.violation(); }
+const std::string& Connection::violation() const {
+  return impl_->messages.violation();
+}
 
 SocketPair makeSocketPair() {
   int fds[2];
@@ -100,19 +105,23 @@ SocketPair makeSocketPair() {
   return pair;
 }
 
-schema::Descriptor::Client makeDescriptor(Fd descriptor) { return kj::heap<DescriptorServer>(std::move(descriptor)); }
+schema::Descriptor::Client makeDescriptor(Fd descriptor) {
+  return kj::heap<DescriptorServer>(std::move(descriptor));
+}
 
 kj::Promise<Fd> receiveDescriptor(schema::Descriptor::Client descriptor) {
-  return descriptor.getFd().then([](kj::Maybe<int> fd) -> Fd {
-    KJ_IF_MAYBE(number, fd) {
-      const int copy = ::fcntl(*number, F_DUPFD_CLOEXEC, 3);
-      if (copy < 0) {
-        raise(systemError("duplicating a received descriptor", errno));
-      }
-      return Fd(copy);
-    }
-    raise(Error(ErrorCode::kProtocol, "a capability that should carry a descriptor came without one"));
-  }).attach(kj::mv(descriptor));
+  return descriptor.getFd()
+      .then([](kj::Maybe<int> fd) -> Fd {
+        KJ_IF_MAYBE (number, fd) {
+          const int copy = ::fcntl(*number, F_DUPFD_CLOEXEC, 3);
+          if (copy < 0) {
+            raise(systemError("duplicating a received descriptor", errno));
+          }
+          return Fd(copy);
+        }
+        raise(Error(ErrorCode::kProtocol, "a capability that should carry a descriptor came without one"));
+      })
+      .attach(kj::mv(descriptor));
 }
 
 }  // namespace vmmhost::rpc

@@ -20,13 +20,13 @@ namespace vmmhost::rpc {
 
 // What one connection may cost this process at most; see ipc/rpc/message_stream.h.
 struct Limits {
-  std::uint32_t maxQueuedMessages = 64;      // written and not yet taken by the socket
-  std::uint32_t maxOpenQuestions = 64;       // calls of the peer that are not finished
+  std::uint32_t maxQueuedMessages = 64;  // written and not yet taken by the socket
+  std::uint32_t maxOpenQuestions = 64;   // calls of the peer that are not finished
   std::uint32_t maxSegments = 16;
   std::uint64_t maxMessageWords = 32768;
   std::uint32_t maxNesting = 24;
   std::uint64_t flowLimitWords = 8192;
-  std::uint32_t messagesPerTurn = 256;       // then other work of the loop gets its turn
+  std::uint32_t messagesPerTurn = 256;  // then other work of the loop gets its turn
   bool acceptDescriptors = false;
 };
 
@@ -34,7 +34,8 @@ enum class Side { kClient, kServer };  // of the two-party network; either side 
 
 class Connection {
  public:
-  // Takes the socket and makes it non-blocking and close-on-exec. Throws Error if it is none. `bootstrap` is what the peer gets when it asks; null: nothing.
+  // Takes the socket and makes it non-blocking and close-on-exec. Throws Error if it is none. `bootstrap` is what the
+  // peer gets when it asks; null: nothing.
   Connection(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits,
              capnp::Capability::Client bootstrap = nullptr);
   ~Connection();
@@ -106,8 +107,8 @@ template <typename T>
 kj::Promise<T> withDeadline(kj::Timer& timer, std::chrono::milliseconds limit, std::string what,
                             kj::Promise<T> promise) {
   auto expired = timer.afterDelay(limit.count() * kj::MILLISECONDS).then([what = std::move(what), limit]() {
-    return fail<T>(Error(ErrorCode::kDeadlineExceeded, what + " took longer than " + std::to_string(limit.count()) +
-                                                           " ms", {}, true));
+    return fail<T>(Error(ErrorCode::kDeadlineExceeded,
+                         what + " took longer than " + std::to_string(limit.count()) + " ms", {}, true));
   });
   return promise.exclusiveJoin(kj::mv(expired));
 }

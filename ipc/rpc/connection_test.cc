@@ -137,8 +137,8 @@ TEST_F(ConnectionTest, callsBeyondTheLimit_cutThePeerOff) {
 TEST_F(ConnectionTest, peerThatNeverReads_getsNoFurtherAnswersMade) {
   SocketPair sockets = makeSocketPair();
   ::fcntl(sockets.remote.get(), F_SETFL, O_NONBLOCK);
-  server_ = std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits(),
-                                         kj::heap<TestWorker>());
+  server_ =
+      std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits(), kj::heap<TestWorker>());
   // Bootstrap requests with finishes, as raw bytes, and nobody to read the replies.
   std::size_t accepted = 0;
   const Fd& raw = sockets.local;
@@ -147,9 +147,9 @@ TEST_F(ConnectionTest, peerThatNeverReads_getsNoFurtherAnswersMade) {
     std::memset(frame, 0, sizeof(frame));
     // One segment of 4 words: Message{bootstrap: Bootstrap{questionId}}.
     frame[0] = std::uint64_t{4} << 32;
-    frame[1] = 0x0001'0001'0000'0000;              // root struct pointer: 1 data word, 1 pointer
-    frame[2] = 8;                                  // union tag: bootstrap
-    frame[3] = 0x0001'0001'0000'0000;              // pointer to Bootstrap, right behind
+    frame[1] = 0x0001'0001'0000'0000;  // root struct pointer: 1 data word, 1 pointer
+    frame[2] = 8;                      // union tag: bootstrap
+    frame[3] = 0x0001'0001'0000'0000;  // pointer to Bootstrap, right behind
     frame[4] = question;
     return ::send(raw.get(), frame, 40, MSG_DONTWAIT | MSG_NOSIGNAL);
   };
@@ -166,8 +166,8 @@ TEST_F(ConnectionTest, peerThatNeverReads_getsNoFurtherAnswersMade) {
 TEST_F(ConnectionTest, halfAMessageBeforeTheEnd_isAViolation) {
   SocketPair sockets = makeSocketPair();
   ::fcntl(sockets.remote.get(), F_SETFL, O_NONBLOCK);
-  server_ = std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits(),
-                                         kj::heap<TestWorker>());
+  server_ =
+      std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits(), kj::heap<TestWorker>());
   const std::uint32_t header[2] = {0, 10};
   ASSERT_EQ(::send(sockets.local.get(), header, sizeof(header), 0), static_cast<ssize_t>(sizeof(header)));
   sockets.local.reset();

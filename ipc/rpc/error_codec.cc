@@ -67,7 +67,9 @@ kj::Exception toKj(const Error& error) {
   return kj::Exception(type, __FILE__, __LINE__, kj::heapString(packed.data(), packed.size()));
 }
 
-void raise(const Error& error) { kj::throwFatalException(toKj(error)); }
+void raise(const Error& error) {
+  kj::throwFatalException(toKj(error));
+}
 
 Error fromKj(const kj::Exception& exception) {
   const auto description = exception.getDescription();
@@ -80,9 +82,9 @@ Error fromKj(const kj::Exception& exception) {
     const bool retryable = takeField(text) == "1";
     const std::string message(takeField(text));
     const std::string hint(takeField(text));
-    return Error(code <= static_cast<unsigned>(ErrorCode::kInternal) ? static_cast<ErrorCode>(code)
-                                                                     : ErrorCode::kUnknown,
-                 message, hint, retryable);
+    return Error(
+        code <= static_cast<unsigned>(ErrorCode::kInternal) ? static_cast<ErrorCode>(code) : ErrorCode::kUnknown,
+        message, hint, retryable);
   }
   const std::string message = bounded(kj::StringPtr(description));
   switch (exception.getType()) {

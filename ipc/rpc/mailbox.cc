@@ -40,7 +40,8 @@ std::shared_ptr<Mailbox::Sender::Queue> Mailbox::makeQueue() {
 Mailbox::Mailbox(kj::UnixEventPort& port)
     : queue_(makeQueue()),
       observer_(port, queue_->event.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
-      task_(drain().eagerlyEvaluate(nullptr)) {}
+      task_(drain().eagerlyEvaluate(nullptr)) {
+}
 
 Mailbox::~Mailbox() {
   std::lock_guard lock(queue_->mutex);
@@ -48,7 +49,9 @@ Mailbox::~Mailbox() {
   queue_->items.clear();
 }
 
-void Mailbox::post(std::function<void()> work) { sender().post(std::move(work)); }
+void Mailbox::post(std::function<void()> work) {
+  sender().post(std::move(work));
+}
 
 kj::Promise<void> Mailbox::drain() {
   // Asked for before the counter is read: an edge that comes in between is then not lost.

@@ -100,7 +100,8 @@ const char* RpcPolice::check(capnp::MessageReader& message) {
 }
 
 BoundedMessageStream::BoundedMessageStream(kj::AsyncCapabilityStream& stream, kj::Timer& timer, const Limits& limits)
-    : stream_(stream), timer_(timer), limits_(limits), police_(limits) {}
+    : stream_(stream), timer_(timer), limits_(limits), police_(limits) {
+}
 
 void BoundedMessageStream::refuse(const char* reason) {
   violation_ = reason;
@@ -219,7 +220,7 @@ BoundedMessageStream::MaybeMessage BoundedMessageStream::finish(kj::Own<capnp::M
 }
 
 void BoundedMessageStream::noteWritten() {
-  KJ_IF_MAYBE(waiter, queueWaiter_) {
+  KJ_IF_MAYBE (waiter, queueWaiter_) {
     // The message just written still counts: it leaves the queue after this continuation.
     if (!queueCount_ || queueCount_() <= limits_.maxQueuedMessages / 2 + 1) {
       (*waiter)->fulfill();

@@ -22,7 +22,7 @@ namespace vmmhost::rpc {
 struct FrameHeader {
   enum class State { kNeedMore, kComplete, kRefused };
   State state = State::kNeedMore;
-  std::size_t headerBytes = 0;         // of the segment table, padding included; what is needed when kNeedMore
+  std::size_t headerBytes = 0;  // of the segment table, padding included; what is needed when kNeedMore
   std::uint64_t bodyWords = 0;
   std::uint32_t segmentCount = 0;
   std::uint32_t segmentWords[16] = {};  // Limits::maxSegments is at most 16
@@ -58,8 +58,7 @@ class BoundedMessageStream final : public capnp::MessageStream {
       kj::ArrayPtr<capnp::word> scratchSpace = nullptr) override;
   kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
                                  kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override;
-  kj::Promise<void> writeMessages(
-      kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
+  kj::Promise<void> writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
   kj::Maybe<int> getSendBufferSize() override { return nullptr; }
   kj::Promise<void> end() override;
 
@@ -85,7 +84,7 @@ class BoundedMessageStream final : public capnp::MessageStream {
   std::string violation_;
 
   std::uint8_t buffer_[kBufferBytes];
-  std::size_t begin_ = 0, end_ = 0;      // unread bytes of buffer_
+  std::size_t begin_ = 0, end_ = 0;  // unread bytes of buffer_
   // Received descriptors that no message took yet, each with the stream offset at which the read that brought it
   // ended. The kernel ends a read behind bytes that carried descriptors, so the owner is the first message that ends
   // at or behind that offset.
@@ -94,7 +93,7 @@ class BoundedMessageStream final : public capnp::MessageStream {
     std::uint64_t readEnd = 0;
   };
   std::deque<PendingFd> pendingFds_;
-  std::uint64_t received_ = 0;           // stream offset of what was read so far
+  std::uint64_t received_ = 0;  // stream offset of what was read so far
   std::uint32_t messagesThisTurn_ = 0;
 };
 

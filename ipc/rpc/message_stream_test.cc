@@ -18,7 +18,9 @@ std::vector<std::uint8_t> table(std::initializer_list<std::uint32_t> words) {
   return bytes;
 }
 
-FrameHeader parse(const std::vector<std::uint8_t>& bytes) { return parseFrameHeader(bytes.data(), bytes.size(), {}); }
+FrameHeader parse(const std::vector<std::uint8_t>& bytes) {
+  return parseFrameHeader(bytes.data(), bytes.size(), {});
+}
 
 TEST(FrameHeader, fewBytesNeedMore) {
   for (std::size_t size = 0; size < 8; ++size) {
@@ -46,7 +48,9 @@ TEST(FrameHeader, segmentCountThatWrapsToZero_isRefused) {
   EXPECT_EQ(parse(table({0xffffffff, 0})).state, State::kRefused);
 }
 
-TEST(FrameHeader, tooManySegments_areRefused) { EXPECT_EQ(parse(table({16, 0})).state, State::kRefused); }
+TEST(FrameHeader, tooManySegments_areRefused) {
+  EXPECT_EQ(parse(table({16, 0})).state, State::kRefused);
+}
 
 TEST(FrameHeader, sizesThatAddUpBeyondTheLimit_areRefused) {
   EXPECT_EQ(parse(table({0, 32769})).state, State::kRefused);

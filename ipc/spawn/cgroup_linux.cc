@@ -67,7 +67,9 @@ bool contains(const std::string& words, std::string_view word) {
   return false;
 }
 
-bool isV2() { return ::access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0; }
+bool isV2() {
+  return ::access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
+}
 
 std::string join(const std::string& parent, std::string_view name) {
   return parent + (parent.ends_with('/') ? "" : "/") + std::string(name);
@@ -104,13 +106,11 @@ Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint3
       group.why_ = "no writable control group with memory and pids controllers around this process";
       return group;
     }
-    wanted.push_back({join(parent, leaf),
-                      {{"memory.max", memory}, {"memory.swap.max", "0"}, {"pids.max", processes}}});
+    wanted.push_back({join(parent, leaf), {{"memory.max", memory}, {"memory.swap.max", "0"}, {"pids.max", processes}}});
   } else {
-    wanted.push_back({join(std::string(kMountPoint) + "/memory" + ownGroup("memory"), leaf),
-                      {{"memory.limit_in_bytes", memory}}});
     wanted.push_back(
-        {join(std::string(kMountPoint) + "/pids" + ownGroup("pids"), leaf), {{"pids.max", processes}}});
+        {join(std::string(kMountPoint) + "/memory" + ownGroup("memory"), leaf), {{"memory.limit_in_bytes", memory}}});
+    wanted.push_back({join(std::string(kMountPoint) + "/pids" + ownGroup("pids"), leaf), {{"pids.max", processes}}});
   }
   for (const Wanted& one : wanted) {
     if (::mkdir(one.folder.c_str(), 0755) != 0 && errno != EEXIST) {
@@ -133,7 +133,9 @@ Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint3
   return group;
 }
 
-Cgroup::~Cgroup() { remove(); }
+Cgroup::~Cgroup() {
+  remove();
+}
 
 std::vector<int> Cgroup::tasksDescriptors() const {
   std::vector<int> descriptors;

@@ -11,9 +11,9 @@ namespace vmmhost::spawn {
 namespace {
 
 // Rights that came after the headers of Debian 12 (ABI 1 and 2 are there).
-constexpr std::uint64_t kFsTruncate = 1ull << 14;   // ABI 3
-constexpr std::uint64_t kFsIoctlDev = 1ull << 15;   // ABI 5
-constexpr std::uint64_t kNetBindTcp = 1ull << 0;    // ABI 4
+constexpr std::uint64_t kFsTruncate = 1ull << 14;  // ABI 3
+constexpr std::uint64_t kFsIoctlDev = 1ull << 15;  // ABI 5
+constexpr std::uint64_t kNetBindTcp = 1ull << 0;   // ABI 4
 constexpr std::uint64_t kNetConnectTcp = 1ull << 1;
 constexpr std::uint64_t kScopeAbstractUnixSocket = 1ull << 0;  // ABI 6
 constexpr std::uint64_t kScopeSignal = 1ull << 1;
@@ -84,8 +84,9 @@ int restrictByLandlock(const Plan& plan) noexcept {
     result = addPath(ruleset, "/dev", kRead | LANDLOCK_ACCESS_FS_WRITE_FILE);
   }
   if (result == 0 && plan.tmp) {
-    result = addPath(ruleset, "/tmp", plan.landlockFs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
-                                                          LANDLOCK_ACCESS_FS_MAKE_BLOCK | kFsIoctlDev));
+    result = addPath(ruleset, "/tmp",
+                     plan.landlockFs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
+                                         LANDLOCK_ACCESS_FS_MAKE_BLOCK | kFsIoctlDev));
   }
   if (result == 0 && ::syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
     result = errno;

@@ -16,8 +16,8 @@
 namespace vmmhost::spawn {
 
 // Parts of the jail that a user may give up by name (`run --without`). Everything else is not up for choice.
-inline constexpr std::string_view kPartNames[] = {"user-namespace", "net-namespace", "cgroup-namespace", "landlock",
-                                                  "nested-namespace-limit", "session-keyring"};
+inline constexpr std::string_view kPartNames[] = {"user-namespace", "net-namespace",          "cgroup-namespace",
+                                                  "landlock",       "nested-namespace-limit", "session-keyring"};
 
 struct Bind {
   std::string source;  // absolute, outside
@@ -39,11 +39,11 @@ struct Jail {
     std::uint32_t resource;
     std::uint64_t value;
   };
-  std::vector<Rlimit> rlimits;      // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
-  std::set<std::string> without;    // of kPartNames
+  std::vector<Rlimit> rlimits;    // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
+  std::set<std::string> without;  // of kPartNames
   // Control groups to start in, see Cgroup.
-  std::vector<int> cgroupTasks;     // v1: open `tasks` files
-  int cgroupFolder = -1;            // v2: the folder
+  std::vector<int> cgroupTasks;  // v1: open `tasks` files
+  int cgroupFolder = -1;         // v2: the folder
 };
 
 // The ids that the worker sees itself under.
@@ -57,9 +57,9 @@ struct Passed {
 };
 
 struct Request {
-  int executable = -1;             // opened O_RDONLY or O_PATH
+  int executable = -1;  // opened O_RDONLY or O_PATH
   std::vector<std::string> argv;
-  std::vector<Passed> descriptors; // nothing else is open in the worker
+  std::vector<Passed> descriptors;  // nothing else is open in the worker
   Jail jail;
 };
 

@@ -1,5 +1,3 @@
-#include "ipc/spawn/spawn.h"
-
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -18,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "ipc/spawn/spawn.h"
 #include "ipc/spawn/stub.h"
 #include "vmmhost/seccomp.h"
 
@@ -324,10 +323,8 @@ Child begin(const Request& request) {
     if (!plan.root) {
       writeProcFile(child.pid_, "setgroups", "deny");
     }
-    writeProcFile(child.pid_, "uid_map",
-                  std::to_string(kInsideUid) + " " + std::to_string(request.jail.uid) + " 1\n");
-    writeProcFile(child.pid_, "gid_map",
-                  std::to_string(kInsideGid) + " " + std::to_string(request.jail.gid) + " 1\n");
+    writeProcFile(child.pid_, "uid_map", std::to_string(kInsideUid) + " " + std::to_string(request.jail.uid) + " 1\n");
+    writeProcFile(child.pid_, "gid_map", std::to_string(kInsideGid) + " " + std::to_string(request.jail.gid) + " 1\n");
   }
   if (::write(goWrite.get(), "g", 1) != 1) {
     throw systemError("starting the worker", errno);
@@ -340,7 +337,8 @@ Child::Child(Child&& other) noexcept
       pidfd_(std::move(other.pidfd_)),
       status_(std::move(other.status_)),
       reaped_(std::exchange(other.reaped_, true)),
-      exit_(other.exit_) {}
+      exit_(other.exit_) {
+}
 
 Child& Child::operator=(Child&& other) noexcept {
   std::swap(pid_, other.pid_);
@@ -404,8 +402,8 @@ std::optional<Child::Exit> Child::reap() {
     return std::nullopt;
   }
   reaped_ = true;
-  exit_ = info.si_code == CLD_EXITED ? Exit{Exit::Kind::kCode, info.si_status}
-                                     : Exit{Exit::Kind::kSignal, info.si_status};
+  exit_ =
+      info.si_code == CLD_EXITED ? Exit{Exit::Kind::kCode, info.si_status} : Exit{Exit::Kind::kSignal, info.si_status};
   return exit_;
 }
 

@@ -55,28 +55,41 @@ struct Report {
 
 // Everything the stub needs, made by the parent; read only in the child.
 struct Plan {
-  struct Directory { std::string path; };               // relative to the new root
-  struct Link { std::string path, target; };
-  struct Mount { std::string source, target; bool isFile = false; bool device = false; };
-  struct Limit { std::uint32_t resource; std::uint64_t value; };
-  struct Descriptor { int source, target; };
+  struct Directory {
+    std::string path;
+  };  // relative to the new root
+  struct Link {
+    std::string path, target;
+  };
+  struct Mount {
+    std::string source, target;
+    bool isFile = false;
+    bool device = false;
+  };
+  struct Limit {
+    std::uint32_t resource;
+    std::uint64_t value;
+  };
+  struct Descriptor {
+    int source, target;
+  };
 
-  bool root = false;              // started by root: drop supplementary groups
+  bool root = false;  // started by root: drop supplementary groups
   bool system = false, proc = false, dev = false, tmp = false;
   bool userNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;
-  std::vector<Mount> mounts;      // bind mounts; devices last
+  std::vector<Mount> mounts;  // bind mounts; devices last
   std::vector<Limit> limits;
   std::vector<Descriptor> descriptors;
   std::vector<sock_filter> filter;
-  std::vector<char*> argv;        // ends with null
+  std::vector<char*> argv;  // ends with null
   std::vector<int> cgroupTasks;
   int executable = -1;
   int status = -1;
   int go = -1;
   int lastCapability = 40;
-  uid_t uid = 0;                  // to become, inside
+  uid_t uid = 0;  // to become, inside
   gid_t gid = 0;
   std::uint64_t landlockFs = 0, landlockNet = 0, landlockScope = 0;
 };

@@ -1,5 +1,3 @@
-#include "ipc/spawn/stub.h"
-
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
@@ -19,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "ipc/spawn/stub.h"
 #include "vmmhost/seccomp.h"
 
 #ifndef CLOSE_RANGE_UNSHARE
@@ -184,8 +183,9 @@ class Stub {
     check(::umount2(".", MNT_DETACH) == 0, Stage::kPivot);
     check(::chdir("/") == 0, Stage::kPivot);
     const unsigned noExec = plan_.system ? 0 : MS_NOEXEC;
-    check(::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | noExec, nullptr) == 0,
-          Stage::kReadOnly);
+    check(
+        ::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | noExec, nullptr) == 0,
+        Stage::kReadOnly);
   }
 
   void bind(const Plan::Mount& mount, std::uint32_t index) noexcept {
@@ -261,6 +261,8 @@ class Stub {
 
 }  // namespace
 
-void runStub(const Plan& plan) noexcept { Stub(plan).run(); }
+void runStub(const Plan& plan) noexcept {
+  Stub(plan).run();
+}
 
 }  // namespace vmmhost::spawn

@@ -23,6 +23,8 @@ Fd Resources::takeConsole(std::uint32_t index) {
   return std::move(found->second);
 }
 
-Fd Resources::takeCounters() { return std::move(counters_); }
+Fd Resources::takeCounters() {
+  return std::move(counters_);
+}
 
 }  // namespace vmmhost::worker

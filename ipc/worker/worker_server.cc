@@ -239,7 +239,9 @@ class WorkerServer final : public schema::Worker::Server {
   std::size_t attached_ = 0;
 };
 
-kj::Exception toKj(const Error& error) { return rpc::toKj(error); }
+kj::Exception toKj(const Error& error) {
+  return rpc::toKj(error);
+}
 
 int serve(Backend& backend, const ServeOptions& options) {
   auto io = kj::setupAsyncIo();

@@ -66,8 +66,7 @@ class WorkerTest : public testing::Test {
       options.rpcDescriptor = fd;
       result_ = serve(backend_, options);
     });
-    connection_ =
-        std::make_unique<rpc::Connection>(io_, std::move(sockets.local), rpc::Side::kClient, rpc::Limits());
+    connection_ = std::make_unique<rpc::Connection>(io_, std::move(sockets.local), rpc::Side::kClient, rpc::Limits());
     worker_ = connection_->bootstrap<schema::Worker>();
   }
   ~WorkerTest() noexcept override {

@@ -1,6 +1,4 @@
 // vmmhost/host.h as a program uses it that must not be hurt by its guests.
-#include "vmmhost/host.h"
-
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -12,6 +10,8 @@
 #include <filesystem>
 #include <mutex>
 #include <regex>
+
+#include "vmmhost/host.h"
 
 namespace vmmhost {
 namespace {

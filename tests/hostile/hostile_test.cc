@@ -16,8 +16,12 @@
 namespace vmmhost::hostile {
 
 // GoogleTest finds these by the namespace of their argument.
-void PrintTo(Moment moment, std::ostream* out) { *out << momentName(moment); }
-void PrintTo(User user, std::ostream* out) { *out << (user == User::kOrdinary ? "ordinary user" : "caller"); }
+void PrintTo(Moment moment, std::ostream* out) {
+  *out << momentName(moment);
+}
+void PrintTo(User user, std::ostream* out) {
+  *out << (user == User::kOrdinary ? "ordinary user" : "caller");
+}
 
 namespace {
 
@@ -62,7 +66,9 @@ bool isTime(const Attack& attack, Moment moment) {
   }
 }
 
-void PrintTo(const Group& group, std::ostream* out) { *out << group.name; }
+void PrintTo(const Group& group, std::ostream* out) {
+  *out << group.name;
+}
 
 class Attacks : public ::testing::TestWithParam<std::tuple<Group, Moment, User>> {};
 

@@ -2,7 +2,8 @@
 //
 // Threading. Every function may be called from any thread. A Host runs its VMs on one private thread, with all signals
 // blocked; what a guest or a worker does is handled there and never throws into the embedder. Several hosts can live in
-// one process. The library installs no signal handler; it relies on SIGPIPE being ignored (its event loop sees to that).
+// one process. The library installs no signal handler; it relies on SIGPIPE being ignored (its event loop sees to
+// that).
 //
 // Errors. Functions and futures throw vmmhost::Error.
 #pragma once
@@ -50,8 +51,8 @@ struct HostOptions {
 
 struct VmOptions {
   std::string backend = "auto";
-  std::string workingDirectory = ".";       // what relative paths of the configuration are relative to
-  std::chrono::milliseconds timeout{0};     // 0: none
+  std::string workingDirectory = ".";    // what relative paths of the configuration are relative to
+  std::chrono::milliseconds timeout{0};  // 0: none
   std::vector<std::string> withoutJailParts;
   // Called on the host's thread at each change of state, in order, each once. Must not block.
   std::function<void(State state, const std::string& detail)> onState;
@@ -66,7 +67,7 @@ class VMMHOST_API OwnedVm {
   virtual std::future<void> resume() = 0;
   virtual std::future<void> shutdown() = 0;  // asks the guest
   virtual std::future<void> reset() = 0;
-  virtual std::future<Ending> stop() = 0;    // ends it now
+  virtual std::future<Ending> stop() = 0;  // ends it now
   virtual std::future<Ending> wait() = 0;
   // A non-blocking stream socket: console output from at most `replayBytes` ago on; input if asked for.
   virtual std::future<Fd> console(std::uint32_t replayBytes, bool input) = 0;

@@ -32,8 +32,7 @@ extern "C" {
 #define VMMHOST_PLUGIN_ABI ((VMMHOST_PLUGIN_ABI_MAJOR << 16) | VMMHOST_PLUGIN_ABI_MINOR)
 #define VMMHOST_PLUGIN_ENTRY_SYMBOL "vmmhost_plugin_entry"
 
-#define VMMHOST_HAS_FIELD(pointer, type, field) \
-  ((pointer)->size >= offsetof(type, field) + sizeof((pointer)->field))
+#define VMMHOST_HAS_FIELD(pointer, type, field) ((pointer)->size >= offsetof(type, field) + sizeof((pointer)->field))
 
 #if defined(__GNUC__)
 #define VMMHOST_PLUGIN_EXPORT __attribute__((visibility("default")))
@@ -71,8 +70,8 @@ typedef struct vmmhost_config {
 /* What the host offers to a plugin. Valid for as long as the plugin is loaded. */
 typedef struct vmmhost_host_api {
   uint32_t size;
-  uint32_t abi;           /* VMMHOST_PLUGIN_ABI of the host */
-  const char* build;      /* e.g. "vmmhost 0.1.0" */
+  uint32_t abi;      /* VMMHOST_PLUGIN_ABI of the host */
+  const char* build; /* e.g. "vmmhost 0.1.0" */
   void (*error_set)(vmmhost_error* error, uint32_t code, const char* message, const char* hint, int retryable);
   void (*log)(int level, const char* message);
   /* The configuration as JSON, valid during the call that passed the configuration in; NULL if memory ran out. */
@@ -87,8 +86,8 @@ enum {
 };
 
 /* Capability names. A worker's abilities agree with them. */
-#define VMMHOST_CAP_BOOT_PVH "boot-pvh"             /* ELF kernels with a PVH note */
-#define VMMHOST_CAP_BOOT_LINUX "boot-linux"         /* kernels as distributions ship them */
+#define VMMHOST_CAP_BOOT_PVH "boot-pvh"     /* ELF kernels with a PVH note */
+#define VMMHOST_CAP_BOOT_LINUX "boot-linux" /* kernels as distributions ship them */
 #define VMMHOST_CAP_INITRD "initrd"
 #define VMMHOST_CAP_SMP "smp"
 #define VMMHOST_CAP_DISK "disk"
@@ -96,7 +95,7 @@ enum {
 #define VMMHOST_CAP_PAUSE "pause"
 #define VMMHOST_CAP_POWER_BUTTON "power-button"
 #define VMMHOST_CAP_RESET "reset"
-#define VMMHOST_CAP_TRIPLE_FAULT "triple-fault"     /* told apart from a reset request */
+#define VMMHOST_CAP_TRIPLE_FAULT "triple-fault" /* told apart from a reset request */
 #define VMMHOST_CAP_COUNTERS "counters"
 
 typedef struct vmmhost_probe_request {
@@ -108,12 +107,12 @@ typedef struct vmmhost_probe_request {
  * plugin until the next call of probe. What is shown to people is cut after 1 KiB. */
 typedef struct vmmhost_probe_result {
   uint32_t size;
-  uint32_t usable;                /* 1: VMs can be started on this machine */
-  uint32_t acceleration;          /* VMMHOST_ACCELERATION_* */
+  uint32_t usable;       /* 1: VMs can be started on this machine */
+  uint32_t acceleration; /* VMMHOST_ACCELERATION_* */
   uint32_t capability_count;
   const char* const* capabilities;
-  const char* summary;            /* one line, e.g. "KVM with hardware virtualization" */
-  const char* hint;               /* when not usable: the command or step that mends it */
+  const char* summary;              /* one line, e.g. "KVM with hardware virtualization" */
+  const char* hint;                 /* when not usable: the command or step that mends it */
   uint64_t instructions_per_second; /* of a guest; 0: not measured */
   /* Files that the answer depends on, besides /dev/kvm: absolute paths, at most 16, there or not. The host keeps the
    * answer of a usable backend until one of them, the plugin's file or /dev/kvm changes, or the machine is started
@@ -125,14 +124,14 @@ typedef struct vmmhost_probe_result {
 
 /* The root file system that the worker sees; always read-only. */
 enum {
-  VMMHOST_ROOT_EMPTY = 0,  /* nothing at all: the worker is a static executable */
-  VMMHOST_ROOT_SYSTEM = 1  /* /usr, the dynamic loader's paths and cache, and the plan's binds */
+  VMMHOST_ROOT_EMPTY = 0, /* nothing at all: the worker is a static executable */
+  VMMHOST_ROOT_SYSTEM = 1 /* /usr, the dynamic loader's paths and cache, and the plan's binds */
 };
 
 enum {
-  VMMHOST_PLAN_PROC = 1u << 0,     /* a /proc of the worker's own PID namespace */
-  VMMHOST_PLAN_DEV = 1u << 1,      /* /dev with null, zero, urandom (root SYSTEM only) */
-  VMMHOST_PLAN_TMP = 1u << 2       /* a private writable /tmp of bounded size (root SYSTEM only) */
+  VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own PID namespace */
+  VMMHOST_PLAN_DEV = 1u << 1,  /* /dev with null, zero, urandom (root SYSTEM only) */
+  VMMHOST_PLAN_TMP = 1u << 2   /* a private writable /tmp of bounded size (root SYSTEM only) */
 };
 
 typedef struct vmmhost_bind {
@@ -142,39 +141,39 @@ typedef struct vmmhost_bind {
 
 /* A device that the host opens (O_RDWR | O_CLOEXEC) and attaches under `name`. */
 typedef struct vmmhost_device {
-  const char* name;   /* 1 to 32 bytes of [a-z0-9-], e.g. "kvm" */
-  const char* path;   /* below /dev, e.g. "/dev/kvm" */
-  uint32_t optional;  /* 1: a worker that can do without gets none if it cannot be opened */
+  const char* name;  /* 1 to 32 bytes of [a-z0-9-], e.g. "kvm" */
+  const char* path;  /* below /dev, e.g. "/dev/kvm" */
+  uint32_t optional; /* 1: a worker that can do without gets none if it cannot be opened */
   uint32_t reserved;
 } vmmhost_device;
 
 typedef struct vmmhost_rlimit {
   uint32_t resource; /* RLIMIT_* */
   uint32_t reserved;
-  uint64_t value;    /* soft and hard */
+  uint64_t value; /* soft and hard */
 } vmmhost_rlimit;
 
 /* How the host is to start the worker. Zero-initialised by the host, filled by plan; `size` is the host's and stays.
  * The host copies it, checks it, and calls release if plan returned 0. */
 typedef struct vmmhost_launch_plan {
   uint32_t size;
-  uint32_t root;                     /* VMMHOST_ROOT_* */
-  const char* worker;                /* the executable: absolute, or relative to the plugin file's folder (".." works) */
-  const char* const* arguments;      /* argv[1..]; argv[0] is the worker's file name */
-  uint32_t argument_count;           /* at most 64, of at most 4096 bytes each */
-  uint32_t flags;                    /* VMMHOST_PLAN_* */
-  const char* seccomp;               /* the host's base policy: "worker-static" (also if NULL), "worker-dynamic",
-                                      * "worker-system" */
+  uint32_t root;                /* VMMHOST_ROOT_* */
+  const char* worker;           /* the executable: absolute, or relative to the plugin file's folder (".." works) */
+  const char* const* arguments; /* argv[1..]; argv[0] is the worker's file name */
+  uint32_t argument_count;      /* at most 64, of at most 4096 bytes each */
+  uint32_t flags;               /* VMMHOST_PLAN_* */
+  const char* seccomp;          /* the host's base policy: "worker-static" (also if NULL), "worker-dynamic",
+                                 * "worker-system" */
   const vmmhost_bind* binds;
   const vmmhost_device* devices;
   const vmmhost_rlimit* rlimits;
-  uint32_t bind_count;               /* at most 32 */
-  uint32_t device_count;             /* at most 16 */
-  uint32_t rlimit_count;             /* at most 16 */
-  uint32_t max_processes;            /* processes and threads the worker may have; 0: virtual CPUs + 8 */
-  uint64_t overhead_bytes;           /* memory besides guest memory, for the cgroup limit; 0: 64 MiB */
-  uint64_t hello_timeout_ms;         /* 0: 5000; at most 600000 */
-  uint64_t create_timeout_ms;        /* 0: 15000; at most 600000 */
+  uint32_t bind_count;        /* at most 32 */
+  uint32_t device_count;      /* at most 16 */
+  uint32_t rlimit_count;      /* at most 16 */
+  uint32_t max_processes;     /* processes and threads the worker may have; 0: virtual CPUs + 8 */
+  uint64_t overhead_bytes;    /* memory besides guest memory, for the cgroup limit; 0: 64 MiB */
+  uint64_t hello_timeout_ms;  /* 0: 5000; at most 600000 */
+  uint64_t create_timeout_ms; /* 0: 15000; at most 600000 */
   void* plugin_private;
   void (*release)(struct vmmhost_launch_plan* plan); /* may be NULL */
 } vmmhost_launch_plan;
@@ -182,8 +181,8 @@ typedef struct vmmhost_launch_plan {
 /* The plugin itself: static data of the shared object. */
 typedef struct vmmhost_plugin {
   uint32_t size;
-  uint32_t abi;            /* VMMHOST_PLUGIN_ABI that it was built against */
-  const char* name;        /* 1 to 32 bytes of [a-z0-9-]: what --backend takes */
+  uint32_t abi;     /* VMMHOST_PLUGIN_ABI that it was built against */
+  const char* name; /* 1 to 32 bytes of [a-z0-9-]: what --backend takes */
   const char* version;
   const char* description; /* one line */
   uint32_t preference;     /* among usable backends of one kind of acceleration `auto` takes the highest */
