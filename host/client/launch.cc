@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <string_view>
 
+#include "host/base/posix_spawn.h"
 #include "ipc/rpc/connection.h"
 #include "vmmhost/error.h"
 
@@ -29,54 +30,6 @@
 namespace vmmhost::client {
 
 namespace {
-
-// posix_spawn_file_actions_t and posix_spawnattr_t with their ends.
-class FileActions {
- public:
-  FileActions() { check(::posix_spawn_file_actions_init(&actions_)); }
-  ~FileActions() { ::posix_spawn_file_actions_destroy(&actions_); }
-  FileActions(const FileActions&) = delete;
-  FileActions& operator=(const FileActions&) = delete;
-
-  void duplicate(int from, int to) { check(::posix_spawn_file_actions_adddup2(&actions_, from, to)); }
-  void closeFrom(int first) { check(::posix_spawn_file_actions_addclosefrom_np(&actions_, first)); }
-  const posix_spawn_file_actions_t* get() const { return &actions_; }
-
- private:
-  static void check(int code) {
-    if (code != 0) {
-      throw systemError("preparing a process start", code);
-    }
-  }
-  posix_spawn_file_actions_t actions_;
-};
-
-class Attributes {
- public:
-  Attributes() {
-    check(::posix_spawnattr_init(&attributes_));
-    sigset_t all;
-    sigset_t none;
-    ::sigfillset(&all);
-    ::sigemptyset(&none);
-    check(::posix_spawnattr_setsigdefault(&attributes_, &all));
-    check(::posix_spawnattr_setsigmask(&attributes_, &none));
-    check(::posix_spawnattr_setflags(
-        &attributes_, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | static_cast<short>(POSIX_SPAWN_SETSID)));
-  }
-  ~Attributes() { ::posix_spawnattr_destroy(&attributes_); }
-  Attributes(const Attributes&) = delete;
-  Attributes& operator=(const Attributes&) = delete;
-  const posix_spawnattr_t* get() const { return &attributes_; }
-
- private:
-  static void check(int code) {
-    if (code != 0) {
-      throw systemError("preparing a process start", code);
-    }
-  }
-  posix_spawnattr_t attributes_;
-};
 
 // The same file under a number that no dup2 of the start overwrites.
 Fd outOfTheWay(const Fd& fd) {
@@ -153,7 +106,7 @@ LaunchedSupervisor launchSupervisor(const std::string& program, schema::LaunchRe
   }
   null = outOfTheWay(null);
 
-  FileActions actions;
+  SpawnFileActions actions;
   actions.duplicate(null.get(), STDIN_FILENO);
   actions.duplicate(null.get(), STDOUT_FILENO);
   if (::secure_getenv("VMMHOST_DEBUG") == nullptr) {
@@ -162,7 +115,7 @@ LaunchedSupervisor launchSupervisor(const std::string& program, schema::LaunchRe
   actions.duplicate(remote.get(), kSupervisorControlFd);
   actions.duplicate(requestFile.get(), kSupervisorRequestFd);
   actions.closeFrom(kSupervisorRequestFd + 1);
-  const Attributes attributes;
+  const SpawnAttributes attributes;
 
   std::vector<std::string> variables = supervisorEnvironment(environ);
   std::vector<char*> environment;

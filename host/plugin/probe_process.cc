@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <system_error>
 
+#include "host/base/posix_spawn.h"
 #include "host/plugin/host_api.h"
 
 namespace vmmhost::plugin {
@@ -36,51 +37,6 @@ Fd high(int descriptor) {
   return Fd(copy);
 }
 
-class FileActions {
- public:
-  FileActions() { check(::posix_spawn_file_actions_init(&actions_)); }
-  ~FileActions() { ::posix_spawn_file_actions_destroy(&actions_); }
-  FileActions(const FileActions&) = delete;
-  FileActions& operator=(const FileActions&) = delete;
-  void nothing(int target, int flags) {
-    check(::posix_spawn_file_actions_addopen(&actions_, target, "/dev/null", flags, 0));
-  }
-  void move(int source, int target) { check(::posix_spawn_file_actions_adddup2(&actions_, source, target)); }
-  void closeFrom(int first) { check(::posix_spawn_file_actions_addclosefrom_np(&actions_, first)); }
-  const posix_spawn_file_actions_t* get() const { return &actions_; }
-
- private:
-  static void check(int result) {
-    if (result != 0) {
-      throw systemError("preparing to start a program", result);
-    }
-  }
-  posix_spawn_file_actions_t actions_;
-};
-
-class Attributes {
- public:
-  Attributes() {
-    if (const int result = ::posix_spawnattr_init(&attributes_); result != 0) {
-      throw systemError("preparing to start a program", result);
-    }
-    sigset_t none;
-    sigset_t all;
-    ::sigemptyset(&none);
-    ::sigfillset(&all);
-    ::posix_spawnattr_setsigmask(&attributes_, &none);
-    ::posix_spawnattr_setsigdefault(&attributes_, &all);
-    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-  }
-  ~Attributes() { ::posix_spawnattr_destroy(&attributes_); }
-  Attributes(const Attributes&) = delete;
-  Attributes& operator=(const Attributes&) = delete;
-  const posix_spawnattr_t* get() const { return &attributes_; }
-
- private:
-  posix_spawnattr_t attributes_;
-};
-
 // One running probe. Its destructor leaves no process behind.
 class Probe {
  public:
@@ -98,14 +54,14 @@ class Probe {
     ::fcntl(pipe_.get(), F_SETFL, O_NONBLOCK);
     const Fd result = high(narrow.get());
     const Fd plugin = high(job.plugin.get());
-    FileActions actions;
-    actions.nothing(0, O_RDONLY);
-    actions.nothing(1, O_WRONLY);
-    actions.nothing(2, O_WRONLY);
-    actions.move(result.get(), 3);
-    actions.move(plugin.get(), 4);
+    SpawnFileActions actions;
+    actions.openNull(0, O_RDONLY);
+    actions.openNull(1, O_WRONLY);
+    actions.openNull(2, O_WRONLY);
+    actions.duplicate(result.get(), 3);
+    actions.duplicate(plugin.get(), 4);
     actions.closeFrom(5);
-    const Attributes attributes;
+    const SpawnAttributes attributes;
     std::string programText = program;
     std::string path = job.path;
     std::string name = job.name;
