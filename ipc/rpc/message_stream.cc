@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kWordBytes = sizeof(capnp::word);
 constexpr std::size_t kMaxPendingFds = 4;
+constexpr std::size_t kCoalescedBytes = 16 * 1024;
 
 std::uint32_t readU32(const std::uint8_t* at) {
   std::uint32_t value;
@@ -229,19 +230,77 @@ void BoundedMessageStream::noteWritten() {
   }
 }
 
+void BoundedMessageStream::append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  const std::size_t tableWords = segments.size() / 2 + 1;  // count and sizes as 32-bit numbers, padded
+  std::size_t at = out_.size();
+  std::size_t total = tableWords * kWordBytes;
+  for (const auto& segment : segments) {
+    total += segment.size() * kWordBytes;
+  }
+  out_.resize(at + total);
+  const auto put = [&](std::uint32_t value) {
+    std::memcpy(out_.data() + at, &value, sizeof(value));
+    at += sizeof(value);
+  };
+  const std::size_t bodyAt = at + tableWords * kWordBytes;
+  put(static_cast<std::uint32_t>(segments.size() - 1));
+  for (const auto& segment : segments) {
+    put(static_cast<std::uint32_t>(segment.size()));
+  }
+  at = bodyAt;
+  for (const auto& segment : segments) {
+    std::memcpy(out_.data() + at, segment.begin(), segment.size() * kWordBytes);
+    at += segment.size() * kWordBytes;
+  }
+}
+
+kj::Promise<void> BoundedMessageStream::appended() {
+  if (!flushScheduled_) {
+    flushScheduled_ = true;
+    flush_ = kj::evalLast([this]() { return flush(); }).fork();
+  }
+  // While the socket takes no more, messages queue where they are counted: in front of this stream.
+  return writing_.empty() && out_.size() < kCoalescedBytes ? kj::Promise<void>(kj::READY_NOW) : flush_.addBranch();
+}
+
+kj::Promise<void> BoundedMessageStream::flush() {
+  if (out_.empty()) {
+    flushScheduled_ = false;
+    return kj::READY_NOW;
+  }
+  writing_.swap(out_);
+  return stream_.write(writing_.data(), writing_.size()).then([this]() {
+    writing_.clear();
+    noteWritten();
+    return flush();
+  });
+}
+
+kj::Promise<void> BoundedMessageStream::flushed() {
+  return flushScheduled_ ? flush_.addBranch() : kj::Promise<void>(kj::READY_NOW);
+}
+
 kj::Promise<void> BoundedMessageStream::writeMessage(kj::ArrayPtr<const int> fds,
                                                      kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
-  return capnp::writeMessage(stream_, fds, segments).then([this]() { noteWritten(); });
+  if (fds.size() == 0) {
+    append(segments);
+    return appended();
+  }
+  return flushed().then([this, fds, segments]() { return capnp::writeMessage(stream_, fds, segments); }).then([this]() {
+    noteWritten();
+  });
 }
 
 kj::Promise<void> BoundedMessageStream::writeMessages(
     kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) {
-  return capnp::writeMessages(stream_, messages).then([this]() { noteWritten(); });
+  for (const auto& segments : messages) {
+    append(segments);
+  }
+  return appended();
 }
 
 kj::Promise<void> BoundedMessageStream::end() {
-  stream_.shutdownWrite();
-  return kj::READY_NOW;
+  return flushed().then([this]() { stream_.shutdownWrite(); });
 }
 
 }  // namespace vmmhost::rpc

@@ -13,6 +13,7 @@
 #include <deque>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "ipc/rpc/connection.h"
 
@@ -73,6 +74,10 @@ class BoundedMessageStream final : public capnp::MessageStream {
   kj::Promise<std::size_t> fill();  // reads more into the buffer; 0: end of file
   kj::Promise<void> waitForQueue();
   void noteWritten();
+  void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
+  kj::Promise<void> appended();
+  kj::Promise<void> flush();
+  kj::Promise<void> flushed();  // everything that was appended has been written
   [[noreturn]] void refuse(const char* reason);
 
   kj::AsyncCapabilityStream& stream_;
@@ -95,6 +100,13 @@ class BoundedMessageStream final : public capnp::MessageStream {
   std::deque<PendingFd> pendingFds_;
   std::uint64_t received_ = 0;  // stream offset of what was read so far
   std::uint32_t messagesThisTurn_ = 0;
+
+  // Messages of one turn of the loop leave in one write, at its end: a call and the finish of the one before it wake
+  // the peer once.
+  std::vector<std::uint8_t> out_;      // taken, not yet given to the socket
+  std::vector<std::uint8_t> writing_;  // being written
+  bool flushScheduled_ = false;
+  kj::ForkedPromise<void> flush_ = nullptr;
 };
 
 }  // namespace vmmhost::rpc

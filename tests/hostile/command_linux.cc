@@ -42,12 +42,19 @@ std::string commandLineOf(const fs::path& process) {
   return text;
 }
 
-// Processes of this very attack: tests of other attacks run at the same time.
-std::string leftProcesses(const Attack& attack, Moment moment) {
+// True for a process of the ordinary user's. A folder of /proc belongs to its process's effective user.
+bool isOrdinary(const fs::path& process) {
+  struct stat info = {};
+  return ::stat(process.c_str(), &info) == 0 && info.st_uid == kOrdinaryId;
+}
+
+// Processes of this very attack and user: tests of others run at the same time.
+std::string leftProcesses(const Attack& attack, Moment moment, User user) {
+  const bool wantOrdinary = user == User::kOrdinary || ::geteuid() == kOrdinaryId;
   const std::string wanted = std::string("hostile-worker") + '\0' + attack.name + '\0' + momentName(moment) + '\0';
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    if (commandLineOf(entry.path()) == wanted) {
+    if (commandLineOf(entry.path()) == wanted && isOrdinary(entry.path()) == wantOrdinary) {
       return "worker " + entry.path().filename().string() + " is left; ";
     }
   }
@@ -171,7 +178,7 @@ std::string Surroundings::damage(const Attack& attack, Moment moment) const {
   found += ::flistxattr(disk.get(), nullptr, 0) > 0 ? "the disk has attributes; " : "";
   found += ::flock(disk.get(), LOCK_EX | LOCK_NB) != 0 ? "the disk is locked; " : "";
   found += ::fcntl(disk.get(), F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK ? "the disk has a lock; " : "";
-  return found + leftProcesses(attack, moment) + leftFiles(folder_ + "/run");
+  return found + leftProcesses(attack, moment, user_) + leftFiles(folder_ + "/run");
 }
 
 std::string whyNotOrdinary() {
