@@ -32,6 +32,8 @@ constexpr std::uint64_t kCreateTimeoutMs = 20000;
 
 constexpr vmmhost_device kKvmDevice = {"kvm", "/dev/kvm", 0, 0};
 
+constexpr const char* kWatched[] = {kQemu};
+
 bool firmwareIsThere() {
   for (const char* path : kFirmware) {
     if (::access(path, R_OK) == 0) {
@@ -45,6 +47,11 @@ int probe(const vmmhost_host_api*, const vmmhost_probe_request*, vmmhost_probe_r
   result->acceleration = VMMHOST_ACCELERATION_NONE;
   result->capabilities = kCapabilities.data();
   result->capability_count = kCapabilities.size();
+  if (VMMHOST_HAS_FIELD(result, vmmhost_probe_result, watched_path_count)) {
+    // An answer kept from before counts no longer when QEMU is removed or exchanged.
+    result->watched_paths = kWatched;
+    result->watched_path_count = 1;
+  }
   if (::access(kQemu, X_OK) != 0) {
     result->summary = "QEMU is not installed (/usr/bin/qemu-system-x86_64)";
     result->hint = "apt-get install qemu-system-x86";
