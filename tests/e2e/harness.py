@@ -163,6 +163,7 @@ class VmmhostTest(unittest.TestCase):
         return [VMMHOST, *map(str, arguments)]
 
     def run_vmmhost(self, *arguments, stdin=None, timeout=DEADLINE, environment=None, **options):
+        options.setdefault("cwd", self.folder)  # a working directory that whoever runs the command can reach
         done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout,
                               errors="replace", env={**self.environment, **(environment or {})},
                               stdin=subprocess.DEVNULL if stdin is None else None, **options)
@@ -175,6 +176,7 @@ class VmmhostTest(unittest.TestCase):
 
     def start(self, *arguments, **options):
         """A command in the background with pipes."""
+        options.setdefault("cwd", self.folder)
         process = subprocess.Popen(self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, env=self.environment, **options)
         self.background.append(process)
