@@ -48,6 +48,7 @@ struct Outcome {
   }
   lastLog @9 :List(Text);   # the worker's last log lines when it died unasked
   timings @10 :List(Timing);
+  workerPrivateBytes @11 :UInt64;   # as in VmInfo, just before the worker was ended; 0: not measured
 }
 
 struct Timing {
@@ -122,4 +123,5 @@ struct LaunchRequest {
   runtimeDirectory @8 :Text;
   stateDirectory @9 :Text;
   pluginPath @10 :Text;         # VMMHOST_PLUGIN_PATH of the client
+  measureMemory @11 :Bool;      # the outcome tells the worker's private memory
 }

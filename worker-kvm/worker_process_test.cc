@@ -82,7 +82,7 @@ class WorkerProcessTest : public testing::Test {
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     Pipe log = makePipe();
     log_ = std::move(log.read);
-    rpc::SocketPair sockets = rpc::makeSocketPair();
+    rpc::SocketPair sockets = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
 
     spawn::Request request;
     request.executable = executable.get();

@@ -11,7 +11,7 @@
 namespace vmmhost {
 
 RotatingFile::RotatingFile(int directory, std::string name, std::uint64_t maxBytes)
-    : directory_(::fcntl(directory, F_DUPFD_CLOEXEC, 3)), name_(std::move(name)), maxBytes_(maxBytes) {
+    : directory_(duplicate(directory)), name_(std::move(name)), maxBytes_(maxBytes) {
   open();
   if (!file_) {
     throw systemError("opening " + name_, errno);

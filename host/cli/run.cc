@@ -200,6 +200,7 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
     without.set(index, options.without[index]);
   }
   request.setClientStartNs(options.commandStartNs);
+  request.setMeasureMemory(options.json || options.timings || client::processVariable("VMMHOST_MEASURE_MEMORY"));
   const auto paths = runtime::Directories::defaultPaths();
   request.setRuntimeDirectory(paths.runtime);
   request.setStateDirectory(paths.state);

@@ -37,11 +37,11 @@ void RunReport::take(schema::VmInfo::Reader info) {
   supervisorPid_ = info.getSupervisorPid();
   workerPid_ = info.getWorkerPid() != 0 ? info.getWorkerPid() : workerPid_;
   startedUnixMs_ = info.getStartedUnixMs();
-  workerPrivateBytes_ = std::max(workerPrivateBytes_, info.getWorkerPrivateBytes());
   takeTimings(info.getTimings());
 }
 
 void RunReport::take(schema::Outcome::Reader outcome) {
+  workerPrivateBytes_ = outcome.getWorkerPrivateBytes();
   if (outcome.hasTimings()) {
     takeTimings(outcome.getTimings());
   }
@@ -66,6 +66,9 @@ void RunReport::printTimings(std::uint64_t commandStartNs) const {
     previous = ns;
   }
   noteBlock(table.str());
+  if (workerPrivateBytes_ > 0) {
+    note("private memory of the worker: " + std::to_string(workerPrivateBytes_ / 1024) + " KiB");
+  }
 }
 
 void RunReport::writeCommon(config::JsonWriter& json) const {

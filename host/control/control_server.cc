@@ -50,7 +50,7 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> info(InfoContext context) override {
-    return rpc::answer(context, [this, context]() mutable { target_.describe(context.getResults().initInfo()); });
+    return rpc::answer(context, [this, context]() mutable { target_.describe(context.getResults().initInfo(), true); });
   }
 
   kj::Promise<void> shutdown(ShutdownContext context) override {
@@ -124,7 +124,7 @@ class ControlServer::Session final : public schema::Control::Server {
 
   kj::Promise<void> started(StartedContext context) override {
     return rpc::answer(context, [this, context]() mutable {
-      return target_.onStarted().then([this, context]() mutable { target_.describe(context.getResults().initInfo()); });
+      return target_.onStarted().then([this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
     });
   }
 

@@ -20,22 +20,14 @@ namespace {
 
 constexpr int kBacklog = 64;
 
-Fd duplicateOf(int descriptor) {
-  Fd copy(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3));
-  if (!copy) {
-    throw systemError("duplicating a descriptor", errno);
-  }
-  return copy;
-}
-
 }  // namespace
 
 Reservation Reservation::take(const Directories& directories, std::string_view name) {
   config::validateVmName(name);
   const std::string text(name);
   Reservation reservation;
-  reservation.runtimeParent_ = duplicateOf(directories.runtimeFd());
-  reservation.stateParent_ = duplicateOf(directories.stateFd());
+  reservation.runtimeParent_ = duplicate(directories.runtimeFd());
+  reservation.stateParent_ = duplicate(directories.stateFd());
 
   NameLock lock = NameLock::take(directories, text);
   if (lock.lives()) {

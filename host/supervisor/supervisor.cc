@@ -136,6 +136,7 @@ void Supervisor::makeVm() {
     }
     spec.without.insert(part.cStr());
   }
+  spec.measureMemory = request_.getMeasureMemory();
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
   spec.consoleFile = std::make_unique<RotatingFile>(reservation_->stateFd(), "console.log", kConsoleFileBytes);
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
@@ -203,13 +204,13 @@ void Supervisor::finish() {
 std::string Supervisor::exitJson() {
   capnp::MallocMessageBuilder message;
   auto info = message.initRoot<schema::VmInfo>();
-  describe(info);
+  describe(info, false);
   return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()), {true, false});
 }
 
-void Supervisor::describe(schema::VmInfo::Builder out) {
+void Supervisor::describe(schema::VmInfo::Builder out, bool measureMemory) {
   if (vm_) {
-    vm_->describe(out);
+    vm_->describe(out, measureMemory);
   } else {
     out.setSupervisorPid(::getpid());
     out.setBackend(backend_);

@@ -33,7 +33,7 @@ class Supervisor final : public control::Target {
   kj::Promise<void> onStarted() override { return started_.addBranch(); }
   kj::Promise<void> onFinished() override { return finished_.addBranch(); }
   const vm::Outcome& outcome() override { return outcome_; }
-  void describe(schema::VmInfo::Builder out) override;
+  void describe(schema::VmInfo::Builder out, bool measureMemory) override;
   kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) override;
   void starterDetached() override;
   void starterGone() override;

@@ -202,7 +202,7 @@ class OwnedVmImpl final : public OwnedVm {
     return host_->call<std::string>([running = running_]() -> kj::Promise<std::string> {
       capnp::MallocMessageBuilder message;
       auto info = message.initRoot<schema::VmInfo>();
-      running->vm->describe(info);
+      running->vm->describe(info, true);
       return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()));
     });
   }

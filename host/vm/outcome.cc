@@ -41,6 +41,7 @@ void writeOutcome(const Outcome& outcome, schema::Outcome::Builder out) {
   out.setCause(outcome.cause);
   out.setDetail(outcome.detail);
   out.setExitCode(outcome.exitCode);
+  out.setWorkerPrivateBytes(outcome.workerPrivateBytes);
   if (outcome.error) {
     rpc::writeError(*outcome.error, out.initError());
   }

@@ -21,6 +21,7 @@ struct Outcome {
   std::optional<Error> error;
   std::optional<spawn::Child::Exit> workerExit;  // when the worker ended unasked
   std::vector<std::string> lastLog;
+  std::uint64_t workerPrivateBytes = 0;  // as VmInfo has it, when the guest ended; 0: not measured
   std::vector<std::pair<std::string, std::uint64_t>> timings;  // phase, CLOCK_MONOTONIC ns
 };
 

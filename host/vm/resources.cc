@@ -31,12 +31,7 @@ const char* kindOf(mode_t mode) {
 
 class Opener {
  public:
-  explicit Opener(const std::string& workingDirectory)
-      : directory_(::open(workingDirectory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)) {
-    if (!directory_) {
-      throw systemError("working directory " + workingDirectory, errno);
-    }
-  }
+  explicit Opener(std::string workingDirectory) : workingDirectory_(std::move(workingDirectory)) {}
 
   void file(const std::string& field, schema::FileRef::Builder ref) {
     const std::string path = ref.getPath().cStr();
@@ -82,6 +77,12 @@ class Opener {
 
  private:
   Fd openFile(const std::string& field, const std::string& path, int flags) {
+    if (!directory_ && !path.starts_with('/')) {
+      directory_.reset(::open(workingDirectory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+      if (!directory_) {
+        throw systemError(field + ": working directory " + workingDirectory_, errno);
+      }
+    }
     // Non-blocking: a FIFO must not hold the host up.
     Fd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (!fd) {
@@ -106,7 +107,8 @@ class Opener {
     opened_.files.push_back({resource, std::move(fd)});
   }
 
-  Fd directory_;
+  std::string workingDirectory_;
+  Fd directory_;  // once a relative path asks for it
   OpenedResources opened_;
 };
 

@@ -9,8 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "host/vm/memory_usage.h"
-
 namespace vmmhost::vm {
 namespace {
 
@@ -18,23 +16,14 @@ using schema::EndCause;
 using schema::EndKind;
 using schema::VmState;
 
-constexpr unsigned kMaxEvents = 4096;  // of one worker in its life
 constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
 constexpr std::uint64_t kMinimumFileSize = std::uint64_t{256} << 20;
-constexpr auto kConsoleFlush = 2 * kj::SECONDS;
+constexpr auto kAbilityTimeout = std::chrono::seconds(10);
 
 std::uint64_t nanoseconds(clockid_t clock) {
   timespec now = {};
   ::clock_gettime(clock, &now);
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-Fd duplicateDescriptor(int fd) {
-  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  if (copy < 0) {
-    throw systemError("duplicating a descriptor", errno);
-  }
-  return Fd(copy);
 }
 
 const char* stateName(VmState state) {
@@ -183,16 +172,16 @@ kj::Promise<void> Vm::launch() {
   createTimeout_ = worker.plan.createTimeout;
   worker_ = std::make_unique<WorkerProcess>(io_, std::move(worker), log_);
   mark("worker-spawned");
-  watchWorker();
 
   counters_ = std::make_unique<counters::HostPage>();
-  rpc::SocketPair console = rpc::makeSocketPair();
-  // The worker's end as well: a guest that talks faster than it is heard must not hang a device thread for ever.
-  ::fcntl(console.remote.get(), F_SETFL, O_NONBLOCK);
+  // A guest that talks faster than it is heard must not hang a device thread for ever.
+  rpc::SocketPair console = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
   consoleRemote_ = std::move(console.remote);
   console_ = std::make_unique<Console>(io_, std::move(console.local), std::move(spec_.consoleFile));
   consoleFulfiller_->fulfill();
-  return worker_->handshake().then(rpc::guarded([this]() { return handOver(); }));
+  auto greeted = worker_->handshake();
+  watchWorker();
+  return greeted.then(rpc::guarded([this]() { return handOver(); }));
 }
 
 void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
@@ -219,7 +208,7 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
     attach([&](auto resource) { resource.setDevice(device.name); }, std::move(fd));
   }
   attach([&](auto resource) { resource.setConsole(0); }, std::move(consoleRemote_));
-  attach([&](auto resource) { resource.setCounters(); }, duplicateDescriptor(counters_->descriptor()));
+  attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
 }
 
 kj::Promise<void> Vm::handOver() {
@@ -262,168 +251,55 @@ kj::Promise<void> Vm::handOver() {
       });
 }
 
-void Vm::watchWorker() {
-  workerWatch_ =
-      worker_->onExit()
-          .then([this]() {
-            // Its last event may still be on its way through the socket.
-            return worker_->onDisconnect().exclusiveJoin(io_.provider->getTimer().afterDelay(200 * kj::MILLISECONDS));
-          })
-          .then([this]() {
-            if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
-              return;  // starting reports it itself
-            }
-            std::string detail = worker_->describeExit();
-            if (cgroup_.outOfMemory()) {
-              detail += "; its control group was out of memory";
-            }
-            beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail, Error(ErrorCode::kWorkerDied, detail));
-          })
-          .eagerlyEvaluate(nullptr);
-}
-
-void Vm::noteEvent(schema::Event::Reader event) {
-  if (++events_ > kMaxEvents) {
-    beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
-             Error(ErrorCode::kProtocol, "the worker sent more than " + std::to_string(kMaxEvents) + " events"));
-    return;
-  }
-  switch (event.which()) {
-    case schema::Event::ENDED: {
-      const auto ended = event.getEnded();
-      auto cause = ended.getCause();
-      if (cause > EndCause::WORKER_FAULT) {
-        cause = EndCause::UNKNOWN;
-      }
-      mark("guest-ended");
-      if (state_ == VmState::CREATED) {
-        setState(VmState::RUNNING);  // its end has overtaken the answer to start
-      }
-      beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
-      return;
-    }
-    case schema::Event::RESET_DONE:
-      log_.write(Severity::kInfo, "vm", "was reset");
-      return;
-    case schema::Event::GUEST_PANICKED:
-      log_.write(Severity::kWarning, "guest", event.getGuestPanicked().cStr());
-      return;
-    case schema::Event::BOOT_PHASE:
-      if (timings_.size() < 64) {
-        timings_.emplace_back("boot-phase-" + std::to_string(event.getBootPhase().getValue()),
-                              event.getBootPhase().getMonotonicNs());
-      }
-      return;
-  }
-}
-
-void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {
-  if (std::exchange(ending_, true)) {
-    return;
-  }
-  outcome_.kind = kind;
-  outcome_.cause = cause;
-  outcome_.detail = std::move(detail);
-  outcome_.exitCode = exitCodeFor(kind, cause, error, signal);
-  outcome_.error = std::move(error);
-  // Of no effect when there was one.
-  consoleFulfiller_->reject(rpc::toKj(Error(ErrorCode::kFailedPrecondition, "the VM ended before it had a console")));
-  setState(VmState::STOPPING, outcome_.detail);
-  endTask_ = kj::evalLater([this]() { return carryOutEnd(); }).eagerlyEvaluate([this](kj::Exception&& exception) {
-    log_.write(Severity::kError, "vm", rpc::fromKj(exception).message());
-    endedFulfiller_->fulfill();
-  });
-}
-
-kj::Promise<void> Vm::carryOutEnd() {
-  timeout_ = nullptr;
-  kj::Promise<void> gone = kj::READY_NOW;
-  if (worker_) {
-    worker_->kill();
-    gone = worker_->onExit();
-  }
-  return gone
-      .then([this]() -> kj::Promise<void> {
-        mark("worker-gone");
-        return console_ ? console_->finish(kConsoleFlush) : kj::Promise<void>(kj::READY_NOW);
-      })
-      .then([this]() {
-        if (worker_ && (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED)) {
-          outcome_.workerExit = worker_->exit();
-          outcome_.lastLog.assign(worker_->lastLog().begin(), worker_->lastLog().end());
-        }
-        cgroup_.remove();
-        resources_ = OpenedResources();
-        console_ = nullptr;
-        endedUnixMs_ = unixMilliseconds();
-        mark("all-gone");
-        outcome_.timings = timings_;
-        setState(VmState::ENDED, outcome_.detail);
-        endedFulfiller_->fulfill();
-      });
-}
-
 void Vm::requireRunning(const char* verb) const {
   if (ending_ || (state_ != VmState::RUNNING && state_ != VmState::PAUSED)) {
     throw Error(ErrorCode::kFailedPrecondition, std::string("cannot ") + verb + " a VM that is " + stateName(state_));
   }
 }
 
-kj::Promise<void> Vm::callAbility(const char* what, kj::Promise<void> call, std::function<void()> done) {
-  return rpc::withDeadline(io_.provider->getTimer(), std::chrono::seconds(10), what, kj::mv(call))
-      .then([this, done = std::move(done)]() {
-        if (!ending_ && done) {
-          done();
-        }
-      })
-      .catch_([this](kj::Exception&& exception) {
-        return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
-      });
+template <typename Ability, typename Call>
+kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, std::function<void()> done) {
+  requireRunning(use.verb);
+  KJ_IF_MAYBE (object, ability) {
+    auto called = call(*object).send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); }));
+    return rpc::withDeadline(io_.provider->getTimer(), kAbilityTimeout, use.doing, kj::mv(called))
+        .then([this, done = std::move(done)]() {
+          if (!ending_ && done) {
+            done();
+          }
+        })
+        .catch_([this](kj::Exception&& exception) {
+          return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
+        });
+  }
+  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks, use.hint);
 }
 
 kj::Promise<void> Vm::pause() {
-  requireRunning("pause");
-  KJ_IF_MAYBE (pausable, pausable_) {
-    return callAbility(
-        "pausing the VM",
-        pausable->pauseRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-        [this]() { setState(VmState::PAUSED); });
-  }
-  throw Error(ErrorCode::kUnsupported, "pause: backend " + spec_.backend + " cannot pause this VM");
+  return use(
+      pausable_, {"pause", "pausing the VM", "cannot pause this VM"},
+      [](auto& vm) { return vm.pauseRequest(); }, [this]() { setState(VmState::PAUSED); });
 }
 
 kj::Promise<void> Vm::resume() {
-  requireRunning("resume");
-  KJ_IF_MAYBE (pausable, pausable_) {
-    return callAbility(
-        "resuming the VM",
-        pausable->resumeRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-        [this]() { setState(VmState::RUNNING); });
-  }
-  throw Error(ErrorCode::kUnsupported, "resume: backend " + spec_.backend + " cannot pause this VM");
+  return use(
+      pausable_, {"resume", "resuming the VM", "cannot pause this VM"}, [](auto& vm) { return vm.resumeRequest(); },
+      [this]() { setState(VmState::RUNNING); });
 }
 
 kj::Promise<void> Vm::shutdown() {
-  requireRunning("shut down");
-  KJ_IF_MAYBE (button, powerButton_) {
-    return callAbility(
-        "pressing the power button",
-        button->pressRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-        [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
-  }
-  throw Error(ErrorCode::kUnsupported, "shutdown: backend " + spec_.backend + " has no power button for this VM",
-              "`vmmhost stop` ends it without asking the guest");
+  return use(
+      powerButton_,
+      {"shutdown", "pressing the power button", "has no power button for this VM",
+       "`vmmhost stop` ends it without asking the guest"},
+      [](auto& button) { return button.pressRequest(); },
+      [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
 }
 
 kj::Promise<void> Vm::reset() {
-  requireRunning("reset");
-  KJ_IF_MAYBE (resettable, resettable_) {
-    return callAbility(
-        "resetting the VM",
-        resettable->resetRequest().send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); })),
-        nullptr);
-  }
-  throw Error(ErrorCode::kUnsupported, "reset: backend " + spec_.backend + " cannot reset this VM");
+  return use(
+      resettable_, {"reset", "resetting the VM", "cannot reset this VM"},
+      [](auto& vm) { return vm.resetRequest(); }, nullptr);
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
@@ -437,58 +313,6 @@ Fd Vm::attachConsole(std::uint32_t replayBytes, bool input) {
                 std::string("the VM is ") + stateName(state_) + ": its console is not there");
   }
   return console_->attach(replayBytes, input);
-}
-
-void Vm::describe(schema::VmInfo::Builder out) {
-  out.setName(originalConfig_.getName());
-  out.setBackend(spec_.backend);
-  out.setState(state_);
-  out.setSupervisorPid(::getpid());
-  out.setStartedUnixMs(startedUnixMs_);
-  out.setEndedUnixMs(endedUnixMs_);
-  out.setConfig(originalConfig_);
-  out.setChoice(spec_.choice);
-  std::vector<const char*> abilities;
-  if (pausable_ != nullptr) {
-    abilities.push_back("pause");
-  }
-  if (powerButton_ != nullptr) {
-    abilities.push_back("power-button");
-  }
-  if (resettable_ != nullptr) {
-    abilities.push_back("reset");
-  }
-  auto abilityList = out.initAbilities(static_cast<unsigned>(abilities.size()));
-  for (unsigned i = 0; i < abilityList.size(); ++i) {
-    abilityList.set(i, abilities[i]);
-  }
-  if (worker_ && state_ != VmState::ENDED) {
-    out.setWorkerPid(worker_->pid());
-    out.setWorkerPrivateBytes(privateBytesOutsideGuest(worker_->pid(), originalConfig_.getMemory().getSize()));
-  }
-  if (worker_) {
-    auto jail = out.initJail(static_cast<unsigned>(worker_->verified().size()));
-    for (unsigned i = 0; i < jail.size(); ++i) {
-      jail.set(i, worker_->verified()[i]);
-    }
-  }
-  if (counters_) {
-    const auto all = counters_->readAll();
-    auto names = out.getCounters().initNames(static_cast<unsigned>(all.size()));
-    auto values = out.getCounters().initValues(static_cast<unsigned>(all.size()));
-    for (unsigned i = 0; i < names.size(); ++i) {
-      names.set(i, kj::heapString(all[i].first.data(), all[i].first.size()));
-      values.set(i, all[i].second);
-    }
-  }
-  auto timings = out.initTimings(static_cast<unsigned>(timings_.size()));
-  for (unsigned i = 0; i < timings.size(); ++i) {
-    timings[i].setPhase(timings_[i].first);
-    timings[i].setNs(timings_[i].second);
-  }
-  if (state_ == VmState::ENDED) {
-    writeOutcome(outcome_, out.initOutcome());
-  }
 }
 
 }  // namespace vmmhost::vm

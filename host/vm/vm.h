@@ -32,6 +32,7 @@ struct VmSpec {
   uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
   std::set<std::string> without;                                   // parts of the jail given up
+  bool measureMemory = false;                                      // the outcome tells the worker's private memory
   std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
   std::unique_ptr<RotatingFile> consoleFile;                       // may be null
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders made, deepest first
@@ -78,7 +79,8 @@ class Vm {
 
   void mark(const char* phase);
   void addTiming(std::string phase, std::uint64_t ns) { timings_.emplace_back(std::move(phase), ns); }
-  void describe(schema::VmInfo::Builder out);
+  // `measureMemory`: with the worker's private memory, for which its whole address space is gone through.
+  void describe(schema::VmInfo::Builder out, bool measureMemory);
   schema::VmConfig::Reader config() const { return originalConfig_; }
 
  private:
@@ -94,7 +96,17 @@ class Vm {
   kj::Promise<void> carryOutEnd();
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
-  kj::Promise<void> callAbility(const char* what, kj::Promise<void> call, std::function<void()> done);
+  std::uint64_t workerPrivateBytes() const;  // while it lives
+
+  struct AbilityUse {
+    const char* verb;
+    const char* doing;  // what takes too long when the worker does not answer
+    const char* lacks;  // said of a backend without the ability
+    const char* hint = "";
+  };
+  // `call` makes the request; `done` runs when it was answered and the VM has not ended meanwhile.
+  template <typename Ability, typename Call>
+  kj::Promise<void> use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, std::function<void()> done);
 
   kj::AsyncIoContext& io_;
   VmSpec spec_;

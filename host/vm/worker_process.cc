@@ -45,7 +45,7 @@ WorkerProcess::WorkerProcess(kj::AsyncIoContext& io, WorkerSpec spec, Log& log)
 WorkerProcess::~WorkerProcess() = default;
 
 spawn::Child WorkerProcess::start(WorkerSpec& spec) {
-  rpc::SocketPair sockets = rpc::makeSocketPair();
+  rpc::SocketPair sockets = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
   int pipe[2];
   if (::pipe2(pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
     throw systemError("making the log pipe of a worker", errno);

@@ -8,8 +8,8 @@
 
 namespace vmmhost {
 
-Fd Fd::duplicate() const {
-  const int copy = ::fcntl(fd_, F_DUPFD_CLOEXEC, 3);
+Fd duplicate(int fd) {
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) {
     throw systemError("duplicating a descriptor", errno);
   }

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <kj/debug.h>
 #include <kj/io.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -27,13 +26,14 @@ capnp::ReaderOptions readerOptions(const Limits& limits) {
   return options;
 }
 
-// With calls that every worker's filter allows; KJ would make others.
-kj::AutoCloseFd prepared(Fd socket) {
-  int nonBlocking = 1;
-  if (::fcntl(socket.get(), F_SETFD, FD_CLOEXEC) != 0 || ::ioctl(socket.get(), FIONBIO, &nonBlocking) != 0) {
+// A worker's filter forbids F_SETFL, so its host hands over a socket that does not block already.
+Fd prepared(Fd socket) {
+  const int flags = ::fcntl(socket.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC) != 0 ||
+      ((flags & O_NONBLOCK) == 0 && ::fcntl(socket.get(), F_SETFL, flags | O_NONBLOCK) != 0)) {
     throw systemError("preparing a socket", errno);
   }
-  return kj::AutoCloseFd(socket.release());
+  return socket;
 }
 
 class DescriptorServer final : public schema::Descriptor::Server {
@@ -50,7 +50,7 @@ class DescriptorServer final : public schema::Descriptor::Server {
 struct Connection::Impl {
   Impl(kj::AsyncIoContext& io, Fd socket, Side side, const Limits& limits, capnp::Capability::Client bootstrap)
       : stream(io.lowLevelProvider->wrapUnixSocketFd(
-            prepared(std::move(socket)),
+            kj::AutoCloseFd(prepared(std::move(socket)).release()),
             kj::LowLevelAsyncIoProvider::ALREADY_CLOEXEC | kj::LowLevelAsyncIoProvider::ALREADY_NONBLOCK)),
         messages(*stream, io.provider->getTimer(), limits),
         // At least 1: with 0 the library drops outgoing descriptors as well. The message stream refuses incoming ones.
@@ -93,13 +93,14 @@ const std::string& Connection::violation() const {
   return impl_->messages.violation();
 }
 
-SocketPair makeSocketPair() {
+SocketPair makeSocketPair(RemoteEnd remote) {
   int fds[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
     throw systemError("making a socket pair", errno);
   }
   SocketPair pair{Fd(fds[0]), Fd(fds[1])};
-  if (::fcntl(pair.local.get(), F_SETFL, O_NONBLOCK) != 0) {
+  if (::fcntl(pair.local.get(), F_SETFL, O_NONBLOCK) != 0 ||
+      (remote == RemoteEnd::kNonBlocking && ::fcntl(pair.remote.get(), F_SETFL, O_NONBLOCK) != 0)) {
     throw systemError("making a socket non-blocking", errno);
   }
   return pair;
@@ -113,11 +114,7 @@ kj::Promise<Fd> receiveDescriptor(schema::Descriptor::Client descriptor) {
   return descriptor.getFd()
       .then([](kj::Maybe<int> fd) -> Fd {
         KJ_IF_MAYBE (number, fd) {
-          const int copy = ::fcntl(*number, F_DUPFD_CLOEXEC, 3);
-          if (copy < 0) {
-            raise(systemError("duplicating a received descriptor", errno));
-          }
-          return Fd(copy);
+          return guarded([number]() { return duplicate(*number); })();
         }
         raise(Error(ErrorCode::kProtocol, "a capability that should carry a descriptor came without one"));
       })

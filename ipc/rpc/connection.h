@@ -57,12 +57,14 @@ class Connection {
   std::unique_ptr<Impl> impl_;
 };
 
-// A connected pair of stream sockets, both close-on-exec; the first one is non-blocking.
+// A connected pair of stream sockets, both close-on-exec. The local one is non-blocking; the remote one must be too where
+// it goes to a worker, whose filter lets it change no flags.
+enum class RemoteEnd { kBlocking, kNonBlocking };
 struct SocketPair {
   Fd local;
   Fd remote;
 };
-SocketPair makeSocketPair();
+SocketPair makeSocketPair(RemoteEnd remote = RemoteEnd::kBlocking);
 
 // A capability that carries `descriptor` to the peer (closed when the peer drops it).
 schema::Descriptor::Client makeDescriptor(Fd descriptor);

@@ -120,7 +120,6 @@ void addEventLoop(Policy& policy) {
                     __NR_gettimeofday,
                     kTime,
                 });
-  allowIf(policy, __NR_ioctl, {equals32(1, FIONBIO)});  // how KJ makes a descriptor non-blocking
 }
 
 void addDescriptorInput(Policy& policy) {

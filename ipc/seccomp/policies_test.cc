@@ -124,7 +124,6 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
       {"memfd on an old kernel", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING}},
       {"KVM_RUN", __NR_ioctl, {5, KVM_RUN}},
       {"KVM_CREATE_VM", __NR_ioctl, {5, KVM_CREATE_VM}},
-      {"FIONBIO", __NR_ioctl, {5, FIONBIO}},
       {"F_ADD_SEALS", __NR_fcntl, {5, F_ADD_SEALS}},
       {"PR_SET_NAME", __NR_prctl, {PR_SET_NAME, 0x1000}},
       {"PR_SET_DUMPABLE 0", __NR_prctl, {PR_SET_DUMPABLE, 0}},
@@ -236,9 +235,7 @@ int useWhatIsAllowed() {
       ::epoll_wait(poll, &event, 1, 1000) != 1 || ::read(events, &one, 8) != 8) {
     return 1;
   }
-  const int nonBlocking = 1;
-  if (::ioctl(events, FIONBIO, &nonBlocking) != 0 || ::fcntl(events, F_GETFL) < 0 ||
-      ::fcntl(events, F_DUPFD_CLOEXEC, 0) < 0) {
+  if (::fcntl(events, F_GETFL) < 0 || ::fcntl(events, F_DUPFD_CLOEXEC, 0) < 0) {
     return 2;
   }
   const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);

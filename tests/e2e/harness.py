@@ -104,6 +104,7 @@ class VmmhostTest(unittest.TestCase):
             "VMMHOST_RUNTIME_DIR": os.path.join(self.folder, "run"),
             "VMMHOST_STATE_DIR": os.path.join(self.folder, "state"),
             "XDG_CACHE_HOME": os.path.join(self.folder, "cache"),
+            "VMMHOST_MEASURE_MEMORY": "1",
         }
         for name, value in os.environ.items():
             if name.endswith("SAN_OPTIONS") or name == "VMMHOST_DEBUG":
@@ -116,6 +117,7 @@ class VmmhostTest(unittest.TestCase):
         # What a test left running on purpose is its own to end; whatever is left then is a leak.
         try:
             self.assert_nothing_left()
+            self.assert_small_workers()
         finally:
             for process in self.background:
                 if process.poll() is None:
@@ -159,15 +161,38 @@ class VmmhostTest(unittest.TestCase):
                 for name in os.listdir(runtime) if not name.startswith(".")}
         self.assertEqual(left, {}, "runtime entries left")
 
+    def assert_small_workers(self):
+        """Looks at the records of VMs that ended: each tells what its worker used."""
+        state = os.path.join(self.folder, "state")
+        for name in os.listdir(state):
+            try:
+                info = json.loads(read(os.path.join(state, name, "exit.json")))
+            except ValueError:
+                continue  # none, or one that a test spoiled
+            self.assert_small_worker(info.get("backend"), info.get("outcome", {}))
+
+    def assert_small_worker(self, backend, outcome):
+        if backend != "kvm" or SANITIZED:
+            return
+        used = int(outcome.get("workerPrivateBytes", 0))
+        if outcome.get("kind") == "guest":
+            self.assertGreater(used, 0, outcome)
+        self.assertLessEqual(used, MAX_WORKER_PRIVATE, outcome)
+
     def command(self, *arguments):
         return [VMMHOST, *map(str, arguments)]
 
     def run_vmmhost(self, *arguments, stdin=None, timeout=DEADLINE, environment=None, **options):
+        if "rm" in arguments:
+            self.assert_small_workers()
         options.setdefault("cwd", self.folder)  # a working directory that whoever runs the command can reach
         done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout,
                               errors="replace", env={**self.environment, **(environment or {})},
                               stdin=subprocess.DEVNULL if stdin is None else None, **options)
-        return Result(done.returncode, done.stdout, done.stderr)
+        result = Result(done.returncode, done.stdout, done.stderr)
+        if arguments[:1] == ("run",) and {"--json", "--rm"} <= set(arguments) and done.returncode in (0, 1, 3):
+            self.assert_small_worker(result.json["backend"], result.json["outcome"])
+        return result
 
     def check(self, *arguments, code=0, **options):
         result = self.run_vmmhost(*arguments, **options)

@@ -34,11 +34,18 @@ class Fd {
     }
     fd_ = fd;
   }
-  // A second descriptor (close-on-exec) for the same open file description. Throws Error.
-  VMMHOST_API Fd duplicate() const;
+  // A second descriptor for the same open file description; see the function below. Throws Error.
+  Fd duplicate() const;
 
  private:
   int fd_ = -1;
 };
+
+// A second descriptor (close-on-exec, 3 or above) for the same open file description. Throws Error.
+VMMHOST_API Fd duplicate(int fd);
+
+inline Fd Fd::duplicate() const {
+  return vmmhost::duplicate(fd_);
+}
 
 }  // namespace vmmhost

@@ -1,0 +1,131 @@
+// How a VM ends: what its worker tells or no longer tells, and what is cleared away.
+#include <kj/debug.h>
+
+#include "host/vm/memory_usage.h"
+#include "host/vm/vm.h"
+
+namespace vmmhost::vm {
+namespace {
+
+using schema::EndCause;
+using schema::EndKind;
+using schema::VmState;
+
+constexpr unsigned kMaxEvents = 4096;  // of one worker in its life
+constexpr auto kConsoleFlush = 2 * kj::SECONDS;
+constexpr auto kLastEvent = 200 * kj::MILLISECONDS;
+
+}  // namespace
+
+void Vm::watchWorker() {
+  auto& timer = io_.provider->getTimer();
+  // The process and its connection go together. Its last event may still be on its way when the process is gone, and
+  // one that has closed its connection is of no use though it lives.
+  auto exited = worker_->onExit().then([this, &timer]() {
+    return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent));
+  });
+  workerWatch_ = worker_->onDisconnect()
+                     .exclusiveJoin(kj::mv(exited))
+                     .then([this]() { return worker_->explain(KJ_EXCEPTION(DISCONNECTED, "the worker is gone")); })
+                     .then([this](Error error) {
+                       if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
+                         return;  // starting reports it itself
+                       }
+                       std::string detail = error.message();
+                       if (cgroup_.outOfMemory()) {
+                         detail += "; its control group was out of memory";
+                       }
+                       beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail, Error(error.code(), detail));
+                     })
+                     .eagerlyEvaluate(nullptr);
+}
+
+void Vm::noteEvent(schema::Event::Reader event) {
+  if (++events_ > kMaxEvents) {
+    beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
+             Error(ErrorCode::kProtocol, "the worker sent more than " + std::to_string(kMaxEvents) + " events"));
+    return;
+  }
+  switch (event.which()) {
+    case schema::Event::ENDED: {
+      const auto ended = event.getEnded();
+      auto cause = ended.getCause();
+      if (cause > EndCause::WORKER_FAULT) {
+        cause = EndCause::UNKNOWN;
+      }
+      mark("guest-ended");
+      if (state_ == VmState::CREATED) {
+        setState(VmState::RUNNING);  // its end has overtaken the answer to start
+      }
+      beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
+      return;
+    }
+    case schema::Event::RESET_DONE:
+      log_.write(Severity::kInfo, "vm", "was reset");
+      return;
+    case schema::Event::GUEST_PANICKED:
+      log_.write(Severity::kWarning, "guest", event.getGuestPanicked().cStr());
+      return;
+    case schema::Event::BOOT_PHASE:
+      if (timings_.size() < 64) {
+        timings_.emplace_back("boot-phase-" + std::to_string(event.getBootPhase().getValue()),
+                              event.getBootPhase().getMonotonicNs());
+      }
+      return;
+  }
+}
+
+void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {
+  if (std::exchange(ending_, true)) {
+    return;
+  }
+  outcome_.kind = kind;
+  outcome_.cause = cause;
+  outcome_.detail = std::move(detail);
+  outcome_.exitCode = exitCodeFor(kind, cause, error, signal);
+  outcome_.error = std::move(error);
+  // Of no effect when there was one.
+  consoleFulfiller_->reject(rpc::toKj(Error(ErrorCode::kFailedPrecondition, "the VM ended before it had a console")));
+  setState(VmState::STOPPING, outcome_.detail);
+  endTask_ = kj::evalLater([this]() { return carryOutEnd(); }).eagerlyEvaluate([this](kj::Exception&& exception) {
+    log_.write(Severity::kError, "vm", rpc::fromKj(exception).message());
+    endedFulfiller_->fulfill();
+  });
+}
+
+kj::Promise<void> Vm::carryOutEnd() {
+  timeout_ = nullptr;
+  kj::Promise<void> gone = kj::READY_NOW;
+  if (worker_) {
+    if (spec_.measureMemory) {
+      outcome_.workerPrivateBytes = workerPrivateBytes();
+    }
+    worker_->kill();
+    gone = worker_->onExit();
+  }
+  return gone
+      .then([this]() -> kj::Promise<void> {
+        mark("worker-gone");
+        return console_ ? console_->finish(kConsoleFlush) : kj::Promise<void>(kj::READY_NOW);
+      })
+      .then([this]() {
+        if (worker_ && (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED)) {
+          outcome_.workerExit = worker_->exit();
+          outcome_.lastLog.assign(worker_->lastLog().begin(), worker_->lastLog().end());
+        }
+        cgroup_.remove();
+        resources_ = OpenedResources();
+        console_ = nullptr;
+        endedUnixMs_ = unixMilliseconds();
+        mark("all-gone");
+        outcome_.timings = timings_;
+        setState(VmState::ENDED, outcome_.detail);
+        endedFulfiller_->fulfill();
+      });
+}
+
+std::uint64_t Vm::workerPrivateBytes() const {
+  return privateBytesOutsideGuest(worker_->pid(), originalConfig_.getMemory().getSize());
+}
+
+}  // namespace vmmhost::vm
