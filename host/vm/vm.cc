@@ -272,13 +272,14 @@ kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Ca
           return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
         });
   }
-  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks, use.hint);
+  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks,
+              use.hint);
 }
 
 kj::Promise<void> Vm::pause() {
   return use(
-      pausable_, {"pause", "pausing the VM", "cannot pause this VM"},
-      [](auto& vm) { return vm.pauseRequest(); }, [this]() { setState(VmState::PAUSED); });
+      pausable_, {"pause", "pausing the VM", "cannot pause this VM"}, [](auto& vm) { return vm.pauseRequest(); },
+      [this]() { setState(VmState::PAUSED); });
 }
 
 kj::Promise<void> Vm::resume() {
@@ -298,8 +299,8 @@ kj::Promise<void> Vm::shutdown() {
 
 kj::Promise<void> Vm::reset() {
   return use(
-      resettable_, {"reset", "resetting the VM", "cannot reset this VM"},
-      [](auto& vm) { return vm.resetRequest(); }, nullptr);
+      resettable_, {"reset", "resetting the VM", "cannot reset this VM"}, [](auto& vm) { return vm.resetRequest(); },
+      nullptr);
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
