@@ -56,7 +56,8 @@ struct Registry::Impl {
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 
-  std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure) const {
+  std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure,
+                                 int cancel = -1) const {
     const ProbeCache cache(options.cacheDirectory);
     std::vector<BackendInfo> infos;
     std::vector<ProbeJob> jobs;
@@ -81,7 +82,7 @@ struct Registry::Impl {
       }
       infos.push_back(std::move(info));
     }
-    std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout);
+    std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout, cancel);
     for (std::size_t index = 0; index < results.size(); ++index) {
       cache.store(files[index].path, files[index].status, measure, results[index]);
       infos[places[index]] = std::move(results[index].info);
@@ -125,8 +126,8 @@ BackendInfo Registry::probe(std::string_view name, bool measure) {
   return impl_->probe({{std::string(name), impl_->filesOf(name)}}, measure)[0];
 }
 
-Registry::Choice Registry::choose() {
-  return chooseBackend(probe(true));
+Registry::Choice Registry::choose(int cancel) {
+  return chooseBackend(impl_->probe(findPluginFiles(impl_->folders), true, cancel));
 }
 
 }  // namespace vmmhost::plugin

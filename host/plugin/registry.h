@@ -122,7 +122,8 @@ class Registry {
     BackendInfo backend;
     std::string reason;  // one line: what was chosen and why, and why not the others
   };
-  Choice choose();
+  // Readable, `cancel` (a descriptor; -1: none) ends the probes, and kCancelled is thrown.
+  Choice choose(int cancel = -1);
 
  private:
   struct Impl;
