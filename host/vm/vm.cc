@@ -218,7 +218,11 @@ kj::Promise<void> Vm::handOver() {
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
   request.setEvents(kj::heap<Sink>(self_));
   auto created = request.send().then(rpc::guarded([this](auto&& response) {
-    rpc::throwIfError(response);
+    try {
+      rpc::throwIfError(response);
+    } catch (const Error& error) {
+      throw nameFile(error, originalConfig_);
+    }
     if (!response.hasVm()) {
       throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
     }
@@ -272,13 +276,14 @@ kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Ca
           return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
         });
   }
-  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks, use.hint);
+  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks,
+              use.hint);
 }
 
 kj::Promise<void> Vm::pause() {
   return use(
-      pausable_, {"pause", "pausing the VM", "cannot pause this VM"},
-      [](auto& vm) { return vm.pauseRequest(); }, [this]() { setState(VmState::PAUSED); });
+      pausable_, {"pause", "pausing the VM", "cannot pause this VM"}, [](auto& vm) { return vm.pauseRequest(); },
+      [this]() { setState(VmState::PAUSED); });
 }
 
 kj::Promise<void> Vm::resume() {
@@ -298,8 +303,8 @@ kj::Promise<void> Vm::shutdown() {
 
 kj::Promise<void> Vm::reset() {
   return use(
-      resettable_, {"reset", "resetting the VM", "cannot reset this VM"},
-      [](auto& vm) { return vm.resetRequest(); }, nullptr);
+      resettable_, {"reset", "resetting the VM", "cannot reset this VM"}, [](auto& vm) { return vm.resetRequest(); },
+      nullptr);
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
