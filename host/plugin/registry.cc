@@ -56,6 +56,22 @@ struct Registry::Impl {
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 
+  // What crashes or hangs when it is loaded does so in a program of its own first. Costs a start of that program once
+  // for each version of a file, where results can be kept.
+  void requireLoadable(const std::string& name, const TrustedFile& file) const {
+    const ProbeCache cache(options.cacheDirectory);
+    if (cache.find(name, file.path, file.status, false)) {
+      return;
+    }
+    std::vector<ProbeJob> jobs;
+    jobs.push_back({name, file.path, file.file.duplicate(), false});
+    const ProbeResult result = std::move(runProbes(options.probeProgram, jobs, options.probeTimeout).front());
+    cache.store(file.path, file.status, false, result);
+    if (!result.answered) {
+      throw *result.info.error;
+    }
+  }
+
   std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure) const {
     const ProbeCache cache(options.cacheDirectory);
     std::vector<BackendInfo> infos;
@@ -112,6 +128,7 @@ std::shared_ptr<Plugin> Registry::load(std::string_view name) {
   }
   const std::string text(name);
   const TrustedFile file = impl_->open(text, impl_->filesOf(name));
+  impl_->requireLoadable(text, file);
   std::shared_ptr<Plugin> plugin = loadPlugin(file, text, impl_->options.log);
   impl_->loaded.emplace(text, plugin);
   return plugin;

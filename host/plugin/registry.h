@@ -107,8 +107,10 @@ class Registry {
   // The names that there are, without opening anything; sorted.
   std::vector<std::string> names() const;
 
-  // Loads the plugin of this name into this process. Throws kNotFound (the hint lists what there is), kConfinement
-  // for untrusted files, kUnavailable for a plugin that does not fit this host's ABI or a name that two files have.
+  // Loads the plugin of this name into this process, after a program of its own could do so and probe it (a kept result
+  // of its file will do; what the probe says does not matter). Throws kNotFound (the hint lists what there is),
+  // kConfinement for untrusted files, kUnavailable for a plugin that crashes, hangs, does not fit this host's ABI or
+  // shares its name with another file. Blocks up to the probe timeout.
   std::shared_ptr<Plugin> load(std::string_view name);
 
   // Probes in programs of their own, side by side, using cached results. Never throws for what a plugin does. Blocks
