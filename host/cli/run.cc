@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 
@@ -34,6 +35,8 @@ constexpr std::uint32_t kReplayBytes = 16384;       // what `console` shows of t
 constexpr std::uint32_t kWholeReplay = 0xffffffff;  // what `run` shows: everything that is still there
 constexpr auto kDrainTimeout = 3 * kj::SECONDS;     // for the last output of a VM that has ended
 constexpr int kReapLimitMs = 2000;
+// A supervisor answers once it has asked the plugins, which may take their time to be given up.
+constexpr std::chrono::seconds kGreetingTimeout{15};
 
 // What ended the waiting of an attached command.
 struct Happening {
@@ -101,6 +104,12 @@ class Attachment {
       return response->getOutcome();
     }
     return {};
+  }
+
+  // What made the console's output fail; empty: nothing did.
+  std::string outputFailure() const {
+    const int code = session_.get() == nullptr ? 0 : session_->outputError();
+    return code == 0 ? std::string() : systemError("writing the console's output", code).message();
   }
 
   // The terminal as it was, for messages and for the end.
@@ -188,6 +197,9 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
   auto vm = request.initConfig();
   config::buildVmConfig(options.flags, vm);
   config::validateVmConfig(vm.asReader());
+  if (options.backend.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--backend: a name is missing", "leave it out for auto");
+  }
   request.setBackend(options.backend);
   request.setWorkingDirectory(currentDirectory());
   if (options.timeoutSeconds) {
@@ -234,8 +246,11 @@ class Run {
   kj::Promise<void> started() {
     // Asked right behind the hello, whose answer counts first.
     auto answer = client_->started();
-    return client_->hello()
-        .then([answer = kj::mv(answer)]() mutable { return kj::mv(answer); })
+    return client_->hello(kGreetingTimeout)
+        .then([this, answer = kj::mv(answer)]() mutable {
+          greeted_ = true;
+          return kj::mv(answer);
+        })
         .then([this](ControlClient::StartedResponse&& response) {
           const auto info = response.getInfo();
           client_->setVmName(config::printable(view(info.getName()), config::kMaxNameBytes));
@@ -256,10 +271,12 @@ class Run {
     if (options_.timings) {
       report_.printTimings(options_.commandStartNs);
     }
-    if (options_.json) {
-      print(report_.detachedJson() + '\n');
-    } else {
-      printLine(client_->vmName());
+    try {
+      print(options_.json ? report_.detachedJson() + '\n' : client_->vmName() + '\n');
+    } catch (const Error&) {
+      // Nobody would know of it.
+      attachment.stop(schema::EndKind::CLIENT_GONE, "its name could not be printed");
+      throw;
     }
     return kExitOk;
   }
@@ -284,7 +301,7 @@ class Run {
         attachment.stop(schema::EndKind::STOPPED, "killed from its console");
         break;
       case Happening::Kind::kOutputGone:
-        attachment.stop(schema::EndKind::CLIENT_GONE, "the output of vmmhost run is gone");
+        attachment.stop(schema::EndKind::CLIENT_GONE, attachment.outputFailure());
         break;
       case Happening::Kind::kSignal:
         attachment.release();
@@ -294,6 +311,10 @@ class Run {
     attachment.release();
     const auto outcome = attachment.outcome();
     code = happening.kind == Happening::Kind::kSignal ? kExitSignalBase + happening.signal : outcome.getExitCode();
+    if (happening.kind == Happening::Kind::kEnded && !attachment.outputFailure().empty()) {
+      note(attachment.outputFailure());
+      code = code == kExitOk ? kExitFailed : code;
+    }
     if (options_.json) {
       latestInfo();
     }
@@ -335,12 +356,26 @@ class Run {
   Error explained(const Error& error) {
     if (error.code() != ErrorCode::kWorkerDied || error.message() != client_->goneMessage()) {
       client_.reset();
+      if (!greeted_) {
+        client::killSupervisor(supervisor_);  // it hangs, and would not notice that nobody waits for it
+      }
       client::reapSupervisor(supervisor_, kReapLimitMs);
+      if (!greeted_) {
+        clearAway({});
+      }
       return error;
     }
     const std::string name = client_->vmName();
     client_.reset();
     const std::string how = client::reapSupervisor(supervisor_, kReapLimitMs);
+    clearAway(name);
+    return Error(ErrorCode::kInternal,
+                 "the supervisor" + (name.empty() ? "" : " of VM " + name) + (how.empty() ? " is gone" : " " + how),
+                 "`VMMHOST_DEBUG=1 vmmhost run ...` shows what it says on its standard error");
+  }
+
+  // What a supervisor left that died; empty: its name is not known.
+  static void clearAway(const std::string& name) {
     try {
       const auto directories = openDirectories();
       if (name.empty()) {
@@ -351,12 +386,10 @@ class Run {
     } catch (const Error&) {
       // Nothing was left, or somebody else is clearing it away.
     }
-    return Error(ErrorCode::kInternal,
-                 "the supervisor" + (name.empty() ? "" : " of VM " + name) + (how.empty() ? " is gone" : " " + how),
-                 "`VMMHOST_DEBUG=1 vmmhost run ...` shows what it says on its standard error");
   }
 
   const RunOptions& options_;
+  bool greeted_ = false;
   kj::AsyncIoContext io_;
   client::LaunchedSupervisor supervisor_;
   std::unique_ptr<ControlClient> client_;
@@ -386,6 +419,7 @@ int console(const std::string& name, bool json) {
     case Happening::Kind::kSignal:
       return kExitSignalBase + happening.signal;  // the VM does not depend on this command
     case Happening::Kind::kOutputGone:
+      note(attachment.outputFailure());
       return kExitFailed;
     default:
       if (!json) {

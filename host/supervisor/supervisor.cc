@@ -77,6 +77,7 @@ void Supervisor::prepare() {
     config.setName(madeUpName());
   }
   reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
+  keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
   log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", kLogFileBytes));
   mark("name-reserved");
 
