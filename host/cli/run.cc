@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <optional>
 
@@ -35,8 +34,6 @@ constexpr std::uint32_t kReplayBytes = 16384;       // what `console` shows of t
 constexpr std::uint32_t kWholeReplay = 0xffffffff;  // what `run` shows: everything that is still there
 constexpr auto kDrainTimeout = 3 * kj::SECONDS;     // for the last output of a VM that has ended
 constexpr int kReapLimitMs = 2000;
-// A supervisor answers once it has asked the plugins, which may take their time to be given up.
-constexpr std::chrono::seconds kGreetingTimeout{15};
 
 // What ended the waiting of an attached command.
 struct Happening {
@@ -246,7 +243,7 @@ class Run {
   kj::Promise<void> started() {
     // Asked right behind the hello, whose answer counts first.
     auto answer = client_->started();
-    return client_->hello(kGreetingTimeout)
+    return client_->hello()
         .then([this, answer = kj::mv(answer)]() mutable {
           greeted_ = true;
           return kj::mv(answer);

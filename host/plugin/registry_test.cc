@@ -2,6 +2,7 @@
 
 #include <capnp/message.h>
 #include <fcntl.h>
+#include <kj/async-io.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,7 +10,9 @@
 #include <csignal>
 #include <map>
 
+#include "host/plugin/choose_aside.h"
 #include "host/plugin/testing.h"
+#include "ipc/rpc/connection.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -379,6 +382,35 @@ TEST_F(RegistryTest, auto_takesWhatIsUsable) {
   EXPECT_EQ(choice.backend.name, "newerminor");
   expectContains(choice.reason, "good is present, but emulating (1.3 MIPS)");
   EXPECT_EQ(choice.reason.find('\n'), std::string::npos);
+}
+
+TEST_F(RegistryTest, loopGoesOn_whileAPluginHangsAndUntilTheChoiceIsGivenUp) {
+  install("good");
+  install("hang");
+  timeout = std::chrono::minutes(10);  // longer than the test may take
+  auto io = kj::setupAsyncIo();
+  bool chosen = false;
+  auto choice = chooseAside(io.unixEventPort, std::make_shared<Registry>(options()))
+                    .then([&chosen](Registry::Choice) { chosen = true; })
+                    .eagerlyEvaluate(nullptr);
+  io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
+  EXPECT_FALSE(chosen);
+  choice = nullptr;
+}
+
+TEST_F(RegistryTest, choiceMadeAside_andItsErrorsComeThrough) {
+  auto io = kj::setupAsyncIo();
+  const auto choose = [&]() {
+    return chooseAside(io.unixEventPort, std::make_shared<Registry>(options())).wait(io.waitScope);
+  };
+  try {
+    choose();
+    ADD_FAILURE() << "there is no plugin";
+  } catch (const kj::Exception& exception) {
+    EXPECT_EQ(rpc::fromKj(exception).code(), ErrorCode::kUnavailable);
+  }
+  install("newerminor");
+  EXPECT_EQ(choose().backend.name, "newerminor");
 }
 
 }  // namespace

@@ -21,9 +21,8 @@ void Vm::watchWorker() {
   auto& timer = io_.provider->getTimer();
   // The process and its connection go together. Its last event may still be on its way when the process is gone, and
   // one that has closed its connection is of no use though it lives.
-  auto exited = worker_->onExit().then([this, &timer]() {
-    return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent));
-  });
+  auto exited = worker_->onExit().then(
+      [this, &timer]() { return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent)); });
   workerWatch_ = worker_->onDisconnect()
                      .exclusiveJoin(kj::mv(exited))
                      .then([this]() { return worker_->explain(KJ_EXCEPTION(DISCONNECTED, "the worker is gone")); })

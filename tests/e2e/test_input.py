@@ -66,7 +66,7 @@ class Refusals(VmmhostTest):
         """Runs it twice, for a person and for a program."""
         with self.subTest(what):
             self.check_error(self.run_vmmhost(*arguments, **options), code, names)
-            self.check_json_error(self.run_vmmhost(*arguments, "--json", **options), code, names)
+            self.check_json_error(self.run_vmmhost(arguments[0], "--json", *arguments[1:], **options), code, names)
             self.assert_left_nothing()
 
 
@@ -215,7 +215,7 @@ class Input(Refusals):
                         ("missing, of a long name", 127, (), "/no/such/" + "/".join(["x" * 200] * 4)),
                         ("name too long for a file", 125, (), "/" + "x" * 1000),
                         ("path too long", 125, "4095", "/" + "x" * 5000),
-                        ("not UTF-8", 125, "UTF-8", b"/\xff\xfe"),
+                        ("not UTF-8", 125, "UTF-8", "/\udcff\udcfe"),
                         ("with a control character", 125, "control character", "/a\nb"),
                         ("below a file", 127, (), guest("poweroff") + "/x"),
                         ("empty file", 125, "empty", self.file("empty")),
@@ -223,8 +223,8 @@ class Input(Refusals):
                         ("FIFO", 125, "FIFO", fifo),
                         ("socket", 125, "socket", listener),
                         ("endless device", 125, "character device", "/dev/zero")):
-                    given = () if isinstance(path, bytes) or "\n" in path or "\x1b" in path else (path[:300],)
-                    if what in ("path too long", "missing") or "\n" in os.fsdecode(path):
+                    given = () if "\udcff" in path or "\n" in path or "\x1b" in path else (path[:300],)
+                    if what in ("path too long", "missing") or "\n" in path:
                         given = ()
                     names = (names,) if isinstance(names, str) else names
                     name = "--" + field[5:] if what == "not UTF-8" else field
@@ -242,7 +242,7 @@ class Input(Refusals):
     def test_command_line(self):
         self.refuse("too long", 125, ("boot.cmdline", "2048", "2047"), *self.run_flags("--cmdline", "x" * 2048))
         self.refuse("with a newline", 125, ("boot.cmdline", "a\\nb"), *self.run_flags("--cmdline", "a\nb"))
-        self.refuse("not UTF-8", 125, ("--cmdline", "\\xff"), *self.run_flags("--cmdline", b"a\xffb"))
+        self.refuse("not UTF-8", 125, ("--cmdline", "\\xff"), *self.run_flags("--cmdline", "a\udcffb"))
         path = self.file("vm.json", '{"boot":{"cmdline":"a\\u0000b"}}')
         self.refuse("with NUL", 125, (path, "boot.cmdline", "NUL"), *self.run_flags("-f", path))
 
@@ -271,7 +271,7 @@ class Input(Refusals):
                 for verb in ("inspect", "stop", "logs", "wait", "console"):
                     with self.subTest(f"{verb} {name[:70]!r}"):
                         self.check_error(self.run_vmmhost(verb, "--", name), 125, shown)
-        self.refuse("not UTF-8", 125, ("--name", "\\xff"), *self.run_flags(b"--name=\xff"))
+        self.refuse("not UTF-8", 125, ("--name", "\\xff"), *self.run_flags("--name=\udcff"))
 
     def test_name_taken(self):
         self.detached("taken", self.backend)
@@ -285,7 +285,7 @@ class Input(Refusals):
 
     def test_usage(self):
         for what, names, *words in (
-                ("no verb", "verb"), ("unknown verb", "frobnicate", "frobnicate"),
+                ("unknown verb", "frobnicate", "frobnicate"),
                 ("long verb", "x" * 60, "x" * 100000), ("verb with escapes", "\\x1b[31m", "\x1b[31m"),
                 ("unknown flag", "--frobnicate", "run", "--frobnicate"),
                 ("flag with escapes", "--\\x1b[31m\\n", "run", "--\x1b[31m\n"),
@@ -293,17 +293,21 @@ class Input(Refusals):
                 ("many words", "w1", "ps", *(f"w{index}" for index in range(1, 3000))),
                 ("flag without its value", "--kernel", "run", "--kernel"),
                 ("empty value", "--backend", "run", "--kernel", "k", "--backend=", "--rm"),
+                ("empty value of a list", "--without", "run", "--kernel", guest("poweroff"), "--without=", "--rm"),
                 ("flag twice", "--kernel", "run", "--kernel", "a", "--kernel", "b"),
                 ("flag of another verb", "--kernel", "ps", "--kernel", "x"),
                 ("unexpected word", "word", "run", "word"), ("missing word", "name", "stop"),
                 ("one word too many", "two", "stop", "one", "two"), ("short flags", "-xyz", "run", "-xyz"),
                 ("flag with a value", "--rm", "run", "--rm=perhaps"),
-                ("shell", "zsh", "completion", "zsh"), ("part of the jail", "nonsense", *self.run_flags("--without=nonsense")),
+                ("part of the jail", "nonsense", *self.run_flags("--without=nonsense")),
                 ("name and follow", "-f", "logs", "-f", "--json", "x")):
             if what == "name and follow":
                 self.check_json_error(self.run_vmmhost(*words), 125, names)
             else:
                 self.refuse(what, 125, names, *words)
+        for what, names, *words in (("no verb", "verb"), ("shell", "zsh", "completion", "zsh")):
+            with self.subTest(what):
+                self.check_error(self.run_vmmhost(*words), 125, names)
         for name, shown in (("nosuch", "nosuch"), ("x" * 10000, "x" * 60), ("a/b", "a/b"), ("..", '".."'),
                             ("\x1b[1m", "\\x1b[1m"), ("AUTO", "AUTO")):
             self.refuse(f"backend {name[:70]!r}", 127, (shown, self.backend), "run", "--rm", "--kernel",
@@ -604,8 +608,15 @@ class UserInput(Refusals, OrdinaryUserTest):
 
     def test_folders_of_somebody_else(self):
         for variable in ("VMMHOST_RUNTIME_DIR", "VMMHOST_STATE_DIR"):
-            self.refuse(variable, 126, "/root" if os.path.isdir("/root") else "/", "ps", environment={variable: "/root"})
-            self.refuse(variable, 125, "/vmmhost-not-there", "ps", environment={variable: "/vmmhost-not-there"})
+            foreign = os.path.join(self.folder, variable)
+            os.mkdir(foreign)
+            if os.geteuid() == 0:
+                self.refuse(f"{variable} of root", 126, (foreign, "user id 0"), "ps", environment={variable: foreign})
+            os.chmod(foreign, 0)
+            self.refuse(f"{variable} without access", 125, (foreign, "Permission denied"), "ps",
+                        environment={variable: foreign})
+            self.refuse(f"{variable} that cannot be made", 125, ("/vmmhost-not-there", "Permission denied"), "ps",
+                        environment={variable: "/vmmhost-not-there"})
 
 if __name__ == "__main__":
     unittest.main()
