@@ -14,8 +14,11 @@ namespace {
 
 class Chooser {
  public:
-  Chooser(kj::UnixEventPort& port, std::shared_ptr<Registry> registry)
-      : mailbox_(port), cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), registry_(std::move(registry)) {
+  Chooser(kj::UnixEventPort& port, std::shared_ptr<Registry> registry, const std::string& backend)
+      : mailbox_(port),
+        cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        registry_(std::move(registry)),
+        backend_(backend) {
     if (!cancel_) {
       throw systemError("making an eventfd", errno);
     }
@@ -24,7 +27,12 @@ class Chooser {
     promise_ = kj::mv(paf.promise);
     thread_ = std::thread([this]() {
       try {
-        choice_ = registry_->choose(cancel_.get());
+        if (backend_.empty()) {
+          choice_ = registry_->choose(cancel_.get());
+        } else {
+          registry_->prove(backend_, cancel_.get());
+          choice_.emplace().backend.name = backend_;
+        }
       } catch (const Error& error) {
         error_ = error;
       } catch (const std::exception& exception) {
@@ -54,6 +62,7 @@ class Chooser {
   Mailbox mailbox_;
   Fd cancel_;
   std::shared_ptr<Registry> registry_;
+  const std::string backend_;
   std::optional<Registry::Choice> choice_;  // both written by the thread before it posts
   std::optional<Error> error_;
   kj::Own<kj::PromiseFulfiller<void>> done_;
@@ -63,8 +72,9 @@ class Chooser {
 
 }  // namespace
 
-kj::Promise<Registry::Choice> chooseAside(kj::UnixEventPort& port, std::shared_ptr<Registry> registry) {
-  auto chooser = kj::heap<Chooser>(port, std::move(registry));
+kj::Promise<Registry::Choice> chooseAside(kj::UnixEventPort& port, std::shared_ptr<Registry> registry,
+                                          const std::string& backend) {
+  auto chooser = kj::heap<Chooser>(port, std::move(registry), backend);
   auto choice = chooser->choice();
   return choice.attach(kj::mv(chooser));
 }

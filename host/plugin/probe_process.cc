@@ -131,6 +131,7 @@ class Probe {
     }
     ProbeResult result;
     if (failure_) {
+      result.answered = false;
       result.info.error = backendError(
           job.name, Error(failure_->code(), failure_->message(),
                           failure_->hint().empty() ? "remove " + job.path + " if it is not needed" : failure_->hint(),
@@ -210,7 +211,7 @@ std::vector<ProbeResult> runProbes(const std::string& program, const std::vector
     }
     if (count == 0 && Clock::now() >= deadline) {
       for (Probe* probe : owners) {
-        probe->fail(Error(ErrorCode::kDeadlineExceeded, "did not answer within " + secondsText(timeout)));
+        probe->fail(Error(ErrorCode::kUnavailable, "did not answer within " + secondsText(timeout)));
       }
       break;
     }

@@ -341,6 +341,29 @@ TEST_F(RegistryTest, faultsOfALoadedPlugin_areErrors) {
             "backend throws: its function plan failed without saying why");
 }
 
+TEST_F(RegistryTest, pluginThatCrashesOrHangs_isNotLoaded) {
+  install("crash");
+  install("hang");
+  install("babble");
+  EXPECT_EQ(errorOf([&] { registry().load("crash"); }).message(),
+            "backend crash: crashed with signal 6 while being probed");
+  expectContains(errorOf([&] { registry().load("babble"); }).message(), "answered with too much");
+  timeout = milliseconds(300);
+  EXPECT_EQ(errorOf([&] { registry().load("hang"); }).message(), "backend hang: did not answer within 0.3 s");
+}
+
+TEST_F(RegistryTest, loadedAgain_isNotProbedAgain) {
+  const std::string counter = (root / "counter").string();
+  const Variable variable("VMMHOST_TEST_COUNTER", counter);
+  install("good");
+  RegistryOptions cached = options();
+  cached.cacheDirectory = (root / "cache").string();
+  Registry(cached).load("good");
+  EXPECT_EQ(fs::file_size(counter), 1u);
+  Registry(cached).load("good");
+  EXPECT_EQ(fs::file_size(counter), 1u);
+}
+
 // The loader knows files by their paths first: with a plain path to a descriptor the second would be the first again.
 TEST_F(RegistryTest, pluginsLoadedThroughTheSameDescriptorNumber_areNotMixedUp) {
   install("good");

@@ -78,6 +78,7 @@ void Supervisor::prepare() {
     config.setName(madeUpName());
   }
   reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
+  keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
   log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", kLogFileBytes));
   mark("name-reserved");
 
@@ -88,12 +89,13 @@ void Supervisor::prepare() {
 }
 
 kj::Promise<void> Supervisor::chooseBackend() {
-  if (!backend_.empty() && backend_ != "auto") {
+  const bool named = !backend_.empty() && backend_ != "auto";
+  if (named && registry_->isProven(backend_)) {
     return kj::READY_NOW;
   }
   auto givenUp = kj::newPromiseAndFulfiller<void>();
   choosingGivenUp_ = kj::mv(givenUp.fulfiller);
-  return plugin::chooseAside(io_.unixEventPort, registry_)
+  return plugin::chooseAside(io_.unixEventPort, registry_, named ? backend_ : "")
       .then([this](plugin::Registry::Choice choice) {
         choosingGivenUp_ = nullptr;
         backend_ = choice.backend.name;

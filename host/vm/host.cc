@@ -70,7 +70,8 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
   }
 
   std::shared_ptr<plugin::Registry> makeRegistry() const {
-    return std::make_shared<plugin::Registry>(client::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
+    return std::make_shared<plugin::Registry>(
+        client::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
   }
 
   // Runs on the loop's thread; what it returns or throws goes into the future.
@@ -258,9 +259,8 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launch(HostThread& host, plugin::Re
     spec.gid = ::getegid();
   }
   running->vm = std::make_unique<vm::Vm>(host.io(), std::move(spec), host.log());
-  running->watch =
-      running->vm->watch([raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t,
-                                                                          const std::string& detail) {
+  running->watch = running->vm->watch(
+      [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t, const std::string& detail) {
         raw->state = toPublic(state);
         if (onState) {
           onState(toPublic(state), detail);
@@ -289,10 +289,11 @@ std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson,
         }
         spec.backend = options.backend;
         auto registry = host->makeRegistry();
-        if (spec.backend != "auto") {
+        const bool named = spec.backend != "auto";
+        if (named && registry->isProven(spec.backend)) {
           return launch(*host, *registry, std::move(spec), options);
         }
-        return plugin::chooseAside(host->io().unixEventPort, registry)
+        return plugin::chooseAside(host->io().unixEventPort, registry, named ? spec.backend : "")
             .then(rpc::guarded([host, registry, options, spec = std::move(spec)](auto&& choice) mutable {
               spec.backend = choice.backend.name;
               spec.choice = choice.reason;

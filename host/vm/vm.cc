@@ -218,7 +218,11 @@ kj::Promise<void> Vm::handOver() {
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
   request.setEvents(kj::heap<Sink>(self_));
   auto created = request.send().then(rpc::guarded([this](auto&& response) {
-    rpc::throwIfError(response);
+    try {
+      rpc::throwIfError(response);
+    } catch (const Error& error) {
+      throw nameFile(error, originalConfig_);
+    }
     if (!response.hasVm()) {
       throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
     }

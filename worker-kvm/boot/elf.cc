@@ -19,7 +19,7 @@ constexpr std::uint32_t kXenPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY, Xen'
 constexpr std::uint64_t kMaxPhysicalAddress = std::uint64_t{1} << 52;  // x86-64
 
 [[noreturn]] void refuse(std::string message) {
-  throw Error(ErrorCode::kInvalidArgument, "kernel: " + std::move(message),
+  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: " + std::move(message),
               "a PVH kernel is an uncompressed ELF file (vmlinux) with a XEN_ELFNOTE_PHYS32_ENTRY note");
 }
 
