@@ -5,6 +5,7 @@
 #include <capnp/serialize.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
@@ -18,7 +19,8 @@
 namespace vmmhost::fake {
 namespace {
 
-constexpr unsigned kFloodEvents = 20'000;
+constexpr unsigned kFloodEvents = 5'000;
+constexpr unsigned kEventsAtOnce = 32;
 // Forged answers are for the questions with these numbers: the host has had no more than this many at once.
 constexpr std::uint32_t kForgedAnswers = 64;
 constexpr auto kSoon = 1 * kj::MILLISECONDS;  // a timer fires after everything that is ready was done and sent
@@ -85,8 +87,12 @@ class Faults final : private kj::TaskSet::ErrorHandler {
         lie(fault.argument);
         return kj::READY_NOW;
       case Action::kFlood:
+        if (fault.argument == "calls") {
+          floodCalls();
+          return kj::READY_NOW;
+        }
         if (fault.argument == "events") {
-          floodEvents();
+          tasks_.add(floodEvents(kFloodEvents));
           return kj::READY_NOW;
         }
         break;
@@ -111,10 +117,17 @@ class Faults final : private kj::TaskSet::ErrorHandler {
     send([](schema::Event::Builder event) { event.initBootPhase().setValue(255); });
     sendEnded(schema::EndCause::CRASH, "the second end");
   }
-  void floodEvents() {
+  void floodCalls() {
     for (unsigned count = 0; count < kFloodEvents; ++count) {
-      send([&](schema::Event::Builder event) { event.initBootPhase().setMonotonicNs(count); });
+      send([](schema::Event::Builder event) { event.setResetDone(); });
     }
+  }
+  // A few at a time: a stream's flow control lets more calls out than the host lets be unfinished.
+  kj::Promise<void> floodEvents(unsigned left) {
+    for (const unsigned end = left - std::min(left, kEventsAtOnce); left > end; --left) {
+      send([&](schema::Event::Builder event) { event.initBootPhase().setMonotonicNs(left); });
+    }
+    return left == 0 ? kj::READY_NOW : timer_.afterDelay(kSoon).then([this, left] { return floodEvents(left); });
   }
   // Answers to questions that were answered: the host knows none of them any more.
   void answerAgainSoon() {

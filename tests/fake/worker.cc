@@ -22,13 +22,13 @@ namespace {
 constexpr std::size_t kMaxFaults = 64;  // as many arguments as a plan may have
 constexpr int kBadArguments = 2;
 
-// Filled by the constructor, before anything else in this program runs.
+// Filled by the constructor, before anything else in this program runs: nothing may initialize it later.
 struct Orders {
   Fault faults[kMaxFaults];
-  std::size_t count;
-  bool areBad;
+  std::size_t count = 0;
+  bool areBad = false;
 };
-Orders orders;
+constinit Orders orders;
 
 void strikeAll(Moment moment) {
   for (std::size_t index = 0; index < orders.count; ++index) {
