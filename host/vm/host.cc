@@ -260,11 +260,7 @@ std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson,
         spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
         auto running = std::make_shared<Running>();
         if (::geteuid() == 0) {
-          auto paths = runtime::Directories::defaultPaths();
-          if (!impl->options().runtimeDirectory.empty()) {
-            paths.runtime = impl->options().runtimeDirectory;
-          }
-          running->lease = runtime::UidLease::take(runtime::Directories::open(paths));
+          running->lease = runtime::UidLease::take();
           spec.uid = running->lease->uid();
           spec.gid = running->lease->uid();
         } else {
