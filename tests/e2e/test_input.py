@@ -511,11 +511,10 @@ class PluginInput(Refusals):
         os.chmod(path, 0o755)
         return path
 
-    def given(self, name):
-        return ("run", "--backend", name, "--rm", "--memory", "64M", "--kernel", guest("poweroff"))
+    def given(self, name, *more):
+        return ("run", "--backend", name, "--rm", "--memory", "64M", "--kernel", guest("poweroff"), *more)
 
     def test_plugins_that_do_not_fit(self):
-        slow = [(name, self.install(name), self.start(*self.given(name))) for name in ("hang", "hangprobe")]
         for name, code, *names in (
                 ("noentry", 126, "vmmhost_plugin_entry"), ("wrongmajor", 126, "version 2.3", "version 1.0"),
                 ("short", 126, "lacks"), ("wrongname", 126, '"other"'), ("crash", 126, "crashed with signal 6"),
@@ -524,17 +523,29 @@ class PluginInput(Refusals):
                 ("good", 127, "worker"), ("newerminor", 127, "worker")):
             self.install(name)
             self.refuse(name, code, (f"backend {name}", *names), *self.given(name))
-        for name, _, process in slow:
-            with self.subTest(name):
-                self.check_error(self.finish(process), 126, (f"backend {name}", "did not answer within 5 s"))
-        self.assert_left_nothing()
 
-    def test_a_plugin_that_hangs_does_not_keep_others_from_running(self):
-        self.install("hang")
-        self.install("crash")
-        result = self.run_vmmhost("run", "--backend", "auto", "--rm", "--memory", "64M", "--kernel", guest("poweroff"))
+    def test_plugins_that_hang_are_given_up_and_do_not_keep_others_from_running(self):
+        for name in ("hang", "hangprobe", "crash"):
+            self.install(name)
+        auto = self.start("run", "--backend", "auto", "--rm", "--memory", "64M", "--kernel", guest("poweroff"))
+        slow = [(name, self.start(*self.given(name, *more))) for name in ("hang", "hangprobe") for more in ((), ("--json",))]
+        for name, process in slow:
+            with self.subTest(name):
+                result, names = self.finish(process), (f"backend {name}", "did not answer within 5 s")
+                (self.check_json_error if result.out else self.check_error)(result, 126, names)
+        result = self.finish(auto)
         self.assertEqual(result.code, 0, result.err)
         self.assertIn("chosen", result.err)
+        self.assert_left_nothing()
+
+    def test_a_hanging_plugin_can_be_given_up_by_hand(self):
+        self.install("hang")
+        process = self.start(*self.given("hang", "--name", "waiting"))
+        harness.wait_until(lambda: any(name.startswith("vmmhost-plugin") for name, _ in
+                                       harness.processes(self.folder).values()), 30, "the probe runs")
+        process.terminate()
+        self.assertEqual(self.finish(process, timeout=4).code, 143)
+        self.assert_left_nothing()
 
     def test_files_that_are_no_plugins(self):
         path = self.install("good")
