@@ -132,6 +132,8 @@ class Help(ShellTest):
         seen = b""
 
         def read_until(text):
+            nonlocal seen
+
             def found():
                 nonlocal seen
                 try:
@@ -148,20 +150,121 @@ class Help(ShellTest):
         read_until(b"version ")
         os.write(master, b"\n")
         read_until(b"plugin ABI")
+        open(os.path.join(self.folder, "a kernel"), "w").close()
+        os.write(master, b"vmmhost inspect --config --kernel a\\ k\t\n")
+        read_until(b'"kernel": "a kernel"')
         os.write(master, b"exit\n")
         self.assertEqual(shell.wait(30), 0)
         os.close(master)
 
 
 class Json(ShellTest):
-    OUTCOME = set("FIXME".split())
+    """The names of fields are a promise to scripts: adding one is adding it here."""
+    TIMING = "phase ns"
+    OUTCOME = "kind cause detail exitCode workerExit lastLog timings workerPrivateBytes"
+    STARTED = "name backend choice supervisorPid workerPid startedUnixMs workerPrivateBytes timings detached"
+    LISTED = "name backend state cpus memory startedUnixMs endedUnixMs supervisorPid workerPid detached"
+    INSPECTED = ("name backend state supervisorPid workerPid startedUnixMs endedUnixMs config abilities counters timings "
+                 "choice detached jail workerPrivateBytes removeOnEnd")
+    CONFIG = {"boot": "kernel cmdline", "cpus": "count max threadsPerCore coresPerSocket",
+              "memory": "size maxSize shared hugePages"}
 
-    def keys(self, *words, code=0):
-        document = self.check(*words, "--json", code=code).json
-        return list(document if isinstance(document, dict) else document[0])
+    def assert_fields(self, document, fields):
+        self.assertEqual(sorted(document), sorted(fields.split()))
 
-    def test_field_names(self):
-        print(self.keys())
+    def document(self, *words, code=0, **options):
+        result = self.check(*words, "--json", code=code, **options)
+        self.assertEqual(result.out.count("\n\n"), 0)
+        self.assertTrue(result.out.endswith("\n"))
+        return json.loads(result.out)
+
+    def assert_outcome(self, outcome):
+        self.assert_fields(outcome, self.OUTCOME)
+        for timing in outcome["timings"]:
+            self.assert_fields(timing, self.TIMING)
+
+    def run_named(self, name, kernel, *more):
+        return self.document("run", "--backend", self.backend, "--name", name, "--memory", "64M", "--kernel", guest(kernel),
+                             *more)
+
+    def test_run(self):
+        ended = self.run_named("ended", "poweroff")
+        self.assert_fields(ended, self.STARTED + " exitCode outcome")
+        self.assert_outcome(ended["outcome"])
+        self.assertEqual((ended["exitCode"], ended["detached"], ended["name"]), (0, False, "ended"))
+        self.assert_fields(ended["timings"][0], self.TIMING)
+        started = self.run_named("started", "idle", "--detach")
+        self.assert_fields(started, self.STARTED)
+        self.assertEqual((started["detached"], started["backend"]), (True, self.backend))
+        removed = self.document("rm", "-f", "started", "ended")
+        self.assertEqual(removed, [{"name": "started", "removed": True}, {"name": "ended", "removed": True}])
+        failed = self.document("rm", "started", code=127)[0]
+        self.assert_fields(failed, "name removed error")
+        self.assert_fields(failed["error"], "code message hint retryable")
+
+    def test_what_is_listed(self):
+        self.assertEqual(self.document("ps"), [])
+        self.run_named("ended", "poweroff")
+        self.run_named("living", "idle", "--detach")
+        rows = {row["name"]: row for row in self.document("ps", "-a")}
+        self.assert_fields(rows["living"], self.LISTED)
+        self.assert_fields(rows["ended"], self.LISTED + " outcome")
+        self.assertEqual([row["name"] for row in self.document("ps")], ["living"])
+        for name, more in (("living", ""), ("ended", " outcome")):
+            info = self.document("inspect", name)
+            self.assert_fields(info, self.INSPECTED + more)
+            for part, fields in self.CONFIG.items():
+                self.assert_fields(info["config"][part], fields)
+            self.assert_fields(info["counters"], "names values")
+            self.assertTrue(info["jail"])
+        self.assertEqual(self.document("inspect", "--config", "--kernel", "k"),
+                         {"boot": {"kernel": "k"}, "cpus": {}, "memory": {}})
+        self.assert_fields(self.document("logs", "ended"), "name log")
+        self.check("rm", "-f", "living", "ended")
+
+    def test_what_is_done_to_a_vm(self):
+        self.run_named("vm", "serial_echo", "--detach")
+        for verb, done in (("pause", "paused"), ("resume", "resumed"), ("reset", "reset")):
+            self.assertEqual(self.document(verb, "vm"), {"name": "vm", "done": done})
+        result = self.check("console", "vm", "--json", stdin="x\x04")
+        self.assertEqual(list(result.json), ["name", "detached", "outcome"])
+        self.assert_outcome(result.json["outcome"])
+        waited = self.document("wait", "vm")
+        self.assert_fields(waited[0], "name outcome")
+        self.assert_outcome(waited[0]["outcome"])
+        self.check("rm", "vm")
+        for words in (("stop",), ("shutdown", "--timeout", "0.1")):
+            self.run_named("vm", "idle", "--detach")
+            stopped = self.document(words[0], "vm", *words[1:])
+            self.assert_fields(stopped, "name outcome")
+            self.assert_outcome(stopped["outcome"])
+            self.check("rm", "vm")
+
+    def test_what_the_machine_has(self):
+        plugins = os.path.join(self.folder, "plugins")
+        os.mkdir(plugins, 0o755)
+        shutil.copy(os.path.join(os.environ["VMMHOST_TEST_PLUGINS"], "vmmhost-backend-noentry.so"), plugins)
+        backend = ("name path version description usable acceleration summary hint instructionsPerSecond preference "
+                   "capabilities")
+        listed = self.document("backends", environment={"VMMHOST_PLUGIN_PATH": plugins})
+        for entry in listed:
+            self.assert_fields(entry, backend + (" error" if entry["name"] == "noentry" else ""))
+            self.assertIn(entry["acceleration"], ("none", "emulated", "hardware"))
+        self.assertLessEqual({"kvm", "qemu", "noentry"}, {entry["name"] for entry in listed})
+        doctor = self.document("doctor")
+        self.assert_fields(doctor, "ready checks")
+        for check in doctor["checks"]:
+            self.assert_fields(check, "name status detail fix")
+            self.assertIn(check["status"], ("ok", "warning", "problem"))
+        self.assert_fields(self.document("version"), "version controlProtocol workerProtocol pluginAbi capnproto")
+
+    def test_errors(self):
+        for words, code in ((("stop", "nobody"), "notFound"), (("run",), "invalidArgument"),
+                            (("completion", "bash"), "invalidArgument"), (("nonsense",), "invalidArgument")):
+            error = json.loads(self.run_vmmhost(*words, "--json").out)
+            self.assert_fields(error, "error")
+            self.assert_fields(error["error"], "code message hint retryable")
+            self.assertEqual(error["error"]["code"], code)
 
 
 class Signals(ShellTest):
@@ -354,7 +457,7 @@ class BareUser(OrdinaryUserTest):
 
     def test_home_is_enough(self):
         result = subprocess.run([*self.as_user, "env", "-i", f"HOME={self.folder}/home",
-                                 f"XDG_RUNTIME_DIR={self.folder}/run", harness.VMMHOST, "run", "--backend", "qemu",
+                                 f"XDG_RUNTIME_DIR={self.folder}/home", harness.VMMHOST, "run", "--backend", "qemu",
                                  "--memory", "64M", "--rm", "--kernel", guest("hello")], capture_output=True, text=True,
                                 timeout=60, cwd="/", stdin=subprocess.DEVNULL)
         self.assertEqual(result.returncode, 0, result.stderr)
