@@ -88,6 +88,7 @@ class Vm {
 
   kj::Promise<void> launch();
   kj::Promise<void> handOver();
+  void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   void noteEvent(schema::Event::Reader event);
