@@ -1,4 +1,4 @@
-"""What somebody at a shell, or a script, relies on: exit codes, help, completion, JSON, signals, pipes, bare environments."""
+"""What people and scripts at a shell rely on: exit codes, help, completion, JSON, signals, pipes, bare environments."""
 import json
 import os
 import pty
@@ -48,7 +48,8 @@ class ExitCodes(ShellTest):
                 continue  # cannot be told from a reset
             with self.subTest(f"{kernel} {more}"):
                 self.check(*self.given(kernel, *more), code=code)
-                self.assertEqual(self.check(*self.given(kernel, *more, "--json"), code=code).json.get("exitCode", code), code)
+                told = self.check(*self.given(kernel, *more, "--json"), code=code).json
+                self.assertEqual(told.get("exitCode", code), code)
         self.check("run", "--backend", "nosuch", "--kernel", guest("poweroff"), code=127)
         plugins = os.path.join(self.folder, "plugins")
         os.mkdir(plugins, 0o755)
@@ -111,7 +112,8 @@ class Help(ShellTest):
         self.assertEqual(self.complete("completion", ""), ["bash"])
 
     def test_completion_of_names(self):
-        self.check("run", "--backend", self.backend, "--name", "ended", "--memory", "64M", "--kernel", guest("poweroff"))
+        self.check("run", "--backend", self.backend, "--name", "ended", "--memory", "64M", "--kernel",
+                   guest("poweroff"))
         self.detached("living", self.backend, kernel="idle")
         for verb in ("stop", "pause", "console", "shutdown", "reset", "resume"):
             self.assertEqual(self.complete(verb, ""), ["living"], verb)
@@ -125,7 +127,8 @@ class Help(ShellTest):
         path = os.path.dirname(self.command()[-1]) + ":" + self.environment["PATH"]
         shell = subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=slave, stdout=slave, stderr=slave,
                                  start_new_session=True, cwd=self.folder,
-                                 env={**self.environment, "PATH": path, "PS1": "$ ", "TERM": "dumb", "INPUTRC": "/dev/null"})
+                                 env={**self.environment, "PATH": path, "PS1": "$ ", "TERM": "dumb",
+                                      "INPUTRC": "/dev/null"})
         self.background.append(shell)
         os.close(slave)
         os.set_blocking(master, False)
@@ -164,8 +167,8 @@ class Json(ShellTest):
     OUTCOME = "kind cause detail exitCode workerExit lastLog timings workerPrivateBytes"
     STARTED = "name backend choice supervisorPid workerPid startedUnixMs workerPrivateBytes timings detached"
     LISTED = "name backend state cpus memory startedUnixMs endedUnixMs supervisorPid workerPid detached"
-    INSPECTED = ("name backend state supervisorPid workerPid startedUnixMs endedUnixMs config abilities counters timings "
-                 "choice detached jail workerPrivateBytes removeOnEnd")
+    INSPECTED = ("name backend state supervisorPid workerPid startedUnixMs endedUnixMs config abilities counters "
+                 "timings choice detached jail workerPrivateBytes removeOnEnd")
     CONFIG = {"boot": "kernel cmdline", "cpus": "count max threadsPerCore coresPerSocket",
               "memory": "size maxSize shared hugePages"}
 
@@ -184,8 +187,8 @@ class Json(ShellTest):
             self.assert_fields(timing, self.TIMING)
 
     def run_named(self, name, kernel, *more):
-        return self.document("run", "--backend", self.backend, "--name", name, "--memory", "64M", "--kernel", guest(kernel),
-                             *more)
+        return self.document("run", "--backend", self.backend, "--name", name, "--memory", "64M", "--kernel",
+                             guest(kernel), *more)
 
     def test_run(self):
         ended = self.run_named("ended", "poweroff")
@@ -307,10 +310,13 @@ class Signals(ShellTest):
             return lambda process, info, master: os.write(master, keys)
 
         for what, kernel, code, act, *more in (
-                ("power-off", "serial_echo", 0, type_keys(b"x\x04")), ("kill from the menu", "idle", 143, type_keys(MENU + b"k")),
-                ("detach from the menu", "idle", 0, type_keys(MENU + b"d")), ("SIGINT", "idle", 130, send(signal.SIGINT)),
+                ("power-off", "serial_echo", 0, type_keys(b"x\x04")),
+                ("kill from the menu", "idle", 143, type_keys(MENU + b"k")),
+                ("detach from the menu", "idle", 0, type_keys(MENU + b"d")),
+                ("SIGINT", "idle", 130, send(signal.SIGINT)),
                 ("SIGTERM", "idle", 143, send(signal.SIGTERM)), ("SIGHUP", "idle", 129, send(signal.SIGHUP)),
-                ("SIGQUIT", "idle", -signal.SIGQUIT, send(signal.SIGQUIT)), ("SIGABRT", "idle", -signal.SIGABRT, send(signal.SIGABRT)),
+                ("SIGQUIT", "idle", -signal.SIGQUIT, send(signal.SIGQUIT)),
+                ("SIGABRT", "idle", -signal.SIGABRT, send(signal.SIGABRT)),
                 ("SIGKILL of the supervisor", "idle", 125, kill("supervisorPid")),
                 ("SIGKILL of the worker", "idle", 1, kill("workerPid")),
                 ("timeout", "idle", 124, lambda *_: None, "--timeout", "2")):
@@ -426,8 +432,8 @@ class Bare(ShellTest):
         bare = {name: self.environment[name] for name in ("VMMHOST_RUNTIME_DIR", "VMMHOST_STATE_DIR")}
         for words in (self.given("hello"), ("ps",), ("backends",), ("version",), ("doctor",)):
             with self.subTest(words[0]):
-                done = subprocess.run(self.command(*words), env=bare, capture_output=True, text=True, timeout=60, cwd="/",
-                                      stdin=subprocess.DEVNULL)
+                done = subprocess.run(self.command(*words), env=bare, capture_output=True, text=True, timeout=60,
+                                      cwd="/", stdin=subprocess.DEVNULL)
                 self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_nothing_at_all_as_root(self):
@@ -450,7 +456,7 @@ class Bare(ShellTest):
 
 class BareUser(OrdinaryUserTest):
     def test_no_home_is_said(self):
-        result = subprocess.run([*self.as_user, "env", "-i", *super().command("ps")[-2:]], capture_output=True, text=True,
+        result = subprocess.run([*self.as_user, "env", "-i", harness.VMMHOST, "ps"], capture_output=True, text=True,
                                 timeout=60, cwd="/", stdin=subprocess.DEVNULL)
         self.assertEqual(result.returncode, 125, result.stderr)
         self.assertIn("VMMHOST_STATE_DIR", result.stderr)
