@@ -308,9 +308,9 @@ class Run {
     attachment.release();
     const auto outcome = attachment.outcome();
     code = happening.kind == Happening::Kind::kSignal ? kExitSignalBase + happening.signal : outcome.getExitCode();
-    if (happening.kind == Happening::Kind::kEnded && !attachment.outputFailure().empty()) {
-      note(attachment.outputFailure());
-      code = code == kExitOk ? kExitFailed : code;
+    if (code == kExitOk && !attachment.outputFailure().empty()) {
+      note(attachment.outputFailure());  // the VM had ended well by then
+      code = kExitFailed;
     }
     if (options_.json) {
       latestInfo();

@@ -3,71 +3,17 @@
 A case is one line: what is wrong, the exit code, what the error has to name, what was given.
 """
 import os
-import re
 import resource
-import shutil
 import socket
 import subprocess
 import unittest
 
 import harness
-from harness import GUEST_KIT, OrdinaryUserTest, VmmhostTest, backends, guest
+from harness import GUEST_KIT, OrdinaryUserTest, backends, guest
 from kernels import EM_AARCH64, EM_ARM, MIB, file_header, kernel
+from refusals import Refusals
 
-# One line, and perhaps one with a hint: printable, and of a length that somebody may read.
-MESSAGE = re.compile(r"vmmhost: [^\x00-\x1f\x7f\x80-\x9f]{1,3000}\n(hint: [^\x00-\x1f\x7f\x80-\x9f]{1,3000}\n)?")
-CODES = {"invalidArgument", "notFound", "alreadyExists", "unsupported", "unavailable", "permissionDenied",
-         "failedPrecondition", "deadlineExceeded", "resourceExhausted", "confinement", "internal"}
 BIG = 1 << 40
-
-
-class Refusals(VmmhostTest):
-    backend = ""
-
-    def file(self, name, content=b"", size=None, mode=None):
-        path = os.path.join(self.folder, name)
-        with open(path, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if size is not None:
-                file.truncate(size)
-        if mode is not None:
-            os.chmod(path, mode)
-        return path
-
-    def run_flags(self, *arguments, memory="64M", kernel_file=None):
-        given = ("run", "--backend", self.backend, "--rm", "--kernel", kernel_file or guest("poweroff"))
-        return given + (("--memory", memory) if memory else ()) + arguments
-
-    def check_error(self, result, code, names):
-        """The text of a refusal; `names` is what it must contain."""
-        self.assertEqual(result.code, code, f"{result.err}{result.out}")
-        self.assertTrue(MESSAGE.fullmatch(result.err), repr(result.err[:5000]))
-        self.assertEqual(result.out, "")
-        for name in (names,) if isinstance(names, str) else names:
-            self.assertIn(name, result.err)
-
-    def check_json_error(self, result, code, names):
-        self.assertEqual((result.code, result.err), (code, ""), result.out)
-        self.assertEqual(list(result.json), ["error"])
-        error = result.json["error"]
-        self.assertEqual(list(error), ["code", "message", "hint", "retryable"])
-        self.assertIn(error["code"], CODES)
-        self.assertLessEqual(len(error["message"]) + len(error["hint"]), 6000)
-        for name in (names,) if isinstance(names, str) else names:
-            self.assertIn(name, error["message"] + " " + error["hint"])
-
-    def assert_left_nothing(self):
-        for place in ("run", "run/.uids", "state"):
-            path = os.path.join(self.folder, place)
-            left = [name for name in (os.listdir(path) if os.path.isdir(path) else []) if name != ".uids"]
-            self.assertEqual(left, [], f"left in {place}")
-
-    def refuse(self, what, code, names, *arguments, **options):
-        """Runs it twice, for a person and for a program."""
-        with self.subTest(what):
-            self.check_error(self.run_vmmhost(*arguments, **options), code, names)
-            self.check_json_error(self.run_vmmhost(arguments[0], "--json", *arguments[1:], **options), code, names)
-            self.assert_left_nothing()
 
 
 class BackendInput:
@@ -210,28 +156,22 @@ class Input(Refusals):
             made.bind(listener)
             for field, flags in (("boot.kernel", ("--kernel",)),
                                  ("boot.initrd", ("--kernel", guest("poweroff"), "--initrd"))):
+                long, empty = "/no/such/" + "/".join(["x" * 200] * 4), self.file("empty")
                 for what, code, names, path in (
-                        ("missing", 127, (), "/no/such\x1b[31mfile\u202e"),
-                        ("missing, of a long name", 127, (), "/no/such/" + "/".join(["x" * 200] * 4)),
-                        ("name too long for a file", 125, (), "/" + "x" * 1000),
-                        ("path too long", 125, "4095", "/" + "x" * 5000),
-                        ("not UTF-8", 125, "UTF-8", "/\udcff\udcfe"),
-                        ("with a control character", 125, "control character", "/a\nb"),
-                        ("below a file", 127, (), guest("poweroff") + "/x"),
-                        ("empty file", 125, "empty", self.file("empty")),
-                        ("folder", 125, "folder", self.folder),
-                        ("FIFO", 125, "FIFO", fifo),
-                        ("socket", 125, "socket", listener),
-                        ("endless device", 125, "character device", "/dev/zero")):
-                    given = () if "\udcff" in path or "\n" in path or "\x1b" in path else (path[:300],)
-                    if what in ("path too long", "missing") or "\n" in path:
-                        given = ()
+                        ("missing", 127, "/no/such file", "/no/such file"), ("missing, long", 127, long, long),
+                        ("shown without escapes", 127, "/no\\u202e", "/no\u202e"),
+                        ("name too long for a file", 125, "/" + "x" * 300, "/" + "x" * 1000),
+                        ("path too long", 125, ("5001", "4095"), "/" + "x" * 5000),
+                        ("control character", 125, "/a\\x1b[31m\\n", "/a\x1b[31m\n"),
+                        ("below a file", 127, empty + "/x", empty + "/x"), ("empty file", 125, (empty, "empty"), empty),
+                        ("folder", 125, (self.folder, "folder"), self.folder), ("FIFO", 125, (fifo, "FIFO"), fifo),
+                        ("socket", 125, (listener, "socket"), listener),
+                        ("endless device", 125, ("/dev/zero", "character device"), "/dev/zero")):
                     names = (names,) if isinstance(names, str) else names
-                    name = "--" + field[5:] if what == "not UTF-8" else field
-                    if what == "missing":
-                        code, names = 125, ("control character", "\\x1b[31m", "\\u202e")
-                    self.refuse(f"{field} {what}", code, (name, *given, *names), "run", "--backend", self.backend, "--rm",
+                    self.refuse(f"{field} {what}", code, (field, *names), "run", "--backend", self.backend,
                                 "--memory", "64M", *flags, path)
+                self.refuse(f"{field} not UTF-8", 125, ("--" + field[5:], "/\\xff"), "run", "--backend", self.backend,
+                            *flags, "/\udcff")
         self.refuse("no kernel", 125, ("boot", "kernel"), "run", "--backend", self.backend)
         for flag in ("--kernel", "--initrd"):
             self.refuse(f"empty {flag}", 125, flag, *self.run_flags()[:4], f"{flag}=")
@@ -253,7 +193,8 @@ class Input(Refusals):
             self.refuse(f"{value!r} CPUs", 125, ("--cpus", value[:60]), *self.run_flags(f"--cpus={value}"))
         for value, found in (("0", "0"), ("1", "1"), ("512", "write 512M"), ("10T", str(10 << 40)),
                              ("2097153", "2097153")):
-            self.refuse(f"{value} of memory", 125, ("memory.size", found), *self.run_flags(f"--memory={value}", memory=""))
+            self.refuse(f"{value} of memory", 125, ("memory.size", found),
+                        *self.run_flags(f"--memory={value}", memory=""))
         for value in ("512X", "512MBB", "1.5G", "-512M", "M", "", "lots", "0x200M", "18446744073709551616",
                       "18014398509481984K", "99999999999999999999T", "M" * 5000):
             self.refuse(f"{value!r} of memory", 125, ("--memory", value[:60]),
@@ -264,8 +205,9 @@ class Input(Refusals):
 
     def test_names(self):
         for name, shown in (("a/b", "a/b"), ("..", '".."'), (".", '"."'), (".uids", ".uids"), ("-dash", "-dash"),
-                            ("x" * 65, "x" * 60), ("x" * 10000, "x" * 60), ("new\nline", "new\\nline"), ("\u00e9", "\u00e9"),
-                            ("\x1b[31m", "\\x1b[31m"), ("a b", "a b"), ("\u202ex", "\\u202ex"), ("", "--name")):
+                            ("x" * 65, "x" * 60), ("x" * 10000, "x" * 60), ("new\nline", "new\\nline"),
+                            ("\u00e9", "\u00e9"), ("\x1b[31m", "\\x1b[31m"), ("a b", "a b"), ("\u202ex", "\\u202ex"),
+                            ("", "--name")):
             self.refuse(repr(name[:70]), 125, ("name", shown), *self.run_flags(f"--name={name}"))
             if name:
                 for verb in ("inspect", "stop", "logs", "wait", "console"):
@@ -341,8 +283,9 @@ class Input(Refusals):
         return harness.Result(done.returncode, done.stdout, done.stderr)
 
     def test_output_full_or_gone(self):
-        verbs = [("ps",), ("version",), ("backends",), ("doctor",), ("completion", "bash"), ("--help",), ("run", "--help"),
-                 ("--version",), ("inspect", "--config", "--kernel", "x"), self.run_flags(kernel_file=guest("hello"))]
+        verbs = [("ps",), ("version",), ("backends",), ("doctor",), ("completion", "bash"), ("--help",),
+                 ("run", "--help"), ("--version",), ("inspect", "--config", "--kernel", "x"),
+                 self.run_flags(kernel_file=guest("hello"))]
         for verb in verbs:
             with self.subTest(f"full: {verb}"):
                 done = self.shell('"$@" >/dev/full', *self.command(*verb))
@@ -406,12 +349,14 @@ class JsonInput(Refusals):
         for what, names, text in (
                 ("unknown field", "nonsense", f'{{{kernel_field},"nonsense":1}}'),
                 ("unknown field inside", "boot.nonsense", '{"boot":{"kernel":"k","nonsense":1}}'),
-                ("unknown field in a list", "platform.options[1].nam", '{"platform":{"options":[{"name":"a"},{"nam":1}]}}'),
+                ("unknown field in a list", "platform.options[1].nam",
+                 '{"platform":{"options":[{"name":"a"},{"nam":1}]}}'),
                 ("string for a number", "cpus.count", '{"cpus":{"count":"2"}}'),
                 ("number for a flag", "disks[0].readOnly", '{"disks":[{"file":"d","readOnly":1}]}'),
                 ("true for an object", "cpus", '{"cpus":true}'),
                 ("null for a text", "boot.kernel", '{"boot":{"kernel":null}}'),
-                ("list for an object", "object", "[1]"), ("number alone", "object", "1"), ("null alone", "object", "null"),
+                ("list for an object", "object", "[1]"), ("number alone", "object", "1"),
+                ("null alone", "object", "null"),
                 ("twice", "cpus", '{"cpus":{},"cpus":{}}'),
                 ("two of a union", "nics[0].attachment.tap", '{"nics":[{"attachment":{"none":null,"tap":"x"}}]}'),
                 ("unknown enumerant", ("disks[0].cache", "writeback"), '{"disks":[{"file":"d","cache":"x"}]}'),
@@ -423,7 +368,8 @@ class JsonInput(Refusals):
                 ("1.5", ("cpus.count", "1.5"), '{"cpus":{"count":1.5}}'),
                 ("-1", ("memory.size", "-1"), '{"memory":{"size":-1}}'),
                 ("2^64", ("memory.size", "18446744073709551616"), '{"memory":{"size":18446744073709551616}}'),
-                ("hexadecimal", "cpus.count", '{"cpus":{"count":0x10}}'), ("leading 0", "cpus.count", '{"cpus":{"count":01}}'),
+                ("hexadecimal", "cpus.count", '{"cpus":{"count":0x10}}'),
+                ("leading 0", "cpus.count", '{"cpus":{"count":01}}'),
                 ("size", ("memory.size", "512X"), '{"memory":{"size":"512X"}}'),
                 ("size of 65 bits", ("memory.size", "99999999T"), '{"memory":{"size":"99999999T"}}'),
                 ("trailing comma", ":1:", f"{{{kernel_field},}}"), ("comment", ":1:", f"{{/*c*/{kernel_field}}}"),
@@ -447,10 +393,12 @@ class JsonInput(Refusals):
     def test_values_out_of_their_range_are_named_by_field(self):
         for text, names in (('"memory":{"size":9007199254740993}', ("memory.size", "9007199254740993")),
                             ('"cpus":{"count":0}', ("cpus.count", "0")), ('"name":"a/b"', ("name", "a/b")),
-                            ('"disks":[' + ",".join('{"file":"d%d"}' % index for index in range(300)) + "]", ("disks", "300")),
+                            ('"disks":[' + ",".join('{"file":"d%d"}' % index for index in range(300)) + "]",
+                             ("disks", "300")),
                             ('"disks":[{"file":"d","id":"x"},{"file":"e","id":"x"}]', ("disks[1].id", "x")),
                             ('"disks":[{}]', ("disks[0].file",)),
-                            ('"nics":[{"mac":"zz"}]', ("nics[0].mac", "zz")), ('"vsock":{"cid":1}', ("vsock.cid", "1"))):
+                            ('"nics":[{"mac":"zz"}]', ("nics[0].mac", "zz")),
+                            ('"vsock":{"cid":1}', ("vsock.cid", "1"))):
             path = self.file("vm.json", '{"boot":{"kernel":"k"},' + text + "}")
             self.refuse(text[:60], 125, names, "run", "--backend", self.backend, "-f", path)
 
@@ -496,98 +444,6 @@ class JsonInput(Refusals):
                                *self.command("run", "--backend", self.backend, "--rm")], text=True, timeout=60,
                               capture_output=True, env={**self.environment, "CONFIG": sound}, stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, 0, done.stderr)
-
-
-class PluginInput(Refusals):
-    def setUp(self):
-        super().setUp()
-        self.plugins = os.path.join(self.folder, "plugins")
-        os.mkdir(self.plugins, 0o755)
-        self.environment["VMMHOST_PLUGIN_PATH"] = self.plugins
-
-    def install(self, name, folder=None):
-        path = os.path.join(folder or self.plugins, f"vmmhost-backend-{name}.so")
-        shutil.copy(os.path.join(os.environ["VMMHOST_TEST_PLUGINS"], os.path.basename(path)), path)
-        os.chmod(path, 0o755)
-        return path
-
-    def given(self, name):
-        return ("run", "--backend", name, "--rm", "--memory", "64M", "--kernel", guest("poweroff"))
-
-    def test_plugins_that_do_not_fit(self):
-        slow = [(name, self.install(name), self.start(*self.given(name))) for name in ("hang", "hangprobe")]
-        for name, code, *names in (
-                ("noentry", 126, "vmmhost_plugin_entry"), ("wrongmajor", 126, "version 2.3", "version 1.0"),
-                ("short", 126, "lacks"), ("wrongname", 126, '"other"'), ("crash", 126, "crashed with signal 6"),
-                ("crashprobe", 126, "crashed with signal 6"), ("babble", 126, "too much"),
-                ("refuses", 126, "the moon is not full", "wait two weeks"), ("throws", 125, "exception"),
-                ("good", 127, "worker"), ("newerminor", 127, "worker")):
-            self.install(name)
-            self.refuse(name, code, (f"backend {name}", *names), *self.given(name))
-        for name, _, process in slow:
-            with self.subTest(name):
-                self.check_error(self.finish(process), 126, (f"backend {name}", "did not answer within 5 s"))
-        self.assert_left_nothing()
-
-    def test_a_plugin_that_hangs_does_not_keep_others_from_running(self):
-        self.install("hang")
-        self.install("crash")
-        result = self.run_vmmhost("run", "--backend", "auto", "--rm", "--memory", "64M", "--kernel", guest("poweroff"))
-        self.assertEqual(result.code, 0, result.err)
-        self.assertIn("chosen", result.err)
-
-    def test_files_that_are_no_plugins(self):
-        path = self.install("good")
-        size = os.path.getsize(path)
-        for what, code, names, spoil in (
-                ("text", 126, (path, "cannot be loaded"), lambda: self.file(path, "no object\n" * 100)),
-                ("empty", 126, (path, "cannot be loaded"), lambda: os.truncate(path, 0)),
-                ("cut short", 126, "backend good", lambda: os.truncate(path, size // 3)),
-                ("header alone", 126, "backend good", lambda: os.truncate(path, 64))):
-            self.install("good")
-            spoil()
-            self.refuse(what, code, names, *self.given("good"))
-
-    def test_files_that_are_not_trusted(self):
-        path = self.install("good")
-        names = ("good", path, "not trusted")
-        os.chmod(path, 0o775)
-        self.refuse("file that a group can write", 126, names, *self.given("good"))
-        os.chmod(path, 0o757)
-        self.refuse("file that others can write", 126, names, *self.given("good"))
-        os.chmod(path, 0o755)
-        os.chmod(self.plugins, 0o777)
-        self.refuse("folder that others can write", 126, (path, self.plugins, "chmod"), *self.given("good"))
-        os.chmod(self.plugins, 0o755)
-        if os.geteuid() == 0:
-            os.chown(path, 1234, 1234)
-            self.refuse("file of another user", 126, (*names, "1234"), *self.given("good"))
-            os.chown(path, 0, 0)
-            os.chown(self.plugins, 1234, 1234)
-            self.refuse("folder of another user", 126, (*names, self.plugins, "1234"), *self.given("good"))
-            os.chown(self.plugins, 0, 0)
-        os.rename(path, os.path.join(self.plugins, "elsewhere"))
-        os.symlink("elsewhere", path)
-        self.refuse("link", 126, (*names, "symbolic link"), *self.given("good"))
-        os.unlink(path)
-        os.mkdir(path)
-        self.refuse("folder", 125, (path, "regular file"), *self.given("good"))
-        os.rmdir(path)
-        os.mkfifo(path)
-        self.refuse("FIFO", 125, (path, "regular file"), *self.given("good"))
-
-    def test_two_of_one_name(self):
-        second = os.path.join(self.folder, "second")
-        os.mkdir(second, 0o755)
-        both = self.install("good"), self.install("good", second)
-        self.refuse("two", 126, both, *self.given("good"), environment={"VMMHOST_PLUGIN_PATH": f"{self.plugins}:{second}"})
-
-    def test_the_others_are_listed_all_the_same(self):
-        for name in ("good", "crash", "noentry"):
-            self.install(name)
-        listed = {entry["name"]: entry for entry in self.check("backends", "--json").json}
-        self.assertTrue(listed["good"]["usable"])
-        self.assertEqual({name for name, entry in listed.items() if "error" in entry}, {"crash", "noentry"})
 
 
 class UserInput(Refusals, OrdinaryUserTest):

@@ -97,9 +97,9 @@ TEST(KernelCheckTest, hostileHeaders_areRefused) {
   expectRefusal(changed([](auto&, auto& load, auto&) { load.p_paddr = 0x200000; }), "entry point lies outside");
   expectRefusal(changed([](auto&, auto&, auto& note) { note.p_filesz = 0xffffffff; }), "more than 65536 bytes");
   expectRefusal(changed([](auto&, auto&, auto& note) { note.p_offset = 0xffffffff; }), "beyond the end of the file");
-  expectRefusal(changed([](auto&, auto&, auto& note) { note.p_filesz = 8; }), "no PVH entry point");
+  expectRefusal(changed([](auto&, auto&, auto& note) { note.p_filesz = 8; }), "without a PVH note");
   expectRefusal(changed([](auto&, auto& load, auto& note) { note = load; }), "two segments overlap");
-  expectRefusal(test::guestImage(test::powerOff(), false), "no PVH entry point");
+  expectRefusal(test::guestImage(test::powerOff(), false), "without a PVH note");
 }
 
 // Whatever the bytes are, there is an answer, and what is accepted lies in memory.

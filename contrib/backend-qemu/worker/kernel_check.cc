@@ -83,7 +83,7 @@ class ElfKernel {
       }
     }
     if (!entry) {
-      refuse("no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note)", "a bzImage (vmlinuz) needs none");
+      refuse("an ELF file without a PVH note (XEN_ELFNOTE_PHYS32_ENTRY)", "a bzImage (vmlinuz) needs none");
     }
     if (std::none_of(loaded.begin(), loaded.end(),
                      [&](const Range& range) { return *entry >= range.start && *entry < range.end(); })) {
