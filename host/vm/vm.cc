@@ -148,10 +148,7 @@ kj::Promise<void> Vm::launch() {
   const std::uint32_t processes =
       spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
   cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
-                                memory + overhead, processes);
-  if (spec_.onCgroups) {
-    spec_.onCgroups(cgroup_.folders());
-  }
+                                memory + overhead, processes, spec_.onCgroups);
 
   WorkerSpec worker;
   worker.plan = std::move(spec_.plan);
