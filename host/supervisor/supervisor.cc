@@ -129,7 +129,7 @@ void Supervisor::makeVm() {
   spec.choice = choice_;
   spec.workingDirectory = request_.getWorkingDirectory().cStr();
   if (::geteuid() == 0) {
-    lease_ = runtime::UidLease::take(*directories_);
+    lease_ = runtime::UidLease::take();
     spec.uid = lease_->uid();
     spec.gid = lease_->uid();
   } else {

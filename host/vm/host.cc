@@ -247,11 +247,7 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launch(HostThread& host, plugin::Re
   spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
   auto running = std::make_shared<Running>();
   if (::geteuid() == 0) {
-    auto paths = runtime::Directories::defaultPaths();
-    if (!host.options().runtimeDirectory.empty()) {
-      paths.runtime = host.options().runtimeDirectory;
-    }
-    running->lease = runtime::UidLease::take(runtime::Directories::open(paths));
+    running->lease = runtime::UidLease::take();
     spec.uid = running->lease->uid();
     spec.gid = running->lease->uid();
   } else {

@@ -127,7 +127,8 @@ kj::Promise<void> Vm::start() {
   }
   return kj::evalNow(rpc::guarded([this]() { return launch(); })).catch_([this](kj::Exception&& exception) {
     auto explained = worker_ ? worker_->explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
-    return explained.then([this](Error error) {
+    return explained.then([this](const Error& why) {
+      const Error error = blameMemory(why);
       beginEnd(EndKind::START_FAILED, EndCause::UNKNOWN, error.message(), error);
       return onEnded().then([this, error]() -> kj::Promise<void> {
         // A guest that ended at once did run, and one that was ended on purpose has not failed: the outcome tells.
@@ -149,6 +150,10 @@ kj::Promise<void> Vm::launch() {
       spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
   cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
                                 memory + overhead, processes);
+  if (!cgroup_.why().empty()) {
+    log_.write(Severity::kWarning, "cgroup",
+               "memory and processes of the worker are not limited by a control group: " + cgroup_.why());
+  }
   if (spec_.onCgroups) {
     spec_.onCgroups(cgroup_.folders());
   }

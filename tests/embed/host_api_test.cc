@@ -26,7 +26,6 @@ class HostApiTest : public testing::Test {
     char folder[] = "/tmp/vmmhost-embed-XXXXXX";
     folder_ = ::mkdtemp(folder);
     options_.installation = VMMHOST_STAGED_COMMAND;
-    options_.runtimeDirectory = folder_;
     options_.logFile = folder_ + "/host.log";
   }
   ~HostApiTest() override { std::filesystem::remove_all(folder_); }
