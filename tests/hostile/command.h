@@ -58,7 +58,6 @@ class Neighbour : private Surroundings {
   ~Neighbour();
 
   bool answers() const;  // that it is running
-  std::string logs() const;
   std::string stop() const;  // what is wrong with its end; empty: nothing
 };
 
