@@ -5,10 +5,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <functional>
-#include <iterator>
-#include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "host/base/build_info.h"
@@ -16,9 +17,12 @@
 #include "host/cli/output.h"
 #include "host/cli/verbs.h"
 #include "host/client/environment.h"
+#include "host/config/text.h"
 
 namespace vmmhost::cli {
 namespace {
+
+constexpr std::size_t kMaxWordsShown = 8;
 
 struct Invocation;
 
@@ -298,6 +302,54 @@ void openStandardDescriptors() {
   ::signal(SIGCHLD, SIG_DFL);  // where it is ignored a child's end cannot be asked for
 }
 
+// The words behind the command's name, the last one first, as CLI11 wants them. "--flag=" is a flag with an empty
+// value, where CLI11 would take the next word for it.
+std::vector<std::string> reversedWords(int argc, char** argv) {
+  std::vector<std::string> words;
+  bool flags = true;
+  for (int index = 1; index < argc; ++index) {
+    const std::string_view word = argv[index];
+    flags = flags && word != "--";
+    if (flags && word.size() > 3 && word.substr(0, 2) == "--" && word.find('=') == word.size() - 1) {
+      words.emplace_back(word.substr(0, word.size() - 1));
+      words.emplace_back();
+    } else {
+      words.emplace_back(word);
+    }
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
+std::string unexpectedWords(const CLI::App& app) {
+  std::vector<std::string> words = app.remaining();
+  for (const CLI::App* subcommand : app.get_subcommands()) {
+    const std::vector<std::string> more = subcommand->remaining();
+    words.insert(words.end(), more.begin(), more.end());
+  }
+  std::string text;
+  for (std::size_t index = 0; index < words.size() && index <= kMaxWordsShown; ++index) {
+    text += ' ' + (index == kMaxWordsShown ? "..." : config::printable(words[index], 64));
+  }
+  return text;
+}
+
+// What is wrong with the command line, in this program's words.
+std::string usageText(const CLI::ParseError& error, const CLI::App& app) {
+  const std::string what = error.what();
+  const std::string name = what.substr(0, what.find_first_of(": "));
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    return "not understood:" + unexpectedWords(app);
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    return name + (what.find("At Most") == std::string::npos ? ": its value is missing" : ": can be given only once");
+  }
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    return app.get_subcommands().empty() ? "a verb is missing" : "an argument is missing: " + name;
+  }
+  return config::printable(what);
+}
+
 int dispatch(int argc, char** argv) {
   const std::uint64_t startNs = client::monotonicNs();
   CLI::App app("Runs virtual machines in jailed workers, on whatever this machine offers.", "vmmhost");
@@ -306,35 +358,31 @@ int dispatch(int argc, char** argv) {
   const std::string asked = argc > 1 ? argv[1] : "";
   Invocation invocation;
   invocation.run.commandStartNs = startNs;
+  bool known = false;
   for (const Verb& verb : kVerbs) {
     CLI::App* subcommand = app.add_subcommand(verb.name, verb.description);
     if (asked == verb.name) {
+      known = true;
       verb.define(*subcommand, invocation);
     }
   }
   const bool json = hasJsonFlag(argc, argv);
   try {
-    app.parse(argc, argv);
+    app.parse(reversedWords(argc, argv));
   } catch (const CLI::Success& help) {
-    app.exit(help);
+    std::ostringstream text;
+    app.exit(help, text, text);
+    try {
+      print(text.str());
+    } catch (const Error& error) {
+      return report(error, json);
+    }
     return kExitOk;
   } catch (const CLI::ParseError& error) {
-    bool known = false;
-    for (const Verb& verb : kVerbs) {
-      known = known || asked == verb.name;
-    }
     if (!known && !asked.empty() && asked[0] != '-') {
-      return usageError("there is no verb \"" + asked.substr(0, 64) + "\"", "", json);
+      return usageError("there is no verb " + config::inQuotes(asked), "", json);
     }
-    std::string unexpected;
-    if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-      for (const CLI::App* subcommand : app.get_subcommands()) {
-        for (const std::string& word : subcommand->remaining()) {
-          unexpected += (unexpected.empty() ? "" : " ") + word;
-        }
-      }
-    }
-    return usageError(unexpected.empty() ? error.what() : "not understood: " + unexpected, known ? asked : "", json);
+    return usageError(usageText(error, app), known ? asked : "", json);
   }
   try {
     return invocation.action ? invocation.action() : usageError("the verb has to come first", "", json);

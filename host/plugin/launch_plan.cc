@@ -159,6 +159,10 @@ void copyRlimits(const vmmhost_launch_plan& from, LaunchPlan& to) {
     if (limit.resource >= RLIM_NLIMITS) {
       fault("limits resource " + std::to_string(limit.resource) + ", which does not exist");
     }
+    constexpr std::uint32_t kOfTheHost[] = {RLIMIT_NOFILE, RLIMIT_CORE, RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE};
+    if (std::find(std::begin(kOfTheHost), std::end(kOfTheHost), limit.resource) != std::end(kOfTheHost)) {
+      fault("limits resource " + std::to_string(limit.resource) + ", which the host limits itself");
+    }
     to.rlimits.push_back({limit.resource, limit.value});
   }
 }

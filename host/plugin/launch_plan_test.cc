@@ -139,6 +139,8 @@ TEST_F(LaunchPlanTest, unknownChoices_areRefused) {
   expectFault("\"none\"", [](auto& p) { p.seccomp = "none"; });
   static const vmmhost_rlimit limit = {RLIM_NLIMITS, 0, 1};
   expectFault("does not exist", [](auto& p) { p.rlimits = &limit, p.rlimit_count = 1; });
+  static const vmmhost_rlimit descriptors = {RLIMIT_NOFILE, 0, 65536};
+  expectFault("limits itself", [](auto& p) { p.rlimits = &descriptors, p.rlimit_count = 1; });
   expectFault("processes", [](auto& p) { p.max_processes = UINT32_MAX; });
   expectFault("GiB", [](auto& p) { p.overhead_bytes = UINT64_MAX; });
   expectFault("hello", [](auto& p) { p.hello_timeout_ms = UINT64_MAX; });

@@ -18,7 +18,7 @@ namespace vmmhost::runtime {
 // everything below is reached with openat and O_NOFOLLOW.
 //   runtime: $VMMHOST_RUNTIME_DIR, else $XDG_RUNTIME_DIR/vmmhost if that folder is the caller's, else /run/vmmhost as
 //            root, else /tmp/vmmhost-<uid>
-//            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record; .uids/N (leases)
+//            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record
 //   state:   $VMMHOST_STATE_DIR, else /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else
 //            ~/.local/state/vmmhost
 //            NAME/console.log, NAME/vmmhost.log, NAME/exit.json, NAME/config.json: kept until `rm`
@@ -106,13 +106,15 @@ Fd openState(const Directories& directories, std::string_view name, std::string_
 // Removes the state of an ended VM. Throws kFailedPrecondition when it lives (hint: stop it first), kNotFound.
 void remove(const Directories& directories, std::string_view name);
 
-// A user id that no other living VM uses, when running as root: kFirstUid + N, held by a lock on .uids/N.
-// Among the VMs of one runtime folder.
+// A user id that no other living VM of this machine uses, when running as root: kFirstUid + N, held by a lock on
+// kMachineFolder/.uids/N, wherever the VM's own runtime folder is. The folders are root's own and private, as checked.
 class UidLease {
  public:
   static constexpr uid_t kFirstUid = 0x56480000;  // far above what login.defs and systemd hand out
   static constexpr uid_t kCount = 65536;
-  static UidLease take(const Directories& directories);
+  static constexpr char kMachineFolder[] = "/run/vmmhost";
+  // `folder`: another one for tests; its parent exists. Throws Error.
+  static UidLease take(const std::string& folder = kMachineFolder);
   UidLease(UidLease&&) noexcept = default;
   UidLease& operator=(UidLease&&) noexcept;
   ~UidLease();

@@ -59,7 +59,7 @@ void reap(const Directories& directories, const std::string& name, const NameLoc
         busy = cgroup;
       }
     }
-    sweepUidLeases(directories);
+    sweepUidLeases();
   }
   settleState(directories, name, record, state);
   if (!busy.empty()) {

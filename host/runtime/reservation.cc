@@ -75,7 +75,8 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
 }
 
 void Reservation::writeRecord(const Record& record) {
-  replaceFile(runtimeEntry_.get(), kRecordFile, formatRecord(record));
+  // Nothing of it counts once the machine was off.
+  replaceFile(runtimeEntry_.get(), kRecordFile, formatRecord(record), Durable::kNo);
 }
 
 void Reservation::writeState(std::string_view file, std::string_view content) {

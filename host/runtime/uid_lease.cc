@@ -33,10 +33,23 @@ Fd tryLease(int folder, const std::string& number, int createFlag) {
   return file;
 }
 
+// The folder of the leases; nothing if it is not there and `open` makes none.
+template <typename Open>
+Fd leaseFolder(const std::string& path, Open open) {
+  const std::size_t slash = path.rfind('/');
+  const std::string parent = path.substr(0, slash);
+  const Fd anchor(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!anchor) {
+    throw systemError("opening the folder " + parent, errno);
+  }
+  const Fd folder = open(anchor.get(), path.substr(slash + 1), path);
+  return folder ? open(folder.get(), kUidFolder, path + '/' + kUidFolder) : Fd();
+}
+
 }  // namespace
 
-UidLease UidLease::take(const Directories& directories) {
-  Fd folder = makeOwnFolder(directories.runtimeFd(), kUidFolder, directories.paths().runtime + '/' + kUidFolder);
+UidLease UidLease::take(const std::string& path) {
+  Fd folder = leaseFolder(path, makeOwnFolder);
   // Not from the start: a process of a VM that died a moment ago may still be ending under its number.
   std::uint32_t start = 0;
   if (::getrandom(&start, sizeof(start), 0) != sizeof(start)) {
@@ -71,9 +84,9 @@ UidLease& UidLease::operator=(UidLease&& other) noexcept {
   return *this;
 }
 
-void sweepUidLeases(const Directories& directories) noexcept {
+void sweepUidLeases(const std::string& path) noexcept {
   try {
-    const Fd folder = openOwnFolder(directories.runtimeFd(), kUidFolder, kUidFolder);
+    const Fd folder = leaseFolder(path, openOwnFolder);
     if (!folder) {
       return;
     }

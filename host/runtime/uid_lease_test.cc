@@ -15,16 +15,18 @@ using namespace testing;
 class UidLeaseTest : public RuntimeTest {
  protected:
   std::size_t files() const {
-    const fs::path folder = root / "run" / kUidFolder;
-    return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+    return static_cast<std::size_t>(
+        std::distance(fs::directory_iterator(fs::path(folder) / kUidFolder), fs::directory_iterator()));
   }
+
+  const std::string folder = (root / "leases").string();
 };
 
 TEST_F(UidLeaseTest, leases_differAndAreInTheirRange) {
   std::set<uid_t> uids;
   std::vector<UidLease> leases;
   for (int count = 0; count < 100; ++count) {
-    leases.push_back(UidLease::take(directories));
+    leases.push_back(UidLease::take(folder));
     uids.insert(leases.back().uid());
     EXPECT_GE(leases.back().uid(), UidLease::kFirstUid);
     EXPECT_LT(leases.back().uid(), UidLease::kFirstUid + UidLease::kCount);
@@ -35,8 +37,8 @@ TEST_F(UidLeaseTest, leases_differAndAreInTheirRange) {
 }
 
 TEST_F(UidLeaseTest, assignedLease_givesTheOldOneBack) {
-  UidLease lease = UidLease::take(directories);
-  lease = UidLease::take(directories);
+  UidLease lease = UidLease::take(folder);
+  lease = UidLease::take(folder);
   EXPECT_EQ(files(), 1u);
 }
 
@@ -44,26 +46,47 @@ TEST_F(UidLeaseTest, leasesOfOtherProcesses_areNotTaken) {
   Process other([&] {
     std::vector<UidLease> held;
     for (uid_t count = 0; count < 64; ++count) {
-      held.push_back(UidLease::take(directories));
+      held.push_back(UidLease::take(folder));
     }
     return held;
   });
   ASSERT_EQ(other.answer(), 'x');
   std::set<uid_t> theirs;
-  for (const auto& entry : fs::directory_iterator(root / "run" / kUidFolder)) {
+  for (const auto& entry : fs::directory_iterator(fs::path(folder) / kUidFolder)) {
     theirs.insert(UidLease::kFirstUid + static_cast<uid_t>(std::stoul(entry.path().filename())));
   }
   ASSERT_EQ(theirs.size(), 64u);
-  sweepUidLeases(directories);
+  sweepUidLeases(folder);
   EXPECT_EQ(files(), 64u);
   // Many times, since each begins somewhere else.
   for (int count = 0; count < 2000; ++count) {
-    EXPECT_EQ(theirs.count(UidLease::take(directories).uid()), 0u);
+    EXPECT_EQ(theirs.count(UidLease::take(folder).uid()), 0u);
   }
   other.end(SIGKILL);
   EXPECT_EQ(files(), 64u);
-  sweepUidLeases(directories);
+  sweepUidLeases(folder);
   EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(UidLeaseTest, folderThatOthersCanWrite_isRefused) {
+  fs::create_directory(folder);
+  fs::permissions(folder, fs::perms::all);
+  const Error error = errorOf([&] { UidLease::take(folder); });
+  EXPECT_EQ(error.code(), ErrorCode::kConfinement);
+  EXPECT_NE(error.message().find(folder), std::string::npos) << error.message();
+}
+
+TEST_F(UidLeaseTest, folderOfTheMachine_isTheSameForEveryRuntimeFolder) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root's VMs have user ids of their own";
+  }
+  ::setenv("VMMHOST_RUNTIME_DIR", (root / "elsewhere").c_str(), 1);
+  const UidLease lease = UidLease::take();
+  ::unsetenv("VMMHOST_RUNTIME_DIR");
+  const fs::path file = fs::path("/run/vmmhost") / kUidFolder / std::to_string(lease.uid() - UidLease::kFirstUid);
+  EXPECT_TRUE(fs::exists(file)) << file;
+  sweepUidLeases();
+  EXPECT_TRUE(fs::exists(file)) << file;
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Cleans up user id leases that dead processes left.
 #pragma once
 
+#include <string>
+
 #include "host/runtime/directories.h"
 
 namespace vmmhost::runtime {
@@ -8,6 +10,6 @@ namespace vmmhost::runtime {
 inline constexpr char kUidFolder[] = ".uids";  // no VM can have this name
 
 // Removes the files of leases that nobody holds. Never throws.
-void sweepUidLeases(const Directories& directories) noexcept;
+void sweepUidLeases(const std::string& folder = UidLease::kMachineFolder) noexcept;
 
 }  // namespace vmmhost::runtime

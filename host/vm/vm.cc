@@ -127,7 +127,8 @@ kj::Promise<void> Vm::start() {
   }
   return kj::evalNow(rpc::guarded([this]() { return launch(); })).catch_([this](kj::Exception&& exception) {
     auto explained = worker_ ? worker_->explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
-    return explained.then([this](Error error) {
+    return explained.then([this](const Error& why) {
+      const Error error = blameMemory(why);
       beginEnd(EndKind::START_FAILED, EndCause::UNKNOWN, error.message(), error);
       return onEnded().then([this, error]() -> kj::Promise<void> {
         // A guest that ended at once did run, and one that was ended on purpose has not failed: the outcome tells.
@@ -152,6 +153,10 @@ kj::Promise<void> Vm::launch() {
       spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
   cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
                                 memory + overhead, processes);
+  if (!cgroup_.why().empty()) {
+    log_.write(Severity::kWarning, "cgroup",
+               "memory and processes of the worker are not limited by a control group: " + cgroup_.why());
+  }
   if (spec_.onCgroups) {
     spec_.onCgroups(cgroup_.folders());
   }
@@ -214,37 +219,47 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
   attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
 }
 
+void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
+  try {
+    rpc::throwIfError(created);
+  } catch (const Error& error) {
+    throw nameFile(error, originalConfig_);
+  }
+  if (!created.hasVm()) {
+    throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
+  }
+  vm_ = created.getVm();
+  const auto abilities = created.getAbilities();
+  if (abilities.hasPausable()) {
+    pausable_ = abilities.getPausable();
+  }
+  if (abilities.hasPowerButton()) {
+    powerButton_ = abilities.getPowerButton();
+  }
+  if (abilities.hasResettable()) {
+    resettable_ = abilities.getResettable();
+  }
+  mark("vm-created");
+  worker_->verify(true);
+  mark("verified-again");
+  setState(VmState::CREATED);
+}
+
 kj::Promise<void> Vm::handOver() {
   kj::Vector<kj::Promise<void>> attached;
   attachAll(attached);
   auto request = worker_->worker().createRequest();
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
   request.setEvents(kj::heap<Sink>(self_));
-  auto created = request.send().then(rpc::guarded([this](auto&& response) {
-    rpc::throwIfError(response);
-    if (!response.hasVm()) {
-      throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
-    }
-    vm_ = response.getVm();
-    const auto abilities = response.getAbilities();
-    if (abilities.hasPausable()) {
-      pausable_ = abilities.getPausable();
-    }
-    if (abilities.hasPowerButton()) {
-      powerButton_ = abilities.getPowerButton();
-    }
-    if (abilities.hasResettable()) {
-      resettable_ = abilities.getResettable();
-    }
-    mark("vm-created");
-    worker_->verify(true);
-    mark("verified-again");
-    setState(VmState::CREATED);
-    return vm_.startRequest().send().then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
-  }));
-  auto all = kj::joinPromises(attached.releaseAsArray()).then([created = kj::mv(created)]() mutable {
-    return kj::mv(created);
-  });
+  // Sent before the others are answered, to save a turn; acted upon only when they were.
+  kj::Promise<capnp::Response<schema::Worker::CreateResults>> created = request.send();
+  auto all = kj::joinPromises(attached.releaseAsArray())
+                 .then([created = kj::mv(created)]() mutable { return kj::mv(created); })
+                 .then(rpc::guarded([this](capnp::Response<schema::Worker::CreateResults>&& response) {
+                   takeVm(response);
+                   return vm_.startRequest().send();
+                 }))
+                 .then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
   return rpc::withDeadline(io_.provider->getTimer(), createTimeout_, "creating the VM in the worker", kj::mv(all))
       .then([this]() {
         mark("guest-runs");
@@ -275,13 +290,14 @@ kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Ca
           return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
         });
   }
-  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks, use.hint);
+  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks,
+              use.hint);
 }
 
 kj::Promise<void> Vm::pause() {
   return use(
-      pausable_, {"pause", "pausing the VM", "cannot pause this VM"},
-      [](auto& vm) { return vm.pauseRequest(); }, [this]() { setState(VmState::PAUSED); });
+      pausable_, {"pause", "pausing the VM", "cannot pause this VM"}, [](auto& vm) { return vm.pauseRequest(); },
+      [this]() { setState(VmState::PAUSED); });
 }
 
 kj::Promise<void> Vm::resume() {
@@ -301,8 +317,8 @@ kj::Promise<void> Vm::shutdown() {
 
 kj::Promise<void> Vm::reset() {
   return use(
-      resettable_, {"reset", "resetting the VM", "cannot reset this VM"},
-      [](auto& vm) { return vm.resetRequest(); }, nullptr);
+      resettable_, {"reset", "resetting the VM", "cannot reset this VM"}, [](auto& vm) { return vm.resetRequest(); },
+      nullptr);
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {

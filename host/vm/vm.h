@@ -88,8 +88,10 @@ class Vm {
 
   kj::Promise<void> launch();
   kj::Promise<void> handOver();
+  void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
+  Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
   void noteEvent(schema::Event::Reader event);
   void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
                 int signal = 0);

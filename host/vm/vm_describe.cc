@@ -33,10 +33,13 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
     }
   }
   if (worker_) {
-    auto jail = out.initJail(static_cast<unsigned>(worker_->verified().size()));
-    for (unsigned i = 0; i < jail.size(); ++i) {
-      jail.set(i, worker_->verified()[i]);
+    const auto& verified = worker_->verified();
+    auto jail = out.initJail(static_cast<unsigned>(verified.size()) + 1);
+    for (unsigned i = 0; i < verified.size(); ++i) {
+      jail.set(i, verified[i]);
     }
+    jail.set(jail.size() - 1, cgroup_.why().empty() ? "control group: memory and processes are limited"
+                                                    : "NOT limited by a control group: " + cgroup_.why());
   }
   if (counters_) {
     const auto all = counters_->readAll();

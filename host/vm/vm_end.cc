@@ -21,23 +21,27 @@ void Vm::watchWorker() {
   auto& timer = io_.provider->getTimer();
   // The process and its connection go together. Its last event may still be on its way when the process is gone, and
   // one that has closed its connection is of no use though it lives.
-  auto exited = worker_->onExit().then([this, &timer]() {
-    return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent));
-  });
+  auto exited = worker_->onExit().then(
+      [this, &timer]() { return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent)); });
   workerWatch_ = worker_->onDisconnect()
                      .exclusiveJoin(kj::mv(exited))
                      .then([this]() { return worker_->explain(KJ_EXCEPTION(DISCONNECTED, "the worker is gone")); })
-                     .then([this](Error error) {
+                     .then([this](const Error& worker) {
                        if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
                          return;  // starting reports it itself
                        }
-                       std::string detail = error.message();
-                       if (cgroup_.outOfMemory()) {
-                         detail += "; its control group was out of memory";
-                       }
-                       beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, detail, Error(error.code(), detail));
+                       const Error error = blameMemory(worker);
+                       beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, error.message(), error);
                      })
                      .eagerlyEvaluate(nullptr);
+}
+
+Error Vm::blameMemory(const Error& error) const {
+  if (error.code() != ErrorCode::kWorkerDied || !cgroup_.outOfMemory()) {
+    return error;
+  }
+  return Error(error.code(), error.message() + "; its control group was out of memory", error.hint(),
+               error.retryable());
 }
 
 void Vm::noteEvent(schema::Event::Reader event) {

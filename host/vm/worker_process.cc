@@ -88,7 +88,7 @@ kj::Promise<void> WorkerProcess::awaitExec() {
   if (child_.executed()) {
     return kj::READY_NOW;
   }
-  return readable.then([this]() { return awaitExec(); });
+  return readable.then(rpc::guarded([this]() { return awaitExec(); }));
 }
 
 kj::Promise<void> WorkerProcess::awaitExit() {

@@ -192,6 +192,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   plan.limits = {{RLIMIT_NOFILE, kMaxDescriptors},
                  // 1, not 0: a core pattern that is a pipe is given up at 1 only.
                  {RLIMIT_CORE, 1},
+                 {RLIMIT_MEMLOCK, 0},
                  {RLIMIT_MSGQUEUE, 0}};
   for (const auto& limit : jail.rlimits) {
     plan.limits.push_back({limit.resource, limit.value});
@@ -230,16 +231,35 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   return plan;
 }
 
+// The kinds of namespaces of which the system allows none (namespaces(7), /proc/sys/user), with the whole path.
+std::string forbiddenNamespaces() {
+  std::string found;
+  for (const char* kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
+    const std::string name = std::string("max_") + kind + "_namespaces";
+    const Fd file(::open(("/proc/sys/user/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+    char digit = 0;
+    if (file && ::read(file.get(), &digit, 1) == 1 && digit == '0') {
+      found += (found.empty() ? "user." : ", user.") + name;
+    }
+  }
+  return found;
+}
+
 Error namespaceError(int errnoValue) {
   const std::string message =
-      systemError("the kernel refused the namespaces of the worker (clone3)", errnoValue).message();
+      systemError("the kernel refused the worker's user namespace or another one (clone3)", errnoValue).message();
   if (errnoValue == EPERM || errnoValue == EACCES) {
     return Error(ErrorCode::kConfinement, message,
                  "user namespaces are switched off here; `vmmhost doctor` tells how to switch them on");
   }
   if (errnoValue == ENOSPC || errnoValue == EUSERS) {
+    const std::string none = forbiddenNamespaces();
+    if (!none.empty()) {
+      return Error(ErrorCode::kConfinement, message + "; " + none + " is 0",
+                   "as root: sysctl " + none.substr(0, none.find(',')) + "=15000");
+    }
     return Error(ErrorCode::kConfinement, message,
-                 "the limit of user namespaces is reached or 0; as root: sysctl user.max_user_namespaces=15000");
+                 "a limit of namespaces is reached; as root: sysctl user.max_user_namespaces=15000");
   }
   return Error(ErrorCode::kConfinement, message, "`vmmhost doctor` tells what this system lacks");
 }

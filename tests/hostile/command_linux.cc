@@ -16,6 +16,7 @@
 #include <iterator>
 #include <vector>
 
+#include "ipc/spawn/spawn.h"
 #include "tests/hostile/command.h"
 #include "vmmhost/fd.h"
 
@@ -42,23 +43,16 @@ std::string commandLineOf(const fs::path& process) {
   return text;
 }
 
-// True for a process of the ordinary user's. A folder of /proc belongs to its process's effective user.
-bool isOrdinary(const fs::path& process) {
-  struct stat info = {};
-  return ::stat(process.c_str(), &info) == 0 && info.st_uid == kOrdinaryId;
-}
-
-// Processes of this very attack and user: tests of others run at the same time.
-std::string leftProcesses(const Attack& attack, Moment moment, User user) {
-  const bool wantOrdinary = user == User::kOrdinary || ::geteuid() == kOrdinaryId;
-  const std::string wanted = std::string("hostile-worker") + '\0' + attack.name + '\0' + momentName(moment) + '\0';
+// Processes of this very run: its token is in their command lines.
+std::string leftProcesses(const std::string& token) {
+  std::string found;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    if (commandLineOf(entry.path()) == wanted && isOrdinary(entry.path()) == wantOrdinary) {
-      return "worker " + entry.path().filename().string() + " is left; ";
+    if (commandLineOf(entry.path()).find(token) != std::string::npos) {
+      found += "process " + entry.path().filename().string() + " is left; ";
     }
   }
-  return {};
+  return found;
 }
 
 std::string leftFiles(const fs::path& folder) {
@@ -72,11 +66,15 @@ std::string leftFiles(const fs::path& folder) {
   return found;
 }
 
+std::string makeFolder() {
+  std::string pattern = (fs::temp_directory_path() / "vmmhost-hostile-XXXXXX").string();
+  return ::mkdtemp(pattern.data());
+}
+
 }  // namespace
 
-Surroundings::Surroundings(User user) : user_(user) {
-  std::string pattern = (fs::temp_directory_path() / "vmmhost-hostile-XXXXXX").string();
-  folder_ = ::mkdtemp(pattern.data());
+Surroundings::Surroundings(User user)
+    : user_(user), folder_(makeFolder()), token_(folder_.substr(folder_.rfind('-') + 1)), traps_(token_) {
   disk_ = folder_ + "/disk.img";
   const Fd disk(::open(disk_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   const std::array<timespec, 2> times{kDiskTime, kDiskTime};
@@ -101,7 +99,7 @@ Surroundings::~Surroundings() {
   fs::remove_all(folder_, ignored);
 }
 
-void Surroundings::execute(const std::string& configuration, int output) const {
+void Surroundings::execute(const std::vector<std::string>& given, int output) const {
   if ((user_ == User::kOrdinary && !becomeOrdinary()) || ::chdir(folder_.c_str()) != 0) {
     ::_exit(99);
   }
@@ -110,13 +108,12 @@ void Surroundings::execute(const std::string& configuration, int output) const {
   ::dup2(output, 1);
   ::dup2(output, 2);
   const std::string runtime = "XDG_RUNTIME_DIR=" + folder_ + "/run";
-  const std::string state = "XDG_STATE_HOME=" + folder_ + "/state";
+  const std::string state = "VMMHOST_STATE_DIR=" + folder_ + "/state";
   const std::string home = "HOME=" + folder_;
-  std::vector<char*> arguments;
-  for (const char* argument : {"vmmhost", "run", "--backend", "hostile", "--json", "--rm", "--timeout", "20", "-f"}) {
-    arguments.push_back(const_cast<char*>(argument));
+  std::vector<char*> arguments{const_cast<char*>("vmmhost")};
+  for (const std::string& argument : given) {
+    arguments.push_back(const_cast<char*>(argument.c_str()));
   }
-  arguments.push_back(const_cast<char*>(configuration.c_str()));
   arguments.push_back(nullptr);
   std::vector<char*> environment;
   for (const char* variable : {runtime.c_str(), state.c_str(), home.c_str(), "PATH=/usr/bin:/bin",
@@ -128,13 +125,20 @@ void Surroundings::execute(const std::string& configuration, int output) const {
   ::_exit(98);
 }
 
-Surroundings::Result Surroundings::run(const Attack& attack, Moment moment) {
+void Surroundings::configure(const std::string& attack, const std::string& moment, Jail jail,
+                             const std::string& forged) const {
   const std::string configuration = folder_ + "/vm.json";
+  const auto option = [](const std::string& name, const std::string& value) {
+    return R"({"name":")" + name + R"(","value":")" + value + "\"}";
+  };
   std::ofstream(configuration)
-      << R"({"boot":{"kernel":"vm.json"},"memory":{"size":"64M"},"disks":[{"file":"disk.img"}],)"
-      << R"("platform":{"options":[{"name":"attack","value":")" << attack.name << R"("},{"name":"moment","value":")"
-      << momentName(moment) << R"("}]}})";
+      << R"({"boot":{"kernel":"vm.json"},"memory":{"size":"64M"},"disks":[{"file":"disk.img"}],"platform":{"options":[)"
+      << option("attack", attack) << ',' << option("moment", moment) << ',' << option("jail", jailName(jail)) << ','
+      << option("token", token_) << (forged.empty() ? "" : ',' + option("forge", forged)) << "]}}";
   ::chmod(configuration.c_str(), 0644);
+}
+
+Result Surroundings::command(const std::vector<std::string>& arguments, const std::function<void()>& meanwhile) const {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     return {};
@@ -143,9 +147,12 @@ Surroundings::Result Surroundings::run(const Attack& attack, Moment moment) {
   Fd writer(ends[1]);
   const pid_t child = ::fork();
   if (child == 0) {
-    execute(configuration, writer.get());
+    execute(arguments, writer.get());
   }
   writer.reset();
+  if (meanwhile) {
+    meanwhile();
+  }
   Result result;
   std::array<char, 4096> block{};
   for (ssize_t got = 0; (got = ::read(reader.get(), block.data(), block.size())) > 0;) {
@@ -156,11 +163,27 @@ Surroundings::Result Surroundings::run(const Attack& attack, Moment moment) {
   int status = 0;
   ::waitpid(child, &status, 0);
   result.exitCode = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  fs::remove(configuration);
   return result;
 }
 
-std::string Surroundings::damage(const Attack& attack, Moment moment) const {
+namespace {
+
+const std::vector<std::string> kRun = {"run",       "--backend", "hostile", "--json", "--rm",
+                                       "--timeout", "20",        "-f",      "vm.json"};
+
+}  // namespace
+
+Result Surroundings::run(const Attack& attack, Moment moment, Jail jail, const std::function<void()>& meanwhile) {
+  configure(attack.name, momentName(moment), jail, {});
+  return command(kRun, meanwhile);
+}
+
+Result Surroundings::runForged(const std::string& part) {
+  configure("neighbour", momentName(Moment::kStart), Jail::kSystem, part);
+  return command(kRun);
+}
+
+std::string Surroundings::damage() const {
   std::string found;
   // Non-blocking: a lease of someone else would make it fail.
   const Fd disk(::open(disk_.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
@@ -178,7 +201,31 @@ std::string Surroundings::damage(const Attack& attack, Moment moment) const {
   found += ::flistxattr(disk.get(), nullptr, 0) > 0 ? "the disk has attributes; " : "";
   found += ::flock(disk.get(), LOCK_EX | LOCK_NB) != 0 ? "the disk is locked; " : "";
   found += ::fcntl(disk.get(), F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK ? "the disk has a lock; " : "";
-  return found + leftProcesses(attack, moment, user_) + leftFiles(folder_ + "/run");
+  return found + leftProcesses(token_) + leftFiles(folder_ + "/run") + traps_.damage();
+}
+
+Neighbour::Neighbour(User user, const char* attack, Jail jail) : Surroundings(user) {
+  configure(attack, momentName(Moment::kStart), jail, {});
+  command({"run", "--backend", "hostile", "--detach", "--name", "neighbour", "-f", "vm.json"});
+}
+
+Neighbour::~Neighbour() {
+  command({"rm", "--force", "neighbour"});
+}
+
+bool Neighbour::answers() const {
+  return command({"inspect", "neighbour"}).output.find("\"state\": \"running\"") != std::string::npos;
+}
+
+std::string Neighbour::logs() const {
+  return command({"logs", "--vmm", "neighbour"}).output;
+}
+
+std::string Neighbour::stop() const {
+  const Result stopped = command({"stop", "neighbour"});
+  const Result waited = command({"wait", "neighbour"});
+  const bool isRight = stopped.exitCode == 0 && waited.exitCode == 143;
+  return isRight ? damage() : stopped.output + waited.output;
 }
 
 std::string whyNotOrdinary() {
@@ -195,6 +242,20 @@ std::string whyNotOrdinary() {
   int status = 0;
   ::waitpid(child, &status, 0);
   return status == 0 ? "" : "the build lies in a folder that is closed to other users";
+}
+
+bool hasControlGroups(User user) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const bool isReady = user == User::kCaller || becomeOrdinary();
+    auto group = spawn::Cgroup::make("hostile-" + std::to_string(::getpid()), std::uint64_t{64} << 20, 8);
+    const bool hasGroup = isReady && group.why().empty();
+    group.remove();
+    ::_exit(hasGroup ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return status == 0;
 }
 
 }  // namespace vmmhost::hostile

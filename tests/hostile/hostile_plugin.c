@@ -1,8 +1,11 @@
 /* vmmhost-backend-hostile.so: plans the launch of hostile-worker with the attack that the platform options "attack" and
- * "moment" name. Plain C, and no Cap'n Proto: a plugin as a third party may write it. */
+ * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's) or "system" (as the QEMU backend's). "forge"
+ * names a part of the plan to be something that no plugin may ask for. Plain C, and no Cap'n Proto: a plugin as a third
+ * party may write it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "vmmhost/plugin.h"
 
@@ -11,7 +14,8 @@ enum { kNameBytes = 64 };
 struct launch {
   char attack[kNameBytes];
   char moment[kNameBytes];
-  const char* arguments[2];
+  char token[kNameBytes];
+  const char* arguments[3];
 };
 
 /* The value of a platform option, from the configuration as JSON: {"name":"attack","value":"fork"}. */
@@ -53,9 +57,57 @@ static void release(vmmhost_launch_plan* plan) {
   free(plan->plugin_private);
 }
 
+/* One part of a plan forged; -1 for an unknown name. */
+static int forge(const char* what, vmmhost_launch_plan* plan) {
+  static const vmmhost_bind run = {"/run", "/usr/run"};
+  static const vmmhost_bind etc = {"/usr/../etc", "/etc"};
+  static const vmmhost_bind over_proc = {"/usr/share", "/proc/sys"};
+  static const vmmhost_device disk = {"disk", "/etc/shadow", 0, 0};
+  static const vmmhost_device upwards = {"up", "/dev/../etc/shadow", 0, 0};
+  static const vmmhost_rlimit descriptors = {RLIMIT_NOFILE, 0, 65536};
+  static const vmmhost_rlimit locked = {RLIMIT_MEMLOCK, 0, 1 << 30};
+  plan->root = VMMHOST_ROOT_SYSTEM;
+  if (strcmp(what, "bind-run") == 0) {
+    plan->binds = &run, plan->bind_count = 1;
+  } else if (strcmp(what, "bind-upwards") == 0) {
+    plan->binds = &etc, plan->bind_count = 1;
+  } else if (strcmp(what, "bind-over-proc") == 0) {
+    plan->binds = &over_proc, plan->bind_count = 1;
+  } else if (strcmp(what, "device-elsewhere") == 0) {
+    plan->devices = &disk, plan->device_count = 1;
+  } else if (strcmp(what, "device-upwards") == 0) {
+    plan->devices = &upwards, plan->device_count = 1;
+  } else if (strcmp(what, "limit-descriptors") == 0) {
+    plan->rlimits = &descriptors, plan->rlimit_count = 1;
+  } else if (strcmp(what, "limit-locked-memory") == 0) {
+    plan->rlimits = &locked, plan->rlimit_count = 1;
+  } else if (strcmp(what, "policy-none") == 0) {
+    plan->seccomp = "none";
+  } else if (strcmp(what, "policy-path") == 0) {
+    plan->seccomp = "../worker-system";
+  } else if (strcmp(what, "root-host") == 0) {
+    plan->root = 7;
+  } else if (strcmp(what, "flags-unknown") == 0) {
+    plan->flags = 1u << 31;
+  } else if (strcmp(what, "worker-elsewhere") == 0) {
+    plan->worker = "/etc/passwd";
+  } else if (strcmp(what, "worker-upwards") == 0) {
+    plan->worker = "/../../etc/../..";
+  } else if (strcmp(what, "processes") == 0) {
+    plan->max_processes = UINT32_MAX;
+  } else if (strcmp(what, "memory") == 0) {
+    plan->overhead_bytes = UINT64_MAX;
+  } else {
+    return -1;
+  }
+  return 0;
+}
+
 static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_launch_plan* plan,
                 vmmhost_error* error) {
   const char* json = host->config_json(config);
+  char jail[kNameBytes] = "static";
+  char forged[kNameBytes] = "";
   struct launch* launch = calloc(1, sizeof *launch);
   if (json == NULL || launch == NULL) {
     free(launch);
@@ -67,15 +119,32 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     host->error_set(error, VMMHOST_ERROR_INVALID_ARGUMENT, "platform.options: attack and moment are missing", NULL, 0);
     return -1;
   }
+  (void)find_option(json, "jail", jail);
+  (void)find_option(json, "token", launch->token);
   launch->arguments[0] = launch->attack;
   launch->arguments[1] = launch->moment;
-  plan->worker = "hostile-worker";
+  launch->arguments[2] = launch->token;
   plan->arguments = launch->arguments;
-  plan->argument_count = 2;
-  plan->root = VMMHOST_ROOT_EMPTY;
-  plan->seccomp = "worker-static";
+  plan->argument_count = 3;
+  if (strcmp(jail, "system") == 0) {
+    plan->worker = "hostile-worker-dynamic";
+    plan->root = VMMHOST_ROOT_SYSTEM;
+    plan->flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV;
+    plan->seccomp = "worker-system";
+    plan->max_processes = 1 + 24;
+    plan->overhead_bytes = (uint64_t)384 << 20;
+    plan->create_timeout_ms = 20000;
+  } else {
+    plan->worker = "hostile-worker";
+    plan->root = VMMHOST_ROOT_EMPTY;
+    plan->seccomp = "worker-static";
+  }
   plan->plugin_private = launch;
   plan->release = release;
+  if (find_option(json, "forge", forged) == 0 && forge(forged, plan) != 0) {
+    host->error_set(error, VMMHOST_ERROR_INVALID_ARGUMENT, "platform.options: nothing to forge of this name", NULL, 0);
+    return -1;
+  }
   return 0;
 }
 

@@ -1,5 +1,5 @@
-// hostile-worker ATTACK MOMENT: a worker that speaks the protocol as it should and makes one attack. What survives its
-// attack tells what came of it as the end of the VM: "attack NAME: errno N" or "attack NAME: succeeded".
+// hostile-worker ATTACK MOMENT TOKEN: a worker that speaks the protocol as it should and makes one attack. What
+// survives its attack tells what came of it as the end of the VM: "attack NAME: errno N" or "attack NAME: succeeded".
 #include <pthread.h>
 #include <sys/prctl.h>
 
@@ -17,9 +17,14 @@ namespace {
 struct Orders {
   const Attack* attack;
   const char* moment;
+  const char* token;
   int result;
 };
 Orders orders;
+
+Loot lootOf(int disk, int counters, int console) {
+  return Loot{3, disk, counters, console, orders.token};
+}
 
 bool isTime(Moment moment) {
   return orders.attack != nullptr && std::strcmp(orders.moment, momentName(moment)) == 0;
@@ -32,10 +37,11 @@ void attackIfTime(Moment moment, const Loot& loot) {
 }
 
 __attribute__((constructor(101))) void attackBeforeMain(int argc, char** argv, char**) {
-  if (argc == 3) {
+  if (argc == 4) {
     orders.attack = findAttack(argv[1]);
     orders.moment = argv[2];
-    attackIfTime(Moment::kConstructor, Loot{});
+    orders.token = argv[3];
+    attackIfTime(Moment::kConstructor, lootOf(-1, -1, -1));
   }
 }
 
@@ -53,10 +59,14 @@ class HostileMachine final : public worker::Machine {
       : events_(events), disk_(std::move(disk)), counters_(std::move(counters)), console_(std::move(console)) {}
 
   kj::Promise<void> start() override {
-    const Loot loot{3, disk_.get(), counters_.get(), console_.get()};
+    const Loot loot = lootOf(disk_.get(), counters_.get(), console_.get());
     attackIfTime(Moment::kStart, loot);
     if (isTime(Moment::kThread)) {
       attackFromThread(loot);
+    }
+    if (orders.attack != nullptr && orders.attack->when == When::kStays) {
+      worker::log(worker::LogLevel::kInfo, outcome());
+      return kj::READY_NOW;
     }
     // Behind the answer to start, as with a guest that ends at once.
     events_.sender().post([this] { events_.ended(schema::EndCause::POWER_OFF, outcome()); });
@@ -84,7 +94,7 @@ class HostileMachine final : public worker::Machine {
 class HostileBackend final : public worker::Backend {
  public:
   // No filter of its own: the base filter and the rest of the jail are all that stops it.
-  void confine() override { attackIfTime(Moment::kConfirm, Loot{}); }
+  void confine() override { attackIfTime(Moment::kConfirm, lootOf(-1, -1, -1)); }
 
   kj::Promise<std::unique_ptr<worker::Machine>> create(schema::VmConfig::Reader config, worker::Resources& resources,
                                                        worker::Events& events, kj::AsyncIoContext&) override {

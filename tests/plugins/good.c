@@ -79,7 +79,7 @@ static void release(vmmhost_launch_plan* plan) {
 static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_launch_plan* launch,
                 vmmhost_error* error) {
   static const vmmhost_device devices[] = {{"kvm", "/dev/kvm", 1, 0}};
-  static const vmmhost_rlimit rlimits[] = {{7, 0, 64}};
+  static const vmmhost_rlimit rlimits[] = {{3, 0, 64}};
   static const vmmhost_bind binds[] = {{"/usr/share/x", "/usr/share/x"}};
   const char** arguments = malloc(2 * sizeof(*arguments));
   (void)host, (void)config, (void)error;

@@ -21,7 +21,7 @@ constexpr std::uint64_t kMaxPhysicalAddress = std::uint64_t{1} << 52;  // x86-64
 constexpr char kHint[] = "a PVH kernel is an uncompressed ELF file (vmlinux) with a XEN_ELFNOTE_PHYS32_ENTRY note";
 
 [[noreturn]] void refuse(std::string message) {
-  throw Error(ErrorCode::kInvalidArgument, "kernel: " + std::move(message), kHint);
+  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: " + std::move(message), kHint);
 }
 
 // The Linux/x86 boot protocol, 1.3: "HdrS" at 0x202 of kernels as distributions ship them.

@@ -18,31 +18,36 @@ struct OpenHow {
 };
 
 constexpr Attack kAttacks[] = {
-    {"open-proc", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/proc/self/status", O_RDONLY, 0); }},
-    {"open-root", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0); }},
-    {"open-path", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/", O_PATH, 0); }},
-    {"open-create", [](const Loot&) { return raw(__NR_openat, AT_FDCWD, "/x", O_CREAT | O_WRONLY, 0600); }},
-    {"open-legacy", [](const Loot&) { return raw(__NR_open, "/etc/passwd", O_RDONLY, 0); }},
+    {"open-proc", [](const Loot&) { return rawOpen(__NR_openat, AT_FDCWD, "/proc/self/status", O_RDONLY, 0); }, kKilled,
+     kHarmless},
+    {"open-root", [](const Loot&) { return rawOpen(__NR_openat, AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0); }, kKilled,
+     kHarmless},
+    {"open-path", [](const Loot&) { return rawOpen(__NR_openat, AT_FDCWD, "/", O_PATH, 0); }, kKilled, kHarmless},
+    {"open-create", [](const Loot&) { return rawOpen(__NR_openat, AT_FDCWD, "/x", O_CREAT | O_WRONLY, 0600); }, kKilled,
+     fails(EROFS)},
+    {"open-legacy", [](const Loot&) { return rawOpen(__NR_open, "/etc/passwd", O_RDONLY, 0); }, kKilled, fails(ENOENT)},
     {"openat2",
      [](const Loot&) {
        OpenHow how;
-       return raw(__NR_openat2, AT_FDCWD, "..", &how, sizeof how);
+       return rawOpen(__NR_openat2, AT_FDCWD, "..", &how, sizeof how);
      }},
     {"open-by-handle", [](const Loot& loot) { return raw(__NR_open_by_handle_at, loot.rpc, nullptr, O_RDONLY); }},
     {"stat-path",
      [](const Loot&) {
        struct stat status {};
        return raw(__NR_newfstatat, AT_FDCWD, "/", &status, 0);
-     }},
+     },
+     kKilled, kHarmless},
     {"list-root",
      [](const Loot&) {
        char block[512];
        return raw(__NR_getdents64, 0, block, sizeof block);
-     }},
-    {"make-folder", [](const Loot&) { return raw(__NR_mkdirat, AT_FDCWD, "/x", 0755); }},
+     },
+     kKilled, fails(ENOTDIR)},
+    {"make-folder", [](const Loot&) { return raw(__NR_mkdirat, AT_FDCWD, "/x", 0755); }, kKilled, fails(EROFS)},
     {"make-device", [](const Loot&) { return raw(__NR_mknodat, AT_FDCWD, "/x", S_IFBLK | 0600, 0x800); }},
     {"change-root", [](const Loot&) { return raw(__NR_chroot, "/"); }},
-    {"change-folder", [](const Loot&) { return raw(__NR_chdir, ".."); }},
+    {"change-folder", [](const Loot&) { return raw(__NR_chdir, ".."); }, kKilled, kHarmless},
     {"mount", [](const Loot&) { return raw(__NR_mount, "none", "/", "tmpfs", 0, nullptr); }},
     {"remount", [](const Loot&) { return raw(__NR_mount, nullptr, "/", nullptr, MS_REMOUNT | MS_BIND, nullptr); }},
     {"unmount", [](const Loot&) { return raw(__NR_umount2, "/", MNT_DETACH); }},

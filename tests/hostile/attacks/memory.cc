@@ -61,15 +61,16 @@ int startThreadsWithoutEnd(const Loot&) {
 }
 
 constexpr Attack kAttacks[] = {
-    {"map-code", mapCode},
-    {"make-code", makeCode},
-    {"map-shared", mapSharedMemory},
-    {"take-descriptors", takeAllDescriptors, Fate::kErrno, EMFILE},
-    {"thread-bomb", startThreadsWithoutEnd, Fate::kErrno, EAGAIN},
-    {"lock-memory", [](const Loot&) { return raw(__NR_mlockall, 3); }},
+    {"map-code", mapCode, kKilled, kHarmless},
+    {"make-code", makeCode, kKilled, kHarmless},
+    {"map-shared", mapSharedMemory, kKilled, kHarmless},
+    {"take-descriptors", takeAllDescriptors, fails(EMFILE), fails(EMFILE)},
+    {"thread-bomb", startThreadsWithoutEnd, fails(EAGAIN), fails(EAGAIN)},
+    {"lock-memory", [](const Loot&) { return raw(__NR_mlockall, 3); }, kKilled, fails(EPERM)},
     {"move-pages", [](const Loot&) { return raw(__NR_move_pages, 0, 0, nullptr, nullptr, nullptr, 0); }},
     {"secret-memory", [](const Loot&) { return raw(__NR_memfd_secret, 0); }},
-    {"executable-memfd", [](const Loot&) { return raw(__NR_memfd_create, "x", MFD_CLOEXEC | 0x10); }},
+    {"executable-memfd", [](const Loot&) { return raw(__NR_memfd_create, "x", MFD_CLOEXEC | 0x10); }, kKilled,
+     fails(EINVAL)},
 };
 
 }  // namespace

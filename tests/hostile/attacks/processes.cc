@@ -60,6 +60,23 @@ int makeDescriptorAtSlot(const Loot&) {
   return error;
 }
 
+// A process that stays, holding everything that the worker holds.
+int leaveChild(long call, unsigned long flags) {
+  const long child = ::syscall(call, flags, 0, 0, 0, 0);
+  while (child == 0) {
+    ::pause();
+  }
+  return child < 0 ? errno : 0;
+}
+
+int leaveShortChild(const Loot&) {
+  const pid_t child = ::vfork();
+  if (child == 0) {
+    ::_exit(0);
+  }
+  return child < 0 ? errno : 0;
+}
+
 int keepDescriptor(const Loot&) {
   return makeMemory() < 0 ? errno : 0;
 }
@@ -67,40 +84,42 @@ int keepDescriptor(const Loot&) {
 constexpr Attack kAttacks[] = {
     {"int80", useInt80},
     {"x32", [](const Loot&) { return raw(0x40000000 | __NR_getpid); }},
-    {"execve", [](const Loot&) { return raw(__NR_execve, "/bin/sh", kArguments, nullptr); }},
+    {"execve", [](const Loot&) { return raw(__NR_execve, "/bin/sh", kArguments, nullptr); }, kKilled, kEnded},
     {"execveat-path", [](const Loot&) { return raw(__NR_execveat, AT_FDCWD, "/bin/sh", kArguments, nullptr, 0); }},
     {"memfd-exec", executeMemory},
     // The one descriptor that may be executed is closed for good: its number is beyond the limit.
-    {"exec-again", executeAgain, Fate::kErrno, EBADF},
-    {"exec-slot", makeDescriptorAtSlot, Fate::kErrno, EINVAL},
-    {"keep-descriptor", keepDescriptor, Fate::kRefused, 0, When::kConstructor},
-    {"fork", [](const Loot&) { return raw(__NR_fork); }},
-    {"vfork", [](const Loot&) { return raw(__NR_vfork); }},
-    {"clone-process", [](const Loot&) { return raw(__NR_clone, SIGCHLD, 0, 0, 0, 0); }},
+    {"exec-again", executeAgain, fails(EBADF), fails(EBADF)},
+    {"exec-slot", makeDescriptorAtSlot, fails(EINVAL), fails(EINVAL)},
+    {"keep-descriptor", keepDescriptor, kRefused, kRefused, When::kConstructor},
+    {"fork", [](const Loot&) { return leaveChild(__NR_fork, 0); }, kKilled, kHarmless},
+    {"vfork", leaveShortChild, kKilled, kHarmless},
+    {"clone-process", [](const Loot&) { return leaveChild(__NR_clone, SIGCHLD); }, kKilled, kHarmless},
     {"clone-namespace", [](const Loot&) { return raw(__NR_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0); }},
     {"clone-thread-and-namespace",
      [](const Loot&) { return raw(__NR_clone, kThreadFlags | CLONE_NEWNET, 0, 0, 0, 0); }},
-    {"clone3", [](const Loot&) { return raw(__NR_clone3, nullptr, 0); }, Fate::kErrno, ENOSYS},
+    {"clone3", [](const Loot&) { return raw(__NR_clone3, nullptr, 0); }, fails(ENOSYS), fails(ENOSYS)},
     {"ptrace", [](const Loot&) { return raw(__NR_ptrace, PTRACE_ATTACH, 1, 0, 0); }},
     {"process-vm-readv", readHost},
-    {"kill-all", [](const Loot&) { return raw(__NR_kill, -1, SIGKILL); }},
-    {"kill-parent", [](const Loot&) { return raw(__NR_kill, 0, SIGKILL); }},
-    {"tkill", [](const Loot&) { return raw(__NR_tkill, 2, SIGKILL); }},
+    {"kill-all", [](const Loot&) { return raw(__NR_kill, -1, SIGKILL); }, kKilled, fails(ESRCH)},
+    {"kill-parent", [](const Loot&) { return raw(__NR_kill, 0, SIGKILL); }, kKilled, kHarmless},
+    {"tkill", [](const Loot&) { return raw(__NR_tkill, 9999, SIGKILL); }, kKilled, fails(ESRCH)},
     // Allowed, for abort(); but nobody else is in the PID namespace.
-    {"tgkill-other", [](const Loot&) { return raw(__NR_tgkill, 2, 2, SIGKILL); }, Fate::kErrno, ESRCH},
+    {"tgkill-other", [](const Loot&) { return raw(__NR_tgkill, 2, 2, SIGKILL); }, fails(ESRCH), fails(ESRCH)},
     {"queue-signal", [](const Loot&) { return raw(__NR_rt_sigqueueinfo, 1, SIGKILL, nullptr); }},
-    {"pidfd-open", [](const Loot&) { return raw(__NR_pidfd_open, 1, 0); }},
+    {"pidfd-open", [](const Loot&) { return rawOpen(__NR_pidfd_open, 1, 0); }, kKilled, kHarmless},
     {"pidfd-getfd", [](const Loot& loot) { return raw(__NR_pidfd_getfd, loot.rpc, 0, 0); }},
     {"kcmp", [](const Loot&) { return raw(__NR_kcmp, 1, 1, 0, 0, 0); }},
     {"set-user", [](const Loot&) { return raw(__NR_setuid, 0); }},
     {"set-groups", [](const Loot&) { return raw(__NR_setgroups, 0, nullptr); }},
     {"set-capabilities", [](const Loot&) { return raw(__NR_capset, nullptr, nullptr); }},
-    {"raise-limit", raiseLimit},
-    {"raise-priority", [](const Loot&) { return raw(__NR_setpriority, PRIO_PROCESS, 0, -20); }},
-    {"become-dumpable", [](const Loot&) { return raw(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0); }},
-    {"outlive-host", [](const Loot&) { return raw(__NR_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0); }},
-    {"name-tracer", [](const Loot&) { return raw(__NR_prctl, PR_SET_PTRACER, -1, 0, 0, 0); }},
-    {"rewrite-memory-map", [](const Loot&) { return raw(__NR_prctl, PR_SET_MM, PR_SET_MM_EXE_FILE, 3, 0, 0); }},
+    {"raise-limit", raiseLimit, kKilled, fails(EPERM)},
+    {"raise-priority", [](const Loot&) { return raw(__NR_setpriority, PRIO_PROCESS, 0, -20); }, kKilled, fails(EPERM)},
+    {"become-dumpable", [](const Loot&) { return raw(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0); }, kKilled,
+     fails(EINVAL)},
+    {"outlive-host", [](const Loot&) { return raw(__NR_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0); }, kKilled, fails(EINVAL)},
+    {"name-tracer", [](const Loot&) { return raw(__NR_prctl, PR_SET_PTRACER, -1, 0, 0, 0); }, kKilled, fails(EINVAL)},
+    {"rewrite-memory-map", [](const Loot&) { return raw(__NR_prctl, PR_SET_MM, PR_SET_MM_EXE_FILE, 3, 0, 0); }, kKilled,
+     fails(EINVAL)},
 };
 
 }  // namespace

@@ -72,19 +72,21 @@ constexpr Attack kAttacks[] = {
        const sockaddr_un address = dockerSocket();
        return raw(__NR_sendto, loot.rpc, "x", 1, 0, &address, sizeof address);
      }},
-    {"send-descriptor", [](const Loot& loot) { return sendMessage(loot.rpc, 0, true); }},
-    {"send-out-of-band", [](const Loot& loot) { return sendMessage(loot.rpc, MSG_OOB, false); }},
+    {"send-descriptor", [](const Loot& loot) { return sendMessage(loot.rpc, 0, true); }, kKilled, kBroken},
+    {"send-out-of-band", [](const Loot& loot) { return sendMessage(loot.rpc, MSG_OOB, false); }, kKilled, kHarmless},
     {"socket-option",
      [](const Loot& loot) {
        const int size = 1 << 30;
        return raw(__NR_setsockopt, loot.rpc, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-     }},
+     },
+     kKilled, fails(EOPNOTSUPP)},
     {"peer-pidfd",
      [](const Loot& loot) {
        int pidfd = -1;
        socklen_t length = sizeof pidfd;
        return raw(__NR_getsockopt, loot.rpc, SOL_SOCKET, 77 /* SO_PEERPIDFD */, &pidfd, &length);
-     }},
+     },
+     kKilled, fails(EOPNOTSUPP)},
 };
 
 }  // namespace
