@@ -74,7 +74,6 @@ std::string Context::file(const std::string& name, std::string_view content) con
 std::unique_ptr<Host> Context::makeHost() const {
   HostOptions options;
   options.pluginPath = pluginPath();
-  options.runtimeDirectory = runtimeFolder();
   options.logFile = folder_ + "/host.log";
   return std::make_unique<Host>(options);
 }

@@ -103,9 +103,11 @@ class ScratchFolder {
 };
 
 int runAll(const Options& options) {
+  const ScratchFolder scratch;
+  // What is found out of the plugin is kept for the processes of the cases, and nowhere else.
+  ::setenv("XDG_CACHE_HOME", (scratch.path() + "/cache").c_str(), 1);
   const Subject subject = probe(options);
   const Kit kit = makeKit(options);
-  const ScratchFolder scratch;
   std::vector<Job> jobs;
   for (const Case& one : allCases()) {
     if (!isSelected(one.name, options.patterns)) {
