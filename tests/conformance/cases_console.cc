@@ -147,33 +147,47 @@ void clientsAreBounded(Context& context) {
   context.observe(std::to_string(clients.size()) + " clients at most");
 }
 
-// The guest says more than any buffer on the way holds.
+// The guest chatter, which says more than any buffer on the way holds, with clients from its first byte on.
+struct Chatter {
+  SupervisedVm vm;
+  std::vector<std::unique_ptr<ConsoleReader>> clients;
+
+  Chatter(Context& context, std::size_t count) : vm(context, {.guest = "chatter"}) {
+    std::vector<kj::Promise<Fd>> streams;
+    for (std::size_t index = 0; index < count; ++index) {
+      streams.push_back(vm.starter().console(kAll, false));
+    }
+    for (auto& stream : streams) {
+      clients.push_back(std::make_unique<ConsoleReader>(context.await(kj::mv(stream), "attaching to the console")));
+    }
+  }
+};
+
 void readerThatNeverReads(Context& context) {
-  auto vm = context.start({.guest = "chatter"});
-  auto deaf = attach(*vm, kAll, false);
-  auto late = attach(*vm, kAll, false);
-  auto reader = attach(*vm, kAll, false);
-  reader->readUntil("said it all\n");
-  check(reader->text().find("bytes of console output lost]") == std::string::npos,
-        "a reader that reads lost something because of another that does not");
-  late->readUntil("said it all\n");
-  checkContains(late->text(), "bytes of console output lost]", "what a reader that came too late was told");
-  check(late->text().size() < reader->text().size(), "a reader that came too late got everything");
-  get(vm->describe(), "describing");
+  Chatter chatter(context, 3);
+  ConsoleReader& reader = *chatter.clients[0];
+  ConsoleReader& late = *chatter.clients[1];  // and the third never reads
+  reader.readUntil("said it all\n");
+  check(reader.text().find("bytes of console output lost]") == std::string::npos,
+        "a reader that reads lost something because of others that do not");
+  late.readUntil("said it all\n");
+  checkContains(late.text(), "bytes of console output lost]", "what a reader that came too late was told");
+  check(late.text().size() < reader.text().size(), "a reader that came too late got everything");
+  checkEqual(chatter.vm.state(), "running", "the state");
   const auto begin = std::chrono::steady_clock::now();
-  checkEqual(get(vm->stop(), "stopping").kind, "stopped", "the kind of end");
+  checkEqual(chatter.vm.stop().kind, "stopped", "the kind of end");
   check(std::chrono::steady_clock::now() - begin < kPatience / 2, "a reader that never reads held up the end");
 }
 
 void readerThatNeverReadsAndPause(Context& context) {
-  auto vm = context.start({.guest = "chatter"});
-  auto deaf = attach(*vm, kAll, false);
-  auto reader = attach(*vm, kAll, false);
-  reader->readUntil("00000010 the quick");
-  get(vm->pause(), "pausing");
-  check(vm->state() == State::kPaused, "the VM is not paused");
-  get(vm->resume(), "resuming");
-  checkEqual(get(vm->stop(), "stopping").kind, "stopped", "the kind of end");
+  Chatter chatter(context, 2);
+  ConsoleReader& reader = *chatter.clients[0];
+  chatter.vm.awaitRunning();
+  reader.readUntil("00000010 the quick");
+  context.await(chatter.vm.starter().pause(kPatience), "pausing");
+  checkEqual(chatter.vm.state(), "paused", "the state");
+  context.await(chatter.vm.starter().resume(kPatience), "resuming");
+  checkEqual(chatter.vm.stop().kind, "stopped", "the kind of end");
 }
 
 void guestThatNeverReads(Context& context) {

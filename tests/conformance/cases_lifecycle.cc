@@ -64,6 +64,11 @@ constexpr Verb kVerbs[] = {
      State::kPaused},
 };
 
+// The guest is only asked: one that does not listen runs on until it is stopped, another one ends of its own accord.
+void checkShutdown(const std::string& kind, const std::string& cause) {
+  check(kind == "stopped" || (kind == "guest" && cause == "powerOff"), "the VM ended as " + kind + ' ' + cause);
+}
+
 void verbInState(Context& context, const Verb& verb, When when) {
   const Prepared prepared = prepare(context, when);
   OwnedVm& vm = *prepared.vm;
@@ -73,6 +78,16 @@ void verbInState(Context& context, const Verb& verb, When when) {
         refused(ErrorCode::kFailedPrecondition, {verb.name}, what, [&]() { get((vm.*verb.function)(), what); });
     check(!error.retryable(), what + " is called retryable: " + error.message());
     checkEqual(get(vm.wait(), "the VM's end").kind, "stopped", "the kind of end");
+    return;
+  }
+  if (verb.function == &OwnedVm::shutdown) {
+    get((vm.*verb.function)(), what);
+    const State state = vm.state();
+    check(state == (when == When::kRunning ? verb.afterRunning : verb.afterPaused) || state == State::kStopping ||
+              state == State::kEnded,
+          "after " + what + " the VM is " + stateText(state));
+    const Ending ending = get(vm.stop(), "stopping");
+    checkShutdown(ending.kind, ending.cause);
     return;
   }
   for (int round = 0; round < 2; ++round) {  // twice is the same as once
@@ -155,6 +170,11 @@ void verbWhileStarting(Context& context, const Verb& verb) {
           std::string(verb.name) + " of a VM that is being started: " + text(error));
   }
   vm.awaitRunning();
+  if (verb.function == &OwnedVm::shutdown) {
+    const Ended ended = vm.stop();
+    checkShutdown(ended.kind, ended.cause);
+    return;
+  }
   checkEqual(vm.state(), done && verb.afterRunning == State::kPaused ? "paused" : "running", "the state");
   checkEqual(vm.stop().kind, "stopped", "the kind of end");
 }
