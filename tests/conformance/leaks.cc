@@ -19,9 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// For what is on its way out already: a supervisor that has answered, a control group whose process is just gone.
-constexpr std::chrono::seconds kGrace{10};
-
 std::string readFile(const fs::path& path) {
   std::ifstream in(path);
   std::ostringstream out;
@@ -129,18 +126,6 @@ void reapOrphans() {
   }
 }
 
-// True once `gone` is; gives up after kGrace.
-bool within(const std::function<bool()>& gone) {
-  const auto end = std::chrono::steady_clock::now() + kGrace;
-  while (!gone()) {
-    if (std::chrono::steady_clock::now() > end) {
-      return false;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return true;
-}
-
 }  // namespace
 
 void adoptOrphans() {
@@ -171,8 +156,19 @@ std::string processName(pid_t pid) {
   return name.empty() ? name : name.substr(0, name.size() - 1);
 }
 
-LeakCheck::LeakCheck(std::string folder)
-    : folder_(std::move(folder)), descriptors_(openDescriptors()), threads_(threadCount()) {
+LeakCheck::LeakCheck(std::string folder, std::chrono::milliseconds grace)
+    : folder_(std::move(folder)), grace_(grace), descriptors_(openDescriptors()), threads_(threadCount()) {
+}
+
+bool LeakCheck::within(const std::function<bool()>& gone) const {
+  const auto end = std::chrono::steady_clock::now() + grace_;
+  while (!gone()) {
+    if (std::chrono::steady_clock::now() > end) {
+      return false;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
 }
 
 std::vector<std::string> LeakCheck::look(const std::vector<pid_t>& hostPids) {

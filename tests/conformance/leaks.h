@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <chrono>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -19,15 +21,19 @@ std::string processName(pid_t pid);
 // Made before anything of a case runs.
 class LeakCheck {
  public:
-  // `folder` has the runtime entries in run/.
-  explicit LeakCheck(std::string folder);
+  // `folder` has the runtime entries in run/. `grace` is for what is on its way out already: a supervisor that has
+  // answered, a control group whose process is just gone.
+  explicit LeakCheck(std::string folder, std::chrono::milliseconds grace = std::chrono::seconds(10));
 
-  // What is left and should not be, a line each; empty: nothing. Waits a moment for what is about to go. What was left
-  // of processes is ended. `hostPids` name control groups.
+  // What is left and should not be, one item each; empty: nothing. Processes that are left are ended. `hostPids` name
+  // control groups.
   std::vector<std::string> look(const std::vector<pid_t>& hostPids);
 
  private:
+  bool within(const std::function<bool()>& gone) const;  // true once it is; false after the grace
+
   std::string folder_;
+  std::chrono::milliseconds grace_;
   std::set<std::string> descriptors_;
   std::size_t threads_;
 };
