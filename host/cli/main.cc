@@ -42,6 +42,7 @@ struct Invocation {
   InspectOptions inspect;
   LogsOptions logs;
   ControlOptions control;
+  ConformanceOptions conformance;
   std::string name;
   std::vector<std::string> names;
   std::string shell;
@@ -195,6 +196,30 @@ void defineDoctor(CLI::App& app, Invocation& invocation) {
   invocation.action = [&invocation]() { return doctor(invocation.json); };
 }
 
+void defineConformance(CLI::App& app, Invocation& invocation) {
+  ConformanceOptions& conformance = invocation.conformance;
+  takesOne(app.add_option("--backend", conformance.backend, "An installed backend by name"), "BACKEND");
+  takesOne(app.add_option("--plugin", conformance.plugin, "A plugin's file, vmmhost-backend-NAME.so, installed or not"),
+           "FILE");
+  takesOne(app.add_option("--case", conformance.patterns,
+                          "Only these cases: an area, or a shell pattern for names; may be given several times"),
+           "PATTERN");
+  takesOne(app.add_option("--kernel", conformance.kernel, "Stock Linux kernel for the cases of the area linux"),
+           "FILE");
+  takesOne(app.add_option("--initrd", conformance.initrd, "Initial RAM disk for it, as guest/build makes one"), "FILE");
+  takesOne(app.add_option("--jobs", conformance.jobs, "Cases that are run at the same time (2)"), "N");
+  app.add_flag("--list", conformance.list, "Show the cases and the capabilities that they need; run nothing");
+  addJson(app, invocation.json);
+  app.footer(
+      "Runs one list of behaviours on a backend. A case that needs a capability which the backend does not advertise\n"
+      "checks that it is refused instead. Exit code: 0 the backend conforms, 1 a case failed, 125 vmmhost's own error\n"
+      "or wrong usage, 126 the backend is unusable here, 127 no such backend, file or case.");
+  invocation.action = [&invocation]() {
+    invocation.conformance.json = invocation.json;
+    return cli::conformance(invocation.conformance);
+  };
+}
+
 void defineVersion(CLI::App& app, Invocation& invocation) {
   addJson(app, invocation.json);
   invocation.action = [&invocation]() { return version(invocation.json); };
@@ -220,6 +245,7 @@ constexpr Verb kVerbs[] = {
     {"wait", "Wait for VMs to end", defineWait},
     {"rm", "Remove what ended VMs left", defineRm},
     {"backends", "List backends: usable or why not, capabilities, speed", defineBackends},
+    {"conformance", "Check that a backend behaves as every backend has to", defineConformance},
     {"doctor", "Say what is missing on this machine, and what mends it", defineDoctor},
     {"version", "Print versions", defineVersion},
     {"completion", "Print a shell's completion script", defineCompletion},

@@ -152,7 +152,31 @@ struct Running {
   std::unique_ptr<vm::Vm::Watch> watch;
   std::optional<runtime::UidLease> lease;
   std::atomic<State> state{State::kPreparing};
+  unsigned calls = 0;  // not answered yet
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> allAnswered;
 };
+
+// A call goes on in the VM until it is answered, though the handle may be destroyed meanwhile.
+template <typename T>
+kj::Promise<T> counted(const std::shared_ptr<Running>& running, kj::Promise<T> call) {
+  ++running->calls;
+  return call.attach(kj::defer([running]() {
+    if (--running->calls == 0) {
+      KJ_IF_MAYBE (waiter, running->allAnswered) {
+        (*waiter)->fulfill();
+      }
+    }
+  }));
+}
+
+kj::Promise<void> whenAllAnswered(Running& running) {
+  if (running.calls == 0) {
+    return kj::READY_NOW;
+  }
+  auto pair = kj::newPromiseAndFulfiller<void>();
+  running.allAnswered = kj::mv(pair.fulfiller);
+  return kj::mv(pair.promise);
+}
 
 class OwnedVmImpl final : public OwnedVm {
  public:
@@ -160,10 +184,12 @@ class OwnedVmImpl final : public OwnedVm {
       : host_(std::move(host)), running_(std::move(running)) {}
   ~OwnedVmImpl() override {
     auto gone = host_->call<void>([running = running_]() {
-      return running->vm->stop(schema::EndKind::STOPPED, "its handle was destroyed").then([running]() {
-        running->watch.reset();
-        running->vm.reset();
-      });
+      return running->vm->stop(schema::EndKind::STOPPED, "its handle was destroyed")
+          .then([running]() { return whenAllAnswered(*running); })
+          .then([running]() {
+            running->watch.reset();
+            running->vm.reset();
+          });
     });
     // A handle that nobody ever took out of its future goes on the loop's own thread, which cannot wait for itself.
     if (!host_->isOwnThread()) {
@@ -173,27 +199,27 @@ class OwnedVmImpl final : public OwnedVm {
 
   State state() const override { return running_->state; }
   std::future<void> pause() override {
-    return host_->call<void>([running = running_]() { return running->vm->pause(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->pause()); });
   }
   std::future<void> resume() override {
-    return host_->call<void>([running = running_]() { return running->vm->resume(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->resume()); });
   }
   std::future<void> shutdown() override {
-    return host_->call<void>([running = running_]() { return running->vm->shutdown(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->shutdown()); });
   }
   std::future<void> reset() override {
-    return host_->call<void>([running = running_]() { return running->vm->reset(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->reset()); });
   }
   std::future<Ending> stop() override {
     return host_->call<Ending>([running = running_]() {
-      return running->vm->stop(schema::EndKind::STOPPED, "stopped by its owner").then([running]() {
+      return counted(running, running->vm->stop(schema::EndKind::STOPPED, "stopped by its owner").then([running]() {
         return toPublic(running->vm->outcome());
-      });
+      }));
     });
   }
   std::future<Ending> wait() override {
     return host_->call<Ending>([running = running_]() {
-      return running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); });
+      return counted(running, running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); }));
     });
   }
   std::future<Fd> console(std::uint32_t replayBytes, bool input) override {

@@ -141,6 +141,9 @@ kj::Promise<void> Vm::start() {
 
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
+  if (config.getConsoles().size() > 1) {
+    throw Error(ErrorCode::kUnsupported, "consoles[1]: vmmhost attaches one console to a VM", "leave it out");
+  }
   resources_ = openResources(config, spec_.workingDirectory);
   mark("files-open");
 

@@ -12,7 +12,7 @@ import unittest
 import harness
 from harness import OrdinaryUserTest, VmmhostTest, backends, guest, is_gone, processes, wait_until
 
-VERBS = ("run ps inspect logs console shutdown stop pause resume reset wait rm backends doctor version "
+VERBS = ("run ps inspect logs console shutdown stop pause resume reset wait rm backends conformance doctor version "
          "completion").split()
 MENU = b"\x1d"
 

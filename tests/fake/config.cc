@@ -57,6 +57,7 @@ void checkCpus(schema::Cpus::Reader cpus) {
   if (count == 0 || count > kMaxCpus) {
     invalid("cpus.count", std::to_string(count) + ", not 1 to " + std::to_string(kMaxCpus));
   }
+  refuseIf(count != 1, "cpus.count");
   refuseIf(cpus.getMax() != 0 && cpus.getMax() != count, "cpus.max");
   refuseIf(cpus.getThreadsPerCore() != 1, "cpus.threadsPerCore");
   refuseIf(cpus.getCoresPerSocket() != 0 && cpus.getCoresPerSocket() != count, "cpus.coresPerSocket");

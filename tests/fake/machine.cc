@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <utility>
 
 #include "tests/fake/config.h"
@@ -25,6 +26,7 @@ FakeMachine::FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext
       console_(std::move(parts.console)),
       counters_(std::move(parts.counters)),
       events_(events),
+      timer_(io.provider->getTimer()),
       observer_(io.unixEventPort, console_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE) {
   inputTask_ = watchInput().eagerlyEvaluate(nullptr);
 }
@@ -71,6 +73,7 @@ kj::Promise<void> FakeMachine::reset() {
 void FakeMachine::begin() {
   guest_ = nullptr;  // what it did before stops where it is
   waiting_ = nullptr;
+  counted_ = 0;
   // Behind the answer to the call that made it begin.
   guest_ = kj::evalLater([this] {
              return say(performance_.says).then([this] { return goOn(); });
@@ -110,6 +113,11 @@ kj::Promise<void> FakeMachine::goOn() {
   }
   if (performance_.then == Performance::Then::kEnd || pressed_) {
     return kj::READY_NOW;
+  }
+  if (performance_.then == Performance::Then::kCount) {
+    char line[16];
+    std::snprintf(line, sizeof line, "tick %08x\n", counted_++);
+    return say(line).then([this] { return timer_.afterDelay(1 * kj::MILLISECONDS); }).then([this] { return goOn(); });
   }
   if (performance_.then == Performance::Then::kLoop || input_.empty()) {
     return waitForMore().then([this] { return goOn(); });

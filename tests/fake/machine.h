@@ -53,9 +53,11 @@ class FakeMachine final : public worker::Machine {
   Fd console_;
   std::unique_ptr<counters::WorkerPage> counters_;
   worker::Events& events_;
+  kj::Timer& timer_;
   kj::UnixEventPort::FdObserver observer_;
   Life life_ = Life::kCreated;
   bool paused_ = false;
+  std::uint32_t counted_ = 0;
   bool pressed_ = false;
   bool inputOpen_ = true;
   std::string input_;

@@ -69,9 +69,9 @@ std::string hexadecimal(std::uint32_t value) {
   return text;
 }
 
-std::string flood() {
+std::string flood(std::uint32_t lines) {
   std::string text;
-  for (std::uint32_t line = 0; line < 512; ++line) {
+  for (std::uint32_t line = 0; line < lines; ++line) {
     text += hexadecimal(line) + " the quick brown fox jumps over the lazy dog 0123456789\n";
   }
   return text;
@@ -125,6 +125,12 @@ std::string guestName(int kernel) {
   Elf64_Ehdr header = {};
   if (::pread(kernel, &header, sizeof header, 0) < static_cast<ssize_t>(EI_NIDENT) ||
       std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
+    std::array<char, 4> magic{};  // the Linux/x86 boot protocol, 1.3
+    if (::pread(kernel, magic.data(), magic.size(), 0x202) == static_cast<ssize_t>(magic.size()) &&
+        std::string_view(magic.data(), magic.size()) == "HdrS") {
+      throw Error(ErrorCode::kUnsupported, "boot.kernel: the fake backend plays no bzImage",
+                  "it plays the guests of tests/guests");
+    }
     refuse("not an ELF file");
   }
   readExactly(kernel, 0, &header, sizeof header, "the ELF header");
@@ -172,7 +178,7 @@ Performance performanceOf(const std::string& guest, const Props& props) {
     return poweringOff(touched(props.memoryBytes));
   }
   if (guest == "flood") {
-    return poweringOff(flood());
+    return poweringOff(flood(512));
   }
   if (guest == "port_io") {
     Performance performance = poweringOff(threeReads("port") + "port writes done\n");
@@ -202,6 +208,19 @@ Performance performanceOf(const std::string& guest, const Props& props) {
     Performance performance = poweringOff("looping\n");  // if the power button is pressed
     performance.then = Performance::Then::kLoop;
     return performance;
+  }
+  if (guest == "chatter") {
+    Performance performance = poweringOff(flood(9216) + "said it all\n");
+    performance.then = Performance::Then::kLoop;
+    return performance;
+  }
+  if (guest == "ticker") {
+    Performance performance = poweringOff("");
+    performance.then = Performance::Then::kCount;
+    return performance;
+  }
+  if (guest == "smp") {
+    return poweringOff("processors 1\n");
   }
   if (guest == "serial_echo") {
     Performance performance = poweringOff("echo ready\n");

@@ -20,7 +20,7 @@ struct Props {
 };
 
 struct Performance {
-  enum class Then { kEnd, kEcho, kLoop };
+  enum class Then { kEnd, kEcho, kLoop, kCount };
   std::string says;
   Then then = Then::kEnd;
   std::string lastWords;  // after kEcho
