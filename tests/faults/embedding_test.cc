@@ -51,7 +51,6 @@ class EmbeddingTest : public testing::Test {
     folder_ = ::mkdtemp(folder);
     options_.installation = VMMHOST_STAGED_COMMAND;
     options_.pluginPath = VMMHOST_FAKE_PLUGINS;
-    options_.runtimeDirectory = folder_;
   }
   ~EmbeddingTest() override { fs::remove_all(folder_); }
 
