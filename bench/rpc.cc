@@ -1,7 +1,7 @@
-// Round trip between host and worker over Cap'n Proto, beside raw ping-pongs over a socket pair, interleaved in one run:
-// both processes on one CPU, on two, and left to the scheduler. One raw pair waits in read(), the other in epoll_wait()
-// as every event loop does. A free scheduler keeps the first on one CPU and spreads the second now and then, so only the
-// placed pairs have a goal.
+// Round trip between host and worker over Cap'n Proto, beside raw ping-pongs over a socket pair, interleaved in one
+// run: both processes on one CPU, on two, and left to the scheduler. One raw pair waits in read(), the other in
+// epoll_wait() as every event loop does. A free scheduler keeps the first on one CPU and spreads the second now and
+// then, so only the placed pairs have a goal.
 //
 //   bench-rpc [ROUNDS]
 #include <fcntl.h>
@@ -183,8 +183,8 @@ void measure(const char* title, Placement placement, int rounds, double goal) {
   const double call = bench::median(calls);
   const double toRead = call / bench::median(readTimes);
   const double toPoll = call / bench::median(pollTimes);
-  std::printf("%-11s rpc %7.2f us   raw, read() %7.2f us, ratio %5.2f   raw, epoll_wait() %7.2f us, ratio %5.2f\n", title,
-              call, bench::median(readTimes), toRead, bench::median(pollTimes), toPoll);
+  std::printf("%-11s rpc %7.2f us   raw, read() %7.2f us, ratio %5.2f   raw, epoll_wait() %7.2f us, ratio %5.2f\n",
+              title, call, bench::median(readTimes), toRead, bench::median(pollTimes), toPoll);
   if (goal > 0) {
     std::printf("%-11s goal: at most %.1f x read(): %s\n", "", goal, toRead <= goal ? "met" : "missed");
   }

@@ -29,8 +29,8 @@ step() {  # NAME COMMAND...: runs it with its output in build/$me-NAME.log
 }
 
 # A password prompt of sudo would go unseen into a log.
-run_setup() {
-  if scripts/setup --check >/dev/null 2>&1; then
+run_setup() {  # [OPTION OF SETUP...]
+  if scripts/setup --check "$@" >/dev/null 2>&1; then
     echo "$me: every package needed is installed"
     return
   fi
@@ -38,5 +38,5 @@ run_setup() {
     echo "$me: packages are missing; scripts/setup installs them with sudo"
     sudo -v || exit 1
   fi
-  step setup scripts/setup
+  step setup scripts/setup "$@"
 }

@@ -19,10 +19,10 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
   const auto boot = config.getBoot();
   parameters.boot.commandLine = boot.getCmdline().cStr();
   parameters.boot.kernel =
-      std::make_unique<boot::FileSource>(resources.takeFile(boot.getKernel().getResource()), "kernel");
+      std::make_unique<boot::FileSource>(resources.takeFile(boot.getKernel().getResource()), "boot.kernel");
   if (boot.getInitrd().getResource() != 0) {
     parameters.boot.initrd =
-        std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "initrd");
+        std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "boot.initrd");
   }
   return parameters;
 }

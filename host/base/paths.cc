@@ -29,7 +29,9 @@ InstallPaths findInstallation(const std::string& anchor) {
     for (const fs::path& prefix : {folder, folder / "stage"}) {
       const fs::path supervisor = prefix / VMMHOST_RELATIVE_LIBEXEC / "vmmhost-supervisor";
       if (fs::exists(supervisor, ignored)) {
-        return {supervisor.string(), (prefix / VMMHOST_RELATIVE_LIBEXEC / "vmmhost-plugin-probe").string(),
+        const fs::path programs = prefix / VMMHOST_RELATIVE_LIBEXEC;
+        return {supervisor.string(), (programs / "vmmhost-plugin-probe").string(),
+                (programs / "vmmhost-conformance").string(), (prefix / VMMHOST_RELATIVE_DATA / "conformance").string(),
                 (prefix / VMMHOST_RELATIVE_PLUGINS).string()};
       }
     }

@@ -51,7 +51,7 @@ TEST(Usage, wrongUsageWithJson_isOneDocument) {
 TEST(Usage, help_is0AndOnStandardOutput) {
   const TestCommand command;
   for (const char* verb : {"run", "ps", "inspect", "logs", "console", "shutdown", "stop", "pause", "resume", "reset",
-                           "wait", "rm", "backends", "doctor", "version", "completion"}) {
+                           "wait", "rm", "backends", "conformance", "doctor", "version", "completion"}) {
     const auto result = command.run({verb, "--help"});
     EXPECT_EQ(result.exitCode, 0) << verb;
     EXPECT_TRUE(contains(result.out, std::string("vmmhost ") + verb)) << verb;

@@ -17,7 +17,9 @@ namespace {
 // The shell code that completes a value of this kind; $current is the word so far.
 std::string completeValue(const std::string& kind) {
   if (kind == "FILE" || kind == "PATH[,ro]") {
-    return "compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$current\"))";
+    // Names with spaces stay whole; a word that is quoted so far is left to readline, which knows how.
+    return "compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$current\"); "
+           "((${#COMPREPLY[@]})) || compopt -o default 2>/dev/null";
   }
   if (kind == "BACKEND") {
     return "COMPREPLY=($(compgen -W \"auto $(vmmhost completion backends 2>/dev/null)\" -- \"$current\"))";

@@ -56,6 +56,7 @@ kj::Promise<void> ConsoleSession::writeOut() {
     const std::size_t wanted = std::min(outEnd_ - outBegin_, ReadyFd::kChunkBytes);
     const ssize_t count = ::write(output_.get(), outBuffer_.data() + outBegin_, wanted);
     if (count < 0 && errno != EINTR && errno != EAGAIN) {
+      outputError_ = errno;
       event(SessionEvent::Kind::kOutputGone);
       return kj::READY_NOW;
     }

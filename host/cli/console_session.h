@@ -35,6 +35,8 @@ class ConsoleSession {
   kj::Promise<void> pumpOutput();
   // Reads input; fulfilled with what the menu was told, or when the output is gone. Once.
   kj::Promise<SessionEvent> events();
+  // The errno value of the write that failed; 0: none did.
+  int outputError() const { return outputError_; }
 
  private:
   kj::Promise<void> writeOut();
@@ -50,6 +52,7 @@ class ConsoleSession {
   ReadyFd output_;
   kj::Maybe<kj::Own<ReadyFd>> input_;
   bool menuOpen_ = false;
+  int outputError_ = 0;
   std::vector<char> outBuffer_;  // from the guest
   std::size_t outBegin_ = 0, outEnd_ = 0;
   std::vector<char> inBuffer_;  // to the guest

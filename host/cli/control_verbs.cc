@@ -90,8 +90,51 @@ struct Waiting {
 
 void stopForRemoval(const runtime::Directories& directories, const std::string& name) {
   auto io = kj::setupAsyncIo();
-  const auto client = connectTo(io, directories, name);
-  client::await(io, client->stop(schema::EndKind::STOPPED, "removed by force"));
+  try {
+    const auto client = connectTo(io, directories, name);
+    client::await(io, client->stop(schema::EndKind::STOPPED, "removed by force"));
+  } catch (const Error&) {
+    if (!hasEnded(directories, name)) {  // else by itself, meanwhile
+      throw;
+    }
+  }
+}
+
+// A supervisor that ended while it was being asked has left the outcome, and one that died is reaped. False: no.
+bool takeOutcome(const runtime::Directories& directories, Waiting& waiting) {
+  try {
+    const runtime::Entry entry = runtime::find(directories, waiting.name);
+    waiting.ended = entry.alive ? nullptr : std::make_unique<EndedVm>(entry);
+  } catch (const Error&) {
+    // It has removed itself.
+  }
+  return waiting.ended != nullptr;
+}
+
+// Begins to wait for the end of a VM, which is over at once when it has ended.
+kj::Promise<void> waitFor(kj::AsyncIoContext& io, const runtime::Directories& directories, Waiting& waiting) {
+  config::validateVmName(waiting.name);
+  runtime::Entry entry = runtime::find(directories, waiting.name);
+  if (entry.alive) {
+    try {
+      waiting.client = connectTo(io, directories, waiting.name);
+      return waiting.client->wait().then(
+          [&waiting](ControlClient::WaitResponse&& response) { waiting.response = kj::mv(response); },
+          rpc::guarded([&directories, &waiting](kj::Exception&& exception) {
+            const Error error = rpc::fromKj(exception);
+            if (error.message() != waiting.client->goneMessage() || !takeOutcome(directories, waiting)) {
+              throw error;
+            }
+          }));
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kFailedPrecondition) {
+        throw;
+      }
+      entry = runtime::find(directories, waiting.name);  // ended between two looks
+    }
+  }
+  waiting.ended = std::make_unique<EndedVm>(entry);
+  return kj::READY_NOW;
 }
 
 }  // namespace
@@ -132,15 +175,7 @@ int wait(const std::vector<std::string>& names, bool json) {
   for (std::size_t index = 0; index < names.size(); ++index) {
     Waiting& waiting = waitings[index];
     waiting.name = names[index];
-    config::validateVmName(waiting.name);
-    const runtime::Entry entry = runtime::find(directories, waiting.name);
-    if (!entry.alive) {
-      waiting.ended = std::make_unique<EndedVm>(entry);
-      continue;
-    }
-    waiting.client = connectTo(io, directories, waiting.name);
-    ends.add(waiting.client->wait().then(
-        [&waiting](ControlClient::WaitResponse&& response) { waiting.response = kj::mv(response); }));
+    ends.add(waitFor(io, directories, waiting));
   }
   client::await(io, kj::joinPromises(ends.releaseAsArray()));
   int code = kExitOk;

@@ -1,14 +1,16 @@
 // vmmhost: the command line. CLI11 stays in this file.
 #include <fcntl.h>
+#include <kj/exception.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <functional>
-#include <iterator>
-#include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "host/base/build_info.h"
@@ -16,9 +18,13 @@
 #include "host/cli/output.h"
 #include "host/cli/verbs.h"
 #include "host/client/environment.h"
+#include "host/config/text.h"
+#include "ipc/rpc/connection.h"
 
 namespace vmmhost::cli {
 namespace {
+
+constexpr std::size_t kMaxWordsShown = 8;
 
 struct Invocation;
 
@@ -36,6 +42,7 @@ struct Invocation {
   InspectOptions inspect;
   LogsOptions logs;
   ControlOptions control;
+  ConformanceOptions conformance;
   std::string name;
   std::vector<std::string> names;
   std::string shell;
@@ -189,6 +196,30 @@ void defineDoctor(CLI::App& app, Invocation& invocation) {
   invocation.action = [&invocation]() { return doctor(invocation.json); };
 }
 
+void defineConformance(CLI::App& app, Invocation& invocation) {
+  ConformanceOptions& conformance = invocation.conformance;
+  takesOne(app.add_option("--backend", conformance.backend, "An installed backend by name"), "BACKEND");
+  takesOne(app.add_option("--plugin", conformance.plugin, "A plugin's file, vmmhost-backend-NAME.so, installed or not"),
+           "FILE");
+  takesOne(app.add_option("--case", conformance.patterns,
+                          "Only these cases: an area, or a shell pattern for names; may be given several times"),
+           "PATTERN");
+  takesOne(app.add_option("--kernel", conformance.kernel, "Stock Linux kernel for the cases of the area linux"),
+           "FILE");
+  takesOne(app.add_option("--initrd", conformance.initrd, "Initial RAM disk for it, as guest/build makes one"), "FILE");
+  takesOne(app.add_option("--jobs", conformance.jobs, "Cases that are run at the same time (2)"), "N");
+  app.add_flag("--list", conformance.list, "Show the cases and the capabilities that they need; run nothing");
+  addJson(app, invocation.json);
+  app.footer(
+      "Runs one list of behaviours on a backend. A case that needs a capability which the backend does not advertise\n"
+      "checks that it is refused instead. Exit code: 0 the backend conforms, 1 a case failed, 125 vmmhost's own error\n"
+      "or wrong usage, 126 the backend is unusable here, 127 no such backend, file or case.");
+  invocation.action = [&invocation]() {
+    invocation.conformance.json = invocation.json;
+    return cli::conformance(invocation.conformance);
+  };
+}
+
 void defineVersion(CLI::App& app, Invocation& invocation) {
   addJson(app, invocation.json);
   invocation.action = [&invocation]() { return version(invocation.json); };
@@ -214,6 +245,7 @@ constexpr Verb kVerbs[] = {
     {"wait", "Wait for VMs to end", defineWait},
     {"rm", "Remove what ended VMs left", defineRm},
     {"backends", "List backends: usable or why not, capabilities, speed", defineBackends},
+    {"conformance", "Check that a backend behaves as every backend has to", defineConformance},
     {"doctor", "Say what is missing on this machine, and what mends it", defineDoctor},
     {"version", "Print versions", defineVersion},
     {"completion", "Print a shell's completion script", defineCompletion},
@@ -272,6 +304,54 @@ void openStandardDescriptors() {
   ::signal(SIGCHLD, SIG_DFL);  // where it is ignored a child's end cannot be asked for
 }
 
+// The words behind the command's name, the last one first, as CLI11 wants them. "--flag=" is a flag with an empty
+// value, where CLI11 would take the next word for it.
+std::vector<std::string> reversedWords(int argc, char** argv) {
+  std::vector<std::string> words;
+  bool flags = true;
+  for (int index = 1; index < argc; ++index) {
+    const std::string_view word = argv[index];
+    flags = flags && word != "--";
+    if (flags && word.size() > 3 && word.substr(0, 2) == "--" && word.find('=') == word.size() - 1) {
+      words.emplace_back(word.substr(0, word.size() - 1));
+      words.emplace_back();
+    } else {
+      words.emplace_back(word);
+    }
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
+std::string unexpectedWords(const CLI::App& app) {
+  std::vector<std::string> words = app.remaining();
+  for (const CLI::App* subcommand : app.get_subcommands()) {
+    const std::vector<std::string> more = subcommand->remaining();
+    words.insert(words.end(), more.begin(), more.end());
+  }
+  std::string text;
+  for (std::size_t index = 0; index < words.size() && index <= kMaxWordsShown; ++index) {
+    text += ' ' + (index == kMaxWordsShown ? "..." : config::printable(words[index], 64));
+  }
+  return text;
+}
+
+// What is wrong with the command line, in this program's words.
+std::string usageText(const CLI::ParseError& error, const CLI::App& app) {
+  const std::string what = error.what();
+  const std::string name = what.substr(0, what.find_first_of(": "));
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    return "not understood:" + unexpectedWords(app);
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    return name + (what.find("At Most") == std::string::npos ? ": its value is missing" : ": can be given only once");
+  }
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    return app.get_subcommands().empty() ? "a verb is missing" : "an argument is missing: " + name;
+  }
+  return config::printable(what);
+}
+
 int dispatch(int argc, char** argv) {
   const std::uint64_t startNs = client::monotonicNs();
   CLI::App app("Runs virtual machines in jailed workers, on whatever this machine offers.", "vmmhost");
@@ -280,40 +360,42 @@ int dispatch(int argc, char** argv) {
   const std::string asked = argc > 1 ? argv[1] : "";
   Invocation invocation;
   invocation.run.commandStartNs = startNs;
+  bool known = false;
   for (const Verb& verb : kVerbs) {
     CLI::App* subcommand = app.add_subcommand(verb.name, verb.description);
     if (asked == verb.name) {
+      known = true;
       verb.define(*subcommand, invocation);
     }
   }
   const bool json = hasJsonFlag(argc, argv);
   try {
-    app.parse(argc, argv);
+    app.parse(reversedWords(argc, argv));
   } catch (const CLI::Success& help) {
-    app.exit(help);
+    std::ostringstream text;
+    app.exit(help, text, text);
+    try {
+      print(text.str());
+    } catch (const Error& error) {
+      return report(error, json);
+    }
     return kExitOk;
   } catch (const CLI::ParseError& error) {
-    bool known = false;
-    for (const Verb& verb : kVerbs) {
-      known = known || asked == verb.name;
-    }
     if (!known && !asked.empty() && asked[0] != '-') {
-      return usageError("there is no verb \"" + asked.substr(0, 64) + "\"", "", json);
+      return usageError("there is no verb " + config::inQuotes(asked), "", json);
     }
-    std::string unexpected;
-    if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-      for (const CLI::App* subcommand : app.get_subcommands()) {
-        for (const std::string& word : subcommand->remaining()) {
-          unexpected += (unexpected.empty() ? "" : " ") + word;
-        }
-      }
-    }
-    return usageError(unexpected.empty() ? error.what() : "not understood: " + unexpected, known ? asked : "", json);
+    return usageError(usageText(error, app), known ? asked : "", json);
   }
   try {
     return invocation.action ? invocation.action() : usageError("the verb has to come first", "", json);
   } catch (const Error& error) {
     return report(error, json);
+  } catch (const kj::Exception& exception) {
+    const Error error = rpc::fromKj(exception);
+    return report(exception.getType() == kj::Exception::Type::OVERLOADED
+                      ? error
+                      : Error(ErrorCode::kInternal, "a fault of vmmhost: " + error.message()),
+                  json);
   } catch (const std::exception& error) {
     return report(Error(ErrorCode::kInternal, std::string("a fault of vmmhost: ") + error.what()), json);
   }
@@ -324,5 +406,7 @@ int dispatch(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   vmmhost::cli::openStandardDescriptors();
+  // A limit of file sizes (ulimit -f) is an error of a write, not the end of the command.
+  ::signal(SIGXFSZ, SIG_IGN);
   return vmmhost::cli::dispatch(argc, argv);
 }

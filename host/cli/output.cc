@@ -226,7 +226,7 @@ std::string exitText(schema::Outcome::WorkerExit::Reader exit) {
 }  // namespace
 
 std::string describeOutcome(schema::Outcome::Reader outcome) {
-  const std::string text = kindText(outcome);
+  std::string text = kindText(outcome);
   if (outcome.getKind() == schema::EndKind::GUEST &&
       (outcome.getCause() == schema::EndCause::POWER_OFF || outcome.getCause() == schema::EndCause::RESET)) {
     return text;  // the detail says the same

@@ -20,11 +20,16 @@ bool canBeWatched(int fd) {
   return ::epoll_ctl(probe.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+// Without those that whoever started this process wants ignored: nohup, or a shell that starts it in the background.
+// A signal that is blocked would be seen all the same.
 sigset_t watchedSignals() {
   sigset_t set;
   ::sigemptyset(&set);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCONT}) {
-    ::sigaddset(&set, signal);
+    struct sigaction action {};
+    if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
+      ::sigaddset(&set, signal);
+    }
   }
   return set;
 }

@@ -103,6 +103,12 @@ class Attachment {
     return {};
   }
 
+  // What made the console's output fail; empty: nothing did.
+  std::string outputFailure() const {
+    const int code = session_.get() == nullptr ? 0 : session_->outputError();
+    return code == 0 ? std::string() : systemError("writing the console's output", code).message();
+  }
+
   // The terminal as it was, for messages and for the end.
   void release() { terminal_.reset(); }
 
@@ -188,6 +194,9 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
   auto vm = request.initConfig();
   config::buildVmConfig(options.flags, vm);
   config::validateVmConfig(vm.asReader());
+  if (options.backend.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--backend: a name is missing", "leave it out for auto");
+  }
   request.setBackend(options.backend);
   request.setWorkingDirectory(currentDirectory());
   if (options.timeoutSeconds) {
@@ -235,7 +244,10 @@ class Run {
     // Asked right behind the hello, whose answer counts first.
     auto answer = client_->started();
     return client_->hello()
-        .then([answer = kj::mv(answer)]() mutable { return kj::mv(answer); })
+        .then([this, answer = kj::mv(answer)]() mutable {
+          greeted_ = true;
+          return kj::mv(answer);
+        })
         .then([this](ControlClient::StartedResponse&& response) {
           const auto info = response.getInfo();
           client_->setVmName(config::printable(view(info.getName()), config::kMaxNameBytes));
@@ -256,10 +268,12 @@ class Run {
     if (options_.timings) {
       report_.printTimings(options_.commandStartNs);
     }
-    if (options_.json) {
-      print(report_.detachedJson() + '\n');
-    } else {
-      printLine(client_->vmName());
+    try {
+      print(options_.json ? report_.detachedJson() + '\n' : client_->vmName() + '\n');
+    } catch (const Error&) {
+      // Nobody would know of it.
+      attachment.stop(schema::EndKind::CLIENT_GONE, "its name could not be printed");
+      throw;
     }
     return kExitOk;
   }
@@ -284,7 +298,7 @@ class Run {
         attachment.stop(schema::EndKind::STOPPED, "killed from its console");
         break;
       case Happening::Kind::kOutputGone:
-        attachment.stop(schema::EndKind::CLIENT_GONE, "the output of vmmhost run is gone");
+        attachment.stop(schema::EndKind::CLIENT_GONE, attachment.outputFailure());
         break;
       case Happening::Kind::kSignal:
         attachment.release();
@@ -294,6 +308,10 @@ class Run {
     attachment.release();
     const auto outcome = attachment.outcome();
     code = happening.kind == Happening::Kind::kSignal ? kExitSignalBase + happening.signal : outcome.getExitCode();
+    if (code == kExitOk && !attachment.outputFailure().empty()) {
+      note(attachment.outputFailure());  // the VM had ended well by then
+      code = kExitFailed;
+    }
     if (options_.json) {
       latestInfo();
     }
@@ -335,12 +353,26 @@ class Run {
   Error explained(const Error& error) {
     if (error.code() != ErrorCode::kWorkerDied || error.message() != client_->goneMessage()) {
       client_.reset();
+      if (!greeted_) {
+        client::killSupervisor(supervisor_);  // it hangs, and would not notice that nobody waits for it
+      }
       client::reapSupervisor(supervisor_, kReapLimitMs);
+      if (!greeted_) {
+        clearAway({});
+      }
       return error;
     }
     const std::string name = client_->vmName();
     client_.reset();
     const std::string how = client::reapSupervisor(supervisor_, kReapLimitMs);
+    clearAway(name);
+    return Error(ErrorCode::kInternal,
+                 "the supervisor" + (name.empty() ? "" : " of VM " + name) + (how.empty() ? " is gone" : " " + how),
+                 "`VMMHOST_DEBUG=1 vmmhost run ...` shows what it says on its standard error");
+  }
+
+  // What a supervisor left that died; empty: its name is not known.
+  static void clearAway(const std::string& name) {
     try {
       const auto directories = openDirectories();
       if (name.empty()) {
@@ -351,12 +383,10 @@ class Run {
     } catch (const Error&) {
       // Nothing was left, or somebody else is clearing it away.
     }
-    return Error(ErrorCode::kInternal,
-                 "the supervisor" + (name.empty() ? "" : " of VM " + name) + (how.empty() ? " is gone" : " " + how),
-                 "`VMMHOST_DEBUG=1 vmmhost run ...` shows what it says on its standard error");
   }
 
   const RunOptions& options_;
+  bool greeted_ = false;
   kj::AsyncIoContext io_;
   client::LaunchedSupervisor supervisor_;
   std::unique_ptr<ControlClient> client_;
@@ -386,6 +416,7 @@ int console(const std::string& name, bool json) {
     case Happening::Kind::kSignal:
       return kExitSignalBase + happening.signal;  // the VM does not depend on this command
     case Happening::Kind::kOutputGone:
+      note(attachment.outputFailure());
       return kExitFailed;
     default:
       if (!json) {

@@ -71,7 +71,7 @@ TestCommand::~TestCommand() {
 }
 
 std::string TestCommand::writeFile(const std::string& name, const std::string& content) const {
-  const std::string path = folder_ + '/' + name;
+  std::string path = folder_ + '/' + name;
   std::ofstream(path) << content;
   return path;
 }

@@ -58,6 +58,18 @@ int control(const ControlOptions& options);
 int wait(const std::vector<std::string>& names, bool json);
 int remove(const std::vector<std::string>& names, bool force, bool json);
 
+struct ConformanceOptions {
+  std::optional<std::string> backend;
+  std::optional<std::string> plugin;
+  std::vector<std::string> patterns;
+  std::optional<std::string> kernel;
+  std::optional<std::string> initrd;
+  std::optional<std::string> jobs;
+  bool list = false;
+  bool json = false;
+};
+int conformance(const ConformanceOptions& options);  // does not return: the process becomes another program
+
 int backends(bool json);
 int doctor(bool json);
 int version(bool json);

@@ -9,6 +9,15 @@
 
 namespace vmmhost::cli {
 
+namespace {
+
+Error endedError(const std::string& name) {
+  return Error(ErrorCode::kFailedPrecondition, "VM " + name + " has ended",
+               "`vmmhost logs " + name + "` shows what it said, `vmmhost rm " + name + "` removes it");
+}
+
+}  // namespace
+
 runtime::Directories openDirectories() {
   return runtime::Directories::open(runtime::Directories::defaultPaths());
 }
@@ -17,12 +26,28 @@ std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const r
                                                  const std::string& name) {
   config::validateVmName(name);
   if (!runtime::find(directories, name).alive) {
-    throw Error(ErrorCode::kFailedPrecondition, "VM " + name + " has ended",
-                "`vmmhost logs " + name + "` shows what it said, `vmmhost rm " + name + "` removes it");
+    throw endedError(name);
   }
-  auto client = std::make_unique<client::ControlClient>(io, runtime::connectControl(directories, name), name);
-  client::await(io, client->hello());
-  return client;
+  try {
+    auto client = std::make_unique<client::ControlClient>(io, runtime::connectControl(directories, name), name);
+    client::await(io, client->hello());
+    return client;
+  } catch (const Error& error) {
+    // It may have ended since it was looked at.
+    if ((error.code() == ErrorCode::kWorkerDied || error.code() == ErrorCode::kUnavailable) &&
+        hasEnded(directories, name)) {
+      throw endedError(name);
+    }
+    throw;
+  }
+}
+
+bool hasEnded(const runtime::Directories& directories, const std::string& name) {
+  try {
+    return !runtime::find(directories, name).alive;
+  } catch (const Error& error) {
+    return error.code() == ErrorCode::kNotFound;  // it has removed itself
+  }
 }
 
 EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::VmInfo>()) {

@@ -140,6 +140,12 @@ LaunchedSupervisor launchSupervisor(const std::string& program, schema::LaunchRe
   return supervisor;
 }
 
+void killSupervisor(const LaunchedSupervisor& supervisor) noexcept {
+  if (supervisor.process) {
+    ::syscall(SYS_pidfd_send_signal, supervisor.process.get(), SIGKILL, nullptr, 0);
+  }
+}
+
 std::string reapSupervisor(LaunchedSupervisor& supervisor, int limitMs) {
   if (!supervisor.process) {
     return {};

@@ -27,6 +27,9 @@ struct LaunchedSupervisor {
 // be executed.
 LaunchedSupervisor launchSupervisor(const std::string& program, schema::LaunchRequest::Reader request);
 
+// Ends a supervisor that hangs.
+void killSupervisor(const LaunchedSupervisor& supervisor) noexcept;
+
 // How the supervisor process ended, for a message: "exited with code 1", "was ended by signal 9 (Killed)". Waits at
 // most `limitMs` for its end; empty if it still runs then.
 std::string reapSupervisor(LaunchedSupervisor& supervisor, int limitMs);

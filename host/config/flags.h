@@ -1,6 +1,8 @@
 // What `vmmhost run` takes, as a VmConfig.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,8 +29,10 @@ struct RunFlags {
 // Not validated beyond its form: see validateVmConfig. Throws Error naming the flag or the member of the file.
 void buildVmConfig(const RunFlags& flags, schema::VmConfig::Builder into);
 
-// The whole of a file, "-" being standard input. Throws Error(kNotFound) and the like naming it, and
-// Error(kInvalidArgument) when there is more than `maxBytes` of it.
-std::string readTextFile(const std::string& path, std::size_t maxBytes);
+// The whole of a file, "-" being standard input. Throws Error(kNotFound) and the like naming it, kInvalidArgument when
+// there is more than `maxBytes` of it (of a regular file before anything is read), and kDeadlineExceeded when nobody
+// writes to a FIFO for that long; standard input may take its time.
+std::string readTextFile(const std::string& path, std::size_t maxBytes,
+                         std::chrono::milliseconds silence = std::chrono::seconds(5));
 
 }  // namespace vmmhost::config

@@ -8,6 +8,7 @@
 
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "host/config/json.h"
 #include "vmmhost/error.h"
@@ -94,11 +95,11 @@ TEST(RunFlags, emptyText_replacesToo) {
 TEST(RunFlags, wrongValues_nameTheirFlag) {
   RunFlags cpus;
   cpus.cpus = "two";
-  EXPECT_EQ(refusal(cpus).message(), "--cpus: expected a number, found \"two\"");
+  EXPECT_EQ(refusal(cpus).message(), "--cpus: expected a whole number, found \"two\"");
   cpus.cpus = "4294967296";
-  EXPECT_EQ(refusal(cpus).message(), "--cpus: expected a number, found \"4294967296\"");
+  EXPECT_EQ(refusal(cpus).message(), "--cpus: \"4294967296\" is out of range");
   cpus.cpus = "-1";
-  EXPECT_EQ(refusal(cpus).message(), "--cpus: expected a number, found \"-1\"");
+  EXPECT_EQ(refusal(cpus).message(), "--cpus: expected a whole number, found \"-1\"");
   RunFlags memory;
   memory.memory = "12Q";
   EXPECT_EQ(refusal(memory).message(), "--memory: expected a size, found \"12Q\"");
@@ -126,13 +127,52 @@ TEST(RunFlags, wrongFile_isNamed) {
   flags.file = file.path();
   EXPECT_EQ(refusal(flags).message(), file.path() + ": cpu: there is no such member");
   flags.file = ::testing::TempDir();
-  EXPECT_NE(refusal(flags).message().find("Is a directory"), std::string::npos);
+  EXPECT_NE(refusal(flags).message().find("is a folder"), std::string::npos);
 }
 
 TEST(RunFlags, endlessFile_isCutOff) {
   RunFlags flags;
   flags.file = "/dev/zero";
-  EXPECT_EQ(refusal(flags).message(), "/dev/zero has more than 4194304 bytes");
+  EXPECT_EQ(refusal(flags).message(), "/dev/zero has more than 4194304 bytes; expected at most 4194304");
+}
+
+TEST(RunFlags, longFile_isRefusedByItsSizeUnread) {
+  const TemporaryFile file("");
+  ASSERT_EQ(::truncate(file.path().c_str(), std::int64_t{1} << 40), 0);
+  RunFlags flags;
+  flags.file = file.path();
+  EXPECT_EQ(refusal(flags).message(), file.path() + " has 1099511627776 bytes; expected at most 4194304");
+}
+
+TEST(RunFlags, emptyNamesAndPaths_areMissing) {
+  RunFlags name;
+  name.name = "";
+  EXPECT_EQ(refusal(name).message(), "--name: a name is missing");
+  RunFlags kernel;
+  kernel.kernel = "";
+  EXPECT_EQ(refusal(kernel).message(), "--kernel: a path is missing");
+  RunFlags initrd;
+  initrd.initrd = "";
+  EXPECT_EQ(refusal(initrd).message(), "--initrd: a path is missing");
+  RunFlags file;
+  file.file = "";
+  EXPECT_EQ(refusal(file).message(), "--file: a path is missing");
+}
+
+TEST(ReadTextFile, fifo_isReadWhenSomebodyWritesItAndGivenUpOtherwise) {
+  const std::string path = ::testing::TempDir() + "vmmhost-fifo-" + std::to_string(::getpid());
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  try {
+    readTextFile(path, 100, std::chrono::milliseconds(20));
+    ADD_FAILURE() << "was read";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
+    EXPECT_NE(error.message().find(path + ": nobody wrote"), std::string::npos) << error.message();
+  }
+  std::thread writer([&] { std::ofstream(path) << "late"; });
+  EXPECT_EQ(readTextFile(path, 100, std::chrono::seconds(60)), "late");
+  writer.join();
+  ::unlink(path.c_str());
 }
 
 }  // namespace

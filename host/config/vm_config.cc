@@ -12,6 +12,7 @@ namespace vmmhost::config {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kMostMebibytesMeant = 65536;  // a plain number up to here was meant as MiB
 constexpr std::uint32_t kMaxNics = 32;
 constexpr std::uint32_t kMaxConsoles = 8;
 constexpr std::uint32_t kMaxShares = 32;
@@ -123,12 +124,9 @@ void checkCpus(schema::Cpus::Reader cpus) {
 }
 
 void checkMemorySize(const std::string& field, std::uint64_t bytes, std::uint64_t least) {
-  const bool unitForgotten = bytes != 0 && bytes < kMinMemory;
+  const bool unitForgotten = bytes != 0 && bytes <= kMostMebibytesMeant;
   checkRange(field, bytes, least, kMaxMemory,
-             unitForgotten ? "sizes are in bytes unless they say otherwise: " + std::to_string(bytes) +
-                                 "M is that many"
-                                 " MiB"
-                           : "");
+             unitForgotten ? "that is a number of bytes; write " + std::to_string(bytes) + "M for MiB" : "");
   if (bytes % kPage != 0) {
     refuse(field, std::to_string(bytes) + " bytes is not a multiple of 4 KiB");
   }

@@ -124,7 +124,8 @@ class ControlServer::Session final : public schema::Control::Server {
 
   kj::Promise<void> started(StartedContext context) override {
     return rpc::answer(context, [this, context]() mutable {
-      return target_.onStarted().then([this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
+      return target_.onStarted().then(
+          [this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
     });
   }
 

@@ -63,9 +63,12 @@ Library loadLibrary(int descriptor, const std::string& path, const std::string& 
   callPlugin(name, "(constructor)", sink, [&](vmmhost_error* error) {
     handle = ::dlopen(uniqueDescriptorPath(descriptor).c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
-      const char* reason = ::dlerror();
-      error->value.emplace(ErrorCode::kUnavailable,
-                           "the file " + path + " cannot be loaded: " + pluginText(reason, kMaxLineBytes, "no reason"),
+      std::string reason = pluginText(::dlerror(), kMaxLineBytes, "no reason");
+      // It begins with the path that the loader was given, which tells nobody anything.
+      if (const std::size_t colon = reason.find(": "); reason.starts_with("/proc/self/fd/") && colon != reason.npos) {
+        reason.erase(0, colon + 2);
+      }
+      error->value.emplace(ErrorCode::kUnavailable, "the file " + path + " cannot be loaded: " + reason,
                            "check that it was built for this machine and that the libraries it needs are installed");
       return false;
     }

@@ -131,6 +131,7 @@ class Probe {
     }
     ProbeResult result;
     if (failure_) {
+      result.answered = false;
       result.info.error = backendError(
           job.name, Error(failure_->code(), failure_->message(),
                           failure_->hint().empty() ? "remove " + job.path + " if it is not needed" : failure_->hint(),
@@ -183,7 +184,7 @@ class Probe {
 }  // namespace
 
 std::vector<ProbeResult> runProbes(const std::string& program, const std::vector<ProbeJob>& jobs,
-                                   std::chrono::milliseconds timeout) {
+                                   std::chrono::milliseconds timeout, int cancel) {
   std::vector<Probe> probes(jobs.size());
   const Clock::time_point deadline = Clock::now() + timeout;
   for (std::size_t index = 0; index < jobs.size(); ++index) {
@@ -202,6 +203,7 @@ std::vector<ProbeResult> runProbes(const std::string& program, const std::vector
     if (wanted.empty()) {
       break;
     }
+    wanted.push_back({cancel, POLLIN, 0});
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     const int count = ::poll(wanted.data(), wanted.size(), static_cast<int>(std::clamp<long long>(left, 0, 600000)));
     if (count < 0 && errno != EINTR) {
@@ -209,9 +211,12 @@ std::vector<ProbeResult> runProbes(const std::string& program, const std::vector
     }
     if (count == 0 && Clock::now() >= deadline) {
       for (Probe* probe : owners) {
-        probe->fail(Error(ErrorCode::kDeadlineExceeded, "did not answer within " + secondsText(timeout)));
+        probe->fail(Error(ErrorCode::kUnavailable, "did not answer within " + secondsText(timeout)));
       }
       break;
+    }
+    if (count > 0 && wanted.back().revents != 0) {
+      throw Error(ErrorCode::kCancelled, "probing was given up");
     }
     for (std::size_t index = 0; count > 0 && index < owners.size(); ++index) {
       const bool ended = wanted[2 * index + 1].revents != 0;

@@ -19,9 +19,9 @@ struct ProbeJob {
 
 // One result for each job, in their order; the error in it says what a plugin did instead of answering. Every program
 // that was started, and what it started itself in its session, is gone when this returns; that takes `timeout` at most
-// and a moment. Uses posix_spawn: may be called in a program with threads. Throws only if memory or descriptors run
-// out.
+// and a moment. Uses posix_spawn: may be called in a program with threads. Throws if memory or descriptors run out, and
+// kCancelled when `cancel` (a descriptor; -1: none) becomes readable.
 std::vector<ProbeResult> runProbes(const std::string& program, const std::vector<ProbeJob>& jobs,
-                                   std::chrono::milliseconds timeout);
+                                   std::chrono::milliseconds timeout, int cancel = -1);
 
 }  // namespace vmmhost::plugin

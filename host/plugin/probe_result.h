@@ -14,6 +14,7 @@ namespace vmmhost::plugin {
 struct ProbeResult {
   BackendInfo info;                       // the path is not carried
   std::vector<std::string> watchedPaths;  // absolute files that the answer depends on
+  bool answered = true;                   // not carried; false: it crashed, hung or babbled, and info.error says so
 };
 
 inline constexpr std::size_t kMaxProbeBytes = 128 * 1024;

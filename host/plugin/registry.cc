@@ -3,6 +3,7 @@
 #include <climits>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "host/config/text.h"
 #include "host/plugin/choice.h"
@@ -30,7 +31,8 @@ struct Registry::Impl {
   RegistryOptions options;
   std::vector<std::string> folders;
   std::map<std::string, std::shared_ptr<Plugin>, std::less<>> loaded;
-  std::mutex mutex;  // guards `loaded`
+  std::set<std::string, std::less<>> proven;  // probed by this registry without a crash
+  std::mutex mutex;                           // guards both
 
   TrustedFile open(const std::string& name, const std::vector<std::string>& files) const {
     if (files.size() > 1) {
@@ -56,7 +58,24 @@ struct Registry::Impl {
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 
-  std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure) const {
+  bool isProven(const std::string& name, const TrustedFile& file) const {
+    return proven.count(name) != 0 || ProbeCache(options.cacheDirectory).find(name, file.path, file.status, false);
+  }
+
+  void prove(const std::string& name, const TrustedFile& file, int cancel) {
+    std::vector<ProbeJob> jobs;
+    jobs.push_back({name, file.path, file.file.duplicate(), false});
+    const ProbeResult result = std::move(runProbes(options.probeProgram, jobs, options.probeTimeout, cancel).front());
+    ProbeCache(options.cacheDirectory).store(file.path, file.status, false, result);
+    if (!result.answered) {
+      throw *result.info.error;
+    }
+    const std::lock_guard lock(mutex);
+    proven.insert(name);
+  }
+
+  std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure,
+                                 int cancel = -1) const {
     const ProbeCache cache(options.cacheDirectory);
     std::vector<BackendInfo> infos;
     std::vector<ProbeJob> jobs;
@@ -81,7 +100,7 @@ struct Registry::Impl {
       }
       infos.push_back(std::move(info));
     }
-    std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout);
+    std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout, cancel);
     for (std::size_t index = 0; index < results.size(); ++index) {
       cache.store(files[index].path, files[index].status, measure, results[index]);
       infos[places[index]] = std::move(results[index].info);
@@ -105,7 +124,21 @@ std::vector<std::string> Registry::names() const {
   return names;
 }
 
+bool Registry::isProven(std::string_view name) {
+  const std::lock_guard lock(impl_->mutex);
+  const std::string text(name);
+  return impl_->loaded.count(text) != 0 || impl_->isProven(text, impl_->open(text, impl_->filesOf(name)));
+}
+
+void Registry::prove(std::string_view name, int cancel) {
+  const std::string text(name);
+  impl_->prove(text, impl_->open(text, impl_->filesOf(name)), cancel);
+}
+
 std::shared_ptr<Plugin> Registry::load(std::string_view name) {
+  if (!isProven(name)) {
+    prove(name);
+  }
   const std::lock_guard lock(impl_->mutex);
   if (const auto position = impl_->loaded.find(name); position != impl_->loaded.end()) {
     return position->second;
@@ -125,8 +158,8 @@ BackendInfo Registry::probe(std::string_view name, bool measure) {
   return impl_->probe({{std::string(name), impl_->filesOf(name)}}, measure)[0];
 }
 
-Registry::Choice Registry::choose() {
-  return chooseBackend(probe(true));
+Registry::Choice Registry::choose(int cancel) {
+  return chooseBackend(impl_->probe(findPluginFiles(impl_->folders), true, cancel));
 }
 
 }  // namespace vmmhost::plugin

@@ -107,9 +107,16 @@ class Registry {
   // The names that there are, without opening anything; sorted.
   std::vector<std::string> names() const;
 
-  // Loads the plugin of this name into this process. Throws kNotFound (the hint lists what there is), kConfinement
-  // for untrusted files, kUnavailable for a plugin that does not fit this host's ABI or a name that two files have.
+  // Loads the plugin of this name into this process, after proving it if it is not. Throws kNotFound (the hint lists
+  // what there is), kConfinement for untrusted files, kUnavailable for a plugin that crashes, hangs, does not fit this
+  // host's ABI or shares its name with another file. Blocks up to the probe timeout.
   std::shared_ptr<Plugin> load(std::string_view name);
+
+  // What crashes or hangs when it is loaded or probed is to do so in a program of its own, once for each version of its
+  // file where results can be kept. isProven: that was so, or load() has loaded it. prove: blocks up to the probe
+  // timeout; `cancel` as in choose(). Both throw as load().
+  bool isProven(std::string_view name);
+  void prove(std::string_view name, int cancel = -1);
 
   // Probes in programs of their own, side by side, using cached results. Never throws for what a plugin does. Blocks
   // up to the probe timeout. Sorted by name. The second throws kNotFound.
@@ -122,7 +129,8 @@ class Registry {
     BackendInfo backend;
     std::string reason;  // one line: what was chosen and why, and why not the others
   };
-  Choice choose();
+  // Readable, `cancel` (a descriptor; -1: none) ends the probes, and kCancelled is thrown.
+  Choice choose(int cancel = -1);
 
  private:
   struct Impl;

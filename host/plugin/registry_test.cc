@@ -2,6 +2,7 @@
 
 #include <capnp/message.h>
 #include <fcntl.h>
+#include <kj/async-io.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,7 +10,9 @@
 #include <csignal>
 #include <map>
 
+#include "host/plugin/choose_aside.h"
 #include "host/plugin/testing.h"
+#include "ipc/rpc/connection.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -338,6 +341,29 @@ TEST_F(RegistryTest, faultsOfALoadedPlugin_areErrors) {
             "backend throws: its function plan failed without saying why");
 }
 
+TEST_F(RegistryTest, pluginThatCrashesOrHangs_isNotLoaded) {
+  install("crash");
+  install("hang");
+  install("babble");
+  EXPECT_EQ(errorOf([&] { registry().load("crash"); }).message(),
+            "backend crash: crashed with signal 6 while being probed");
+  expectContains(errorOf([&] { registry().load("babble"); }).message(), "answered with too much");
+  timeout = milliseconds(300);
+  EXPECT_EQ(errorOf([&] { registry().load("hang"); }).message(), "backend hang: did not answer within 0.3 s");
+}
+
+TEST_F(RegistryTest, loadedAgain_isNotProbedAgain) {
+  const std::string counter = (root / "counter").string();
+  const Variable variable("VMMHOST_TEST_COUNTER", counter);
+  install("good");
+  RegistryOptions cached = options();
+  cached.cacheDirectory = (root / "cache").string();
+  Registry(cached).load("good");
+  EXPECT_EQ(fs::file_size(counter), 1u);
+  Registry(cached).load("good");
+  EXPECT_EQ(fs::file_size(counter), 1u);
+}
+
 // The loader knows files by their paths first: with a plain path to a descriptor the second would be the first again.
 TEST_F(RegistryTest, pluginsLoadedThroughTheSameDescriptorNumber_areNotMixedUp) {
   install("good");
@@ -356,6 +382,35 @@ TEST_F(RegistryTest, auto_takesWhatIsUsable) {
   EXPECT_EQ(choice.backend.name, "newerminor");
   expectContains(choice.reason, "good is present, but emulating (1.3 MIPS)");
   EXPECT_EQ(choice.reason.find('\n'), std::string::npos);
+}
+
+TEST_F(RegistryTest, loopGoesOn_whileAPluginHangsAndUntilTheChoiceIsGivenUp) {
+  install("good");
+  install("hang");
+  timeout = std::chrono::minutes(10);  // longer than the test may take
+  auto io = kj::setupAsyncIo();
+  bool chosen = false;
+  auto choice = chooseAside(io.unixEventPort, std::make_shared<Registry>(options()))
+                    .then([&chosen](Registry::Choice) { chosen = true; })
+                    .eagerlyEvaluate(nullptr);
+  io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
+  EXPECT_FALSE(chosen);
+  choice = nullptr;
+}
+
+TEST_F(RegistryTest, choiceMadeAside_andItsErrorsComeThrough) {
+  auto io = kj::setupAsyncIo();
+  const auto choose = [&]() {
+    return chooseAside(io.unixEventPort, std::make_shared<Registry>(options())).wait(io.waitScope);
+  };
+  try {
+    choose();
+    ADD_FAILURE() << "there is no plugin";
+  } catch (const kj::Exception& exception) {
+    EXPECT_EQ(rpc::fromKj(exception).code(), ErrorCode::kUnavailable);
+  }
+  install("newerminor");
+  EXPECT_EQ(choose().backend.name, "newerminor");
 }
 
 }  // namespace

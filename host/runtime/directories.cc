@@ -8,14 +8,21 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "host/config/text.h"
 #include "host/runtime/files.h"
 
 namespace vmmhost::runtime {
 namespace {
 
-std::string absoluteFromEnvironment(const char* name) {
+std::string fromEnvironment(const char* name) {
   const char* value = std::getenv(name);
-  return value != nullptr && value[0] == '/' ? value : "";
+  return value != nullptr ? value : "";
+}
+
+// The XDG base directory specification: a relative path is to be ignored.
+std::string absoluteFromEnvironment(const char* name) {
+  std::string value = fromEnvironment(name);
+  return value.starts_with('/') ? value : std::string();
 }
 
 bool belongsToCaller(const std::string& folder) {
@@ -26,7 +33,9 @@ bool belongsToCaller(const std::string& folder) {
 Fd openPrivate(const std::string& path, const char* variable) {
   if (path.empty() || path[0] != '/') {
     throw Error(ErrorCode::kInvalidArgument,
-                path.empty() ? "there is no place for vmmhost's files" : "the folder " + path + " is not absolute",
+                path.empty()
+                    ? "there is no place for vmmhost's files"
+                    : std::string(variable) + ": the path " + config::inQuotes(path, 1024) + " is not absolute",
                 std::string("set ") + variable + " to an absolute path");
   }
   const std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
@@ -66,7 +75,7 @@ Fd openPrivate(const std::string& path, const char* variable) {
 Directories::Paths Directories::defaultPaths() {
   Paths paths;
   const bool root = ::geteuid() == 0;
-  paths.runtime = absoluteFromEnvironment("VMMHOST_RUNTIME_DIR");
+  paths.runtime = fromEnvironment("VMMHOST_RUNTIME_DIR");
   if (paths.runtime.empty()) {
     // After `su` or `sudo` the variable may still name the folder of another user.
     const std::string xdg = absoluteFromEnvironment("XDG_RUNTIME_DIR");
@@ -76,7 +85,7 @@ Directories::Paths Directories::defaultPaths() {
       paths.runtime = root ? "/run/vmmhost" : "/tmp/vmmhost-" + std::to_string(::geteuid());
     }
   }
-  paths.state = absoluteFromEnvironment("VMMHOST_STATE_DIR");
+  paths.state = fromEnvironment("VMMHOST_STATE_DIR");
   if (paths.state.empty()) {
     const std::string xdg = absoluteFromEnvironment("XDG_STATE_HOME");
     const std::string home = absoluteFromEnvironment("HOME");

@@ -72,6 +72,7 @@ TEST_F(DirectoriesTest, defaults_followTheEnvironmentUnlessItIsSomebodyElses) {
   };
   const std::string fallback = ::geteuid() == 0 ? "/run/vmmhost" : "/tmp/vmmhost-" + std::to_string(::geteuid());
   EXPECT_EQ(with("/somewhere", "/nowhere"), "/somewhere");
+  EXPECT_EQ(with("relative", "/nowhere"), "relative");  // refused by open(), by name
   EXPECT_EQ(with("", root.c_str()), (root / "vmmhost").string());
   EXPECT_EQ(with("", "/nowhere"), fallback);
   EXPECT_EQ(with("", "relative"), fallback);

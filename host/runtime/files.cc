@@ -77,7 +77,7 @@ std::optional<std::string> readSmallFile(int folder, const std::string& name, st
   return std::nullopt;
 }
 
-void replaceFile(int folder, const std::string& name, std::string_view content) {
+void replaceFile(int folder, const std::string& name, std::string_view content, Durable durable) {
   const std::string temporary = '.' + name + ".new";
   const auto fail = [&](const char* what) {
     const int error = errno;
@@ -97,10 +97,13 @@ void replaceFile(int folder, const std::string& name, std::string_view content) 
       fail("writing");
     }
   }
-  if (::fsync(file.get()) != 0 || ::renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) {
+  const bool sync = durable == Durable::kYes;
+  if ((sync && ::fsync(file.get()) != 0) || ::renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) {
     fail("writing");
   }
-  ::fsync(folder);
+  if (sync) {
+    ::fsync(folder);
+  }
 }
 
 std::vector<std::string> folderEntries(int folder, std::size_t limit) {

@@ -25,8 +25,10 @@ void checkOwnFolder(int folder, const std::string& shown);
 // The content of a regular file; nothing if it is missing, no regular file, or longer than `limit`.
 std::optional<std::string> readSmallFile(int folder, const std::string& name, std::size_t limit);
 
-// Writes a temporary file ".NAME.new", syncs and renames it. One writer at a time in one folder. Throws Error.
-void replaceFile(int folder, const std::string& name, std::string_view content);
+// Writes a temporary file ".NAME.new" and renames it. kYes: it is on the disk afterwards. One writer at a time in one
+// folder. Throws Error.
+enum class Durable { kYes, kNo };
+void replaceFile(int folder, const std::string& name, std::string_view content, Durable durable = Durable::kYes);
 
 // Names in a folder without "." and ".."; at most `limit`.
 std::vector<std::string> folderEntries(int folder, std::size_t limit = 4096);

@@ -12,6 +12,7 @@
 #include "host/client/environment.h"
 #include "host/config/json.h"
 #include "host/config/vm_config.h"
+#include "host/plugin/choose_aside.h"
 
 namespace vmmhost::supervisor {
 namespace {
@@ -77,19 +78,31 @@ void Supervisor::prepare() {
     config.setName(madeUpName());
   }
   reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
+  keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
   log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", kLogFileBytes));
   mark("name-reserved");
 
   const InstallPaths installation = findInstallation();
-  registry_ = std::make_unique<plugin::Registry>(
+  registry_ = std::make_shared<plugin::Registry>(
       client::registryOptions(installation, request_.getPluginPath().cStr(), ::geteuid() == 0));
   backend_ = request_.getBackend().cStr();
-  if (backend_.empty() || backend_ == "auto") {
-    plugin::Registry::Choice choice = registry_->choose();
-    backend_ = choice.backend.name;
-    choice_ = choice.reason;
-    mark("backend-chosen");
+}
+
+kj::Promise<void> Supervisor::chooseBackend() {
+  const bool named = !backend_.empty() && backend_ != "auto";
+  if (named && registry_->isProven(backend_)) {
+    return kj::READY_NOW;
   }
+  auto givenUp = kj::newPromiseAndFulfiller<void>();
+  choosingGivenUp_ = kj::mv(givenUp.fulfiller);
+  return plugin::chooseAside(io_.unixEventPort, registry_, named ? backend_ : "")
+      .then([this](plugin::Registry::Choice choice) {
+        choosingGivenUp_ = nullptr;
+        backend_ = choice.backend.name;
+        choice_ = choice.reason;
+        early_.emplace_back("backend-chosen", vm::monotonicNanoseconds());
+      })
+      .exclusiveJoin(kj::mv(givenUp.promise));
 }
 
 void Supervisor::keepRecord(const std::vector<std::string>& cgroups) {
@@ -149,22 +162,27 @@ void Supervisor::makeVm() {
 kj::Promise<void> Supervisor::run() {
   return kj::evalNow(rpc::guarded([this]() -> kj::Promise<void> {
            prepare();
-           makeVm();
-           if (endWanted_) {
-             vm_->stop(endWanted_->first, "asked for before it was started", endWanted_->second)
-                 .detach([](kj::Exception&&) {});
-           }
-           control_->listen(reservation_->listenControl());
-           vmMadeFulfiller_->fulfill();
-           return vm_->start();
+           return chooseBackend().then(rpc::guarded([this]() {
+             makeVm();
+             if (endWanted_) {
+               vm_->stop(endWanted_->kind, endWanted_->reason, endWanted_->signal).detach([](kj::Exception&&) {});
+             }
+             control_->listen(reservation_->listenControl());
+             vmMadeFulfiller_->fulfill();
+             return vm_->start();
+           }));
          }))
       .then([this]() { startedFulfiller_->fulfill(); },
             [this](kj::Exception&& exception) {
               if (!vm_) {
                 outcome_.error = rpc::fromKj(exception);
                 outcome_.detail = outcome_.error->message();
-                outcome_.exitCode =
-                    vm::exitCodeFor(schema::EndKind::START_FAILED, schema::EndCause::UNKNOWN, outcome_.error, 0);
+                if (endWanted_) {
+                  outcome_.kind = endWanted_->kind;
+                  outcome_.detail = endWanted_->reason;
+                }
+                outcome_.exitCode = vm::exitCodeFor(outcome_.kind, schema::EndCause::UNKNOWN, outcome_.error,
+                                                    endWanted_ ? endWanted_->signal : 0);
               }
               startFailed_ = true;
               vmMadeFulfiller_->reject(kj::cp(exception));
@@ -226,7 +244,12 @@ kj::Promise<void> Supervisor::stop(schema::EndKind kind, std::string reason, int
   if (vm_) {
     return vm_->stop(kind, std::move(reason), signal);
   }
-  endWanted_ = {kind, signal};
+  if (!endWanted_) {
+    endWanted_ = {kind, signal, reason};
+  }
+  if (choosingGivenUp_) {
+    choosingGivenUp_->reject(rpc::toKj(Error(ErrorCode::kCancelled, std::move(reason))));
+  }
   return onFinished();
 }
 

@@ -40,6 +40,7 @@ class Supervisor final : public control::Target {
 
  private:
   void prepare();
+  kj::Promise<void> chooseBackend();
   void makeVm();
   void finish();
   std::string exitJson();
@@ -51,7 +52,7 @@ class Supervisor final : public control::Target {
   std::optional<runtime::Directories> directories_;
   std::optional<runtime::Reservation> reservation_;
   std::optional<runtime::UidLease> lease_;
-  std::unique_ptr<plugin::Registry> registry_;
+  std::shared_ptr<plugin::Registry> registry_;
   std::unique_ptr<capnp::MallocMessageBuilder> config_;
   std::string backend_;
   std::string choice_;
@@ -60,7 +61,13 @@ class Supervisor final : public control::Target {
   vm::Outcome outcome_;
   bool detached_ = false;
   bool startFailed_ = false;
-  std::optional<std::pair<schema::EndKind, int>> endWanted_;  // asked for before there was a VM
+  struct EndWish {  // asked for before there was a VM
+    schema::EndKind kind;
+    int signal;
+    std::string reason;
+  };
+  std::optional<EndWish> endWanted_;
+  kj::Own<kj::PromiseFulfiller<void>> choosingGivenUp_;  // null: nothing is being chosen
   kj::Own<kj::PromiseFulfiller<void>> vmMadeFulfiller_;
   kj::ForkedPromise<void> vmMade_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> starterLeftFulfiller_;

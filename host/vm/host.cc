@@ -12,6 +12,7 @@
 #include "host/client/environment.h"
 #include "host/config/json.h"
 #include "host/config/vm_config.h"
+#include "host/plugin/choose_aside.h"
 #include "host/plugin/registry.h"
 #include "host/runtime/directories.h"
 #include "host/vm/vm.h"
@@ -68,8 +69,9 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
     thread_.join();
   }
 
-  plugin::Registry makeRegistry() const {
-    return plugin::Registry(client::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
+  std::shared_ptr<plugin::Registry> makeRegistry() const {
+    return std::make_shared<plugin::Registry>(
+        client::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
   }
 
   // Runs on the loop's thread; what it returns or throws goes into the future.
@@ -150,7 +152,31 @@ struct Running {
   std::unique_ptr<vm::Vm::Watch> watch;
   std::optional<runtime::UidLease> lease;
   std::atomic<State> state{State::kPreparing};
+  unsigned calls = 0;  // not answered yet
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> allAnswered;
 };
+
+// A call goes on in the VM until it is answered, though the handle may be destroyed meanwhile.
+template <typename T>
+kj::Promise<T> counted(const std::shared_ptr<Running>& running, kj::Promise<T> call) {
+  ++running->calls;
+  return call.attach(kj::defer([running]() {
+    if (--running->calls == 0) {
+      KJ_IF_MAYBE (waiter, running->allAnswered) {
+        (*waiter)->fulfill();
+      }
+    }
+  }));
+}
+
+kj::Promise<void> whenAllAnswered(Running& running) {
+  if (running.calls == 0) {
+    return kj::READY_NOW;
+  }
+  auto pair = kj::newPromiseAndFulfiller<void>();
+  running.allAnswered = kj::mv(pair.fulfiller);
+  return kj::mv(pair.promise);
+}
 
 class OwnedVmImpl final : public OwnedVm {
  public:
@@ -158,10 +184,12 @@ class OwnedVmImpl final : public OwnedVm {
       : host_(std::move(host)), running_(std::move(running)) {}
   ~OwnedVmImpl() override {
     auto gone = host_->call<void>([running = running_]() {
-      return running->vm->stop(schema::EndKind::STOPPED, "its handle was destroyed").then([running]() {
-        running->watch.reset();
-        running->vm.reset();
-      });
+      return running->vm->stop(schema::EndKind::STOPPED, "its handle was destroyed")
+          .then([running]() { return whenAllAnswered(*running); })
+          .then([running]() {
+            running->watch.reset();
+            running->vm.reset();
+          });
     });
     // A handle that nobody ever took out of its future goes on the loop's own thread, which cannot wait for itself.
     if (!host_->isOwnThread()) {
@@ -171,27 +199,27 @@ class OwnedVmImpl final : public OwnedVm {
 
   State state() const override { return running_->state; }
   std::future<void> pause() override {
-    return host_->call<void>([running = running_]() { return running->vm->pause(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->pause()); });
   }
   std::future<void> resume() override {
-    return host_->call<void>([running = running_]() { return running->vm->resume(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->resume()); });
   }
   std::future<void> shutdown() override {
-    return host_->call<void>([running = running_]() { return running->vm->shutdown(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->shutdown()); });
   }
   std::future<void> reset() override {
-    return host_->call<void>([running = running_]() { return running->vm->reset(); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->reset()); });
   }
   std::future<Ending> stop() override {
     return host_->call<Ending>([running = running_]() {
-      return running->vm->stop(schema::EndKind::STOPPED, "stopped by its owner").then([running]() {
+      return counted(running, running->vm->stop(schema::EndKind::STOPPED, "stopped by its owner").then([running]() {
         return toPublic(running->vm->outcome());
-      });
+      }));
     });
   }
   std::future<Ending> wait() override {
     return host_->call<Ending>([running = running_]() {
-      return running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); });
+      return counted(running, running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); }));
     });
   }
   std::future<Fd> console(std::uint32_t replayBytes, bool input) override {
@@ -224,19 +252,55 @@ Host::Host(HostOptions options) : thread_(std::make_shared<HostThread>(std::move
 Host::~Host() = default;
 
 std::vector<BackendSummary> Host::backends(bool measure) {
-  plugin::Registry registry = thread_->makeRegistry();
+  const auto registry = thread_->makeRegistry();
   std::vector<BackendSummary> summaries;
-  for (const plugin::BackendInfo& info : registry.probe(measure)) {
+  for (const plugin::BackendInfo& info : registry->probe(measure)) {
     summaries.push_back({info.name, info.path, info.usable, info.error ? info.error->message() : info.summary,
                          info.error ? info.error->hint() : info.hint, info.capabilities, info.instructionsPerSecond});
   }
   return summaries;
 }
 
+// Everything behind the choice of a backend; on the loop's thread.
+static kj::Promise<std::unique_ptr<OwnedVm>> launch(HostThread& host, plugin::Registry& registry, vm::VmSpec spec,
+                                                    const VmOptions& options) {
+  const auto config = spec.config->getRoot<schema::VmConfig>().asReader();
+  const auto plugin = registry.load(spec.backend);
+  plugin->validate(config);
+  spec.plan = plugin->plan(config);
+  spec.workingDirectory = options.workingDirectory;
+  spec.timeout = options.timeout;
+  spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
+  auto running = std::make_shared<Running>();
+  if (::geteuid() == 0) {
+    running->lease = runtime::UidLease::take();
+    spec.uid = running->lease->uid();
+    spec.gid = running->lease->uid();
+  } else {
+    spec.uid = ::geteuid();
+    spec.gid = ::getegid();
+  }
+  running->vm = std::make_unique<vm::Vm>(host.io(), std::move(spec), host.log());
+  running->watch = running->vm->watch(
+      [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t, const std::string& detail) {
+        raw->state = toPublic(state);
+        if (onState) {
+          onState(toPublic(state), detail);
+        }
+      });
+  return running->vm->start().then(rpc::guarded([&host, running]() -> std::unique_ptr<OwnedVm> {
+    auto owner = host.weak_from_this().lock();
+    if (!owner) {
+      throw Error(ErrorCode::kCancelled, "the host was destroyed while the VM was being started");
+    }
+    return std::make_unique<OwnedVmImpl>(std::move(owner), running);
+  }));
+}
+
 std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson, VmOptions options) {
   return thread_->call<std::unique_ptr<OwnedVm>>(
       // Not the owner: a task must not be what ends its own thread.
-      [impl = thread_.get(), configJson, options]() -> kj::Promise<std::unique_ptr<OwnedVm>> {
+      [host = thread_.get(), configJson, options]() -> kj::Promise<std::unique_ptr<OwnedVm>> {
         vm::VmSpec spec;
         spec.config = std::make_unique<capnp::MallocMessageBuilder>();
         auto config = spec.config->initRoot<schema::VmConfig>();
@@ -245,43 +309,18 @@ std::future<std::unique_ptr<OwnedVm>> Host::start(const std::string& configJson,
         if (config.getName().size() == 0) {
           config.setName(ownedName());
         }
-        plugin::Registry registry = impl->makeRegistry();
         spec.backend = options.backend;
-        if (spec.backend == "auto") {
-          plugin::Registry::Choice choice = registry.choose();
-          spec.backend = choice.backend.name;
-          spec.choice = choice.reason;
+        auto registry = host->makeRegistry();
+        const bool named = spec.backend != "auto";
+        if (named && registry->isProven(spec.backend)) {
+          return launch(*host, *registry, std::move(spec), options);
         }
-        const auto plugin = registry.load(spec.backend);
-        plugin->validate(config.asReader());
-        spec.plan = plugin->plan(config.asReader());
-        spec.workingDirectory = options.workingDirectory;
-        spec.timeout = options.timeout;
-        spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
-        auto running = std::make_shared<Running>();
-        if (::geteuid() == 0) {
-          running->lease = runtime::UidLease::take();
-          spec.uid = running->lease->uid();
-          spec.gid = running->lease->uid();
-        } else {
-          spec.uid = ::geteuid();
-          spec.gid = ::getegid();
-        }
-        running->vm = std::make_unique<vm::Vm>(impl->io(), std::move(spec), impl->log());
-        running->watch = running->vm->watch([raw = running.get(), onState = options.onState](
-                                                schema::VmState state, std::int64_t, const std::string& detail) {
-          raw->state = toPublic(state);
-          if (onState) {
-            onState(toPublic(state), detail);
-          }
-        });
-        return running->vm->start().then(rpc::guarded([impl, running]() -> std::unique_ptr<OwnedVm> {
-          auto owner = impl->weak_from_this().lock();
-          if (!owner) {
-            throw Error(ErrorCode::kCancelled, "the host was destroyed while the VM was being started");
-          }
-          return std::make_unique<OwnedVmImpl>(std::move(owner), running);
-        }));
+        return plugin::chooseAside(host->io().unixEventPort, registry, named ? spec.backend : "")
+            .then(rpc::guarded([host, registry, options, spec = std::move(spec)](auto&& choice) mutable {
+              spec.backend = choice.backend.name;
+              spec.choice = choice.reason;
+              return launch(*host, *registry, std::move(spec), options);
+            }));
       });
 }
 

@@ -6,11 +6,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 
+#include "host/config/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::vm {
 namespace {
+
+constexpr std::size_t kMaxShownPathBytes = 1024;
+
+std::string diskField(std::size_t index) {
+  return "disks[" + std::to_string(index) + "]";
+}
 
 const char* kindOf(mode_t mode) {
   switch (mode & S_IFMT) {
@@ -35,34 +43,47 @@ class Opener {
 
   void file(const std::string& field, schema::FileRef::Builder ref) {
     const std::string path = ref.getPath().cStr();
-    Fd fd = openFile(field, path, O_RDONLY);
+    const std::string subject = subjectOf(field, path);
+    Fd fd = openFile(subject, path, O_RDONLY);
     const struct stat info = look(fd);
     if (!S_ISREG(info.st_mode)) {
-      throw Error(ErrorCode::kInvalidArgument, field + ": " + path + " is " + kindOf(info.st_mode),
-                  "name a regular file");
+      throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode), "name a regular file");
     }
     if (info.st_size == 0) {
-      throw Error(ErrorCode::kInvalidArgument, field + ": " + path + " is empty");
+      throw Error(ErrorCode::kInvalidArgument, subject + " is empty");
     }
     keep(ref, std::move(fd));
   }
 
-  void disk(const std::string& field, schema::Disk::Builder disk) {
+  void disk(schema::Disk::Builder disk) {
     const std::string path = disk.getFile().getPath().cStr();
+    const std::string subject = subjectOf(diskField(disks_.size()), path);
     const bool readOnly = disk.getReadOnly();
-    Fd fd = openFile(field, path, readOnly ? O_RDONLY : O_RDWR);
+    Fd fd = openFile(subject, path, readOnly ? O_RDONLY : O_RDWR);
     const struct stat info = look(fd);
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
-      throw Error(ErrorCode::kInvalidArgument, field + ": " + path + " is " + kindOf(info.st_mode),
+      throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
                   "name a regular file or a block device");
     }
+    if (S_ISREG(info.st_mode) && info.st_size == 0) {
+      throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
+    }
+    const DiskFile file{info.st_dev, info.st_ino, readOnly};
+    for (std::size_t other = 0; other < disks_.size(); ++other) {
+      if (disks_[other].device == file.device && disks_[other].inode == file.inode &&
+          !(disks_[other].readOnly && readOnly)) {
+        throw Error(ErrorCode::kInvalidArgument, subject + " is the same file as " + diskField(other),
+                    "a file can be two disks of a VM if both are read-only");
+      }
+    }
+    disks_.push_back(file);
     // Through the descriptor, so that the file locked is the file opened.
     Fd lock(::open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!lock) {
-      throw systemError(field + ": " + path, errno);
+      throw systemError(subject, errno);
     }
     if (::flock(lock.get(), (readOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-      throw Error(ErrorCode::kFailedPrecondition, field + ": " + path + " is in use by another VM",
+      throw Error(ErrorCode::kFailedPrecondition, subject + " is in use by another VM",
                   "stop that VM, or let all of its users have it read-only", true);
     }
     opened_.locks.push_back(std::move(lock));
@@ -76,20 +97,36 @@ class Opener {
   OpenedResources take() { return std::move(opened_); }
 
  private:
-  Fd openFile(const std::string& field, const std::string& path, int flags) {
+  struct DiskFile {
+    dev_t device = 0;
+    ino_t inode = 0;
+    bool readOnly = false;
+  };
+
+  static std::string subjectOf(const std::string& field, const std::string& path) {
+    return field + ": " + config::printable(path, kMaxShownPathBytes);
+  }
+  Fd openFile(const std::string& subject, const std::string& path, int flags) {
     if (!directory_ && !path.starts_with('/')) {
       directory_.reset(::open(workingDirectory_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
       if (!directory_) {
-        throw systemError(field + ": working directory " + workingDirectory_, errno);
+        throw systemError(subject + ": working directory " + workingDirectory_, errno);
       }
     }
     // Non-blocking: a FIFO must not hold the host up.
     Fd fd(::openat(directory_.get(), path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (!fd) {
       if (errno == EISDIR) {
-        throw Error(ErrorCode::kInvalidArgument, field + ": " + path + " is a folder", "name a file");
+        throw Error(ErrorCode::kInvalidArgument, subject + " is a folder", "name a file");
       }
-      throw systemError(field + ": " + path, errno);
+      if (errno == ENXIO) {
+        throw Error(ErrorCode::kInvalidArgument, subject + " is a socket, or a device that is not there",
+                    "name a regular file");
+      }
+      const Error error = systemError(subject, errno);
+      const bool writing = (flags & O_ACCMODE) == O_RDWR && error.code() == ErrorCode::kPermissionDenied;
+      throw writing ? Error(error.code(), error.message(), "a disk that is only read needs no such right: PATH,ro")
+                    : error;
     }
     return fd;
   }
@@ -109,6 +146,7 @@ class Opener {
 
   std::string workingDirectory_;
   Fd directory_;  // once a relative path asks for it
+  std::vector<DiskFile> disks_;
   OpenedResources opened_;
 };
 
@@ -126,11 +164,33 @@ OpenedResources openResources(schema::VmConfig::Builder config, const std::strin
   if (boot.hasFirmware()) {
     opener.file("boot.firmware", boot.getFirmware());
   }
-  unsigned index = 0;
   for (auto disk : config.getDisks()) {
-    opener.disk("disks[" + std::to_string(index++) + "]", disk);
+    opener.disk(disk);
   }
   return opener.take();
+}
+
+Error nameFile(const Error& error, schema::VmConfig::Reader config) {
+  const std::string_view message = error.message();
+  const std::size_t colon = std::min(message.find(": "), message.size());
+  const std::string_view place = message.substr(0, colon);
+  std::string path;
+  const auto look = [&](const std::string& field, schema::FileRef::Reader file) {
+    if (place.starts_with(field) && (place.size() == field.size() || place[field.size()] == '.')) {
+      path = config::printable(file.getPath().cStr(), kMaxShownPathBytes);
+    }
+  };
+  look("boot.kernel", config.getBoot().getKernel());
+  look("boot.initrd", config.getBoot().getInitrd());
+  look("boot.firmware", config.getBoot().getFirmware());
+  for (std::uint32_t index = 0; index < config.getDisks().size(); ++index) {
+    look(diskField(index), config.getDisks()[index].getFile());
+  }
+  if (path.empty()) {
+    return error;
+  }
+  return Error(error.code(), std::string(place) + ": " + path + std::string(message.substr(colon)), error.hint(),
+               error.retryable());
 }
 
 }  // namespace vmmhost::vm

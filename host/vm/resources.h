@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
 
@@ -24,7 +25,12 @@ struct OpenedResources {
 };
 
 // Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number. Throws Error
-// naming field and path: not there, not a regular file (a disk may be a block device), empty, in use by another VM.
+// naming field and path: not there, not a regular file (a disk may be a block device), empty, in use by another VM, or
+// by two disks of this one.
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
+
+// A worker knows files by the fields that name them: `error` of a worker, with the path behind a field such as
+// "boot.kernel: " or "disks[1].format: " that its message begins with. `config` is as it was before openResources.
+Error nameFile(const Error& error, schema::VmConfig::Reader config);
 
 }  // namespace vmmhost::vm

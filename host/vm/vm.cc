@@ -141,6 +141,9 @@ kj::Promise<void> Vm::start() {
 
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
+  if (config.getConsoles().size() > 1) {
+    throw Error(ErrorCode::kUnsupported, "consoles[1]: vmmhost attaches one console to a VM", "leave it out");
+  }
   resources_ = openResources(config, spec_.workingDirectory);
   mark("files-open");
 
@@ -149,13 +152,10 @@ kj::Promise<void> Vm::launch() {
   const std::uint32_t processes =
       spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
   cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
-                                memory + overhead, processes);
+                                memory + overhead, processes, spec_.onCgroups);
   if (!cgroup_.why().empty()) {
     log_.write(Severity::kWarning, "cgroup",
                "memory and processes of the worker are not limited by a control group: " + cgroup_.why());
-  }
-  if (spec_.onCgroups) {
-    spec_.onCgroups(cgroup_.folders());
   }
 
   WorkerSpec worker;
@@ -216,37 +216,47 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
   attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
 }
 
+void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
+  try {
+    rpc::throwIfError(created);
+  } catch (const Error& error) {
+    throw nameFile(error, originalConfig_);
+  }
+  if (!created.hasVm()) {
+    throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
+  }
+  vm_ = created.getVm();
+  const auto abilities = created.getAbilities();
+  if (abilities.hasPausable()) {
+    pausable_ = abilities.getPausable();
+  }
+  if (abilities.hasPowerButton()) {
+    powerButton_ = abilities.getPowerButton();
+  }
+  if (abilities.hasResettable()) {
+    resettable_ = abilities.getResettable();
+  }
+  mark("vm-created");
+  worker_->verify(true);
+  mark("verified-again");
+  setState(VmState::CREATED);
+}
+
 kj::Promise<void> Vm::handOver() {
   kj::Vector<kj::Promise<void>> attached;
   attachAll(attached);
   auto request = worker_->worker().createRequest();
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
   request.setEvents(kj::heap<Sink>(self_));
-  auto created = request.send().then(rpc::guarded([this](auto&& response) {
-    rpc::throwIfError(response);
-    if (!response.hasVm()) {
-      throw Error(ErrorCode::kProtocol, "the worker created no VM and gave no reason");
-    }
-    vm_ = response.getVm();
-    const auto abilities = response.getAbilities();
-    if (abilities.hasPausable()) {
-      pausable_ = abilities.getPausable();
-    }
-    if (abilities.hasPowerButton()) {
-      powerButton_ = abilities.getPowerButton();
-    }
-    if (abilities.hasResettable()) {
-      resettable_ = abilities.getResettable();
-    }
-    mark("vm-created");
-    worker_->verify(true);
-    mark("verified-again");
-    setState(VmState::CREATED);
-    return vm_.startRequest().send().then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
-  }));
-  auto all = kj::joinPromises(attached.releaseAsArray()).then([created = kj::mv(created)]() mutable {
-    return kj::mv(created);
-  });
+  // Sent before the others are answered, to save a turn; acted upon only when they were.
+  kj::Promise<capnp::Response<schema::Worker::CreateResults>> created = request.send();
+  auto all = kj::joinPromises(attached.releaseAsArray())
+                 .then([created = kj::mv(created)]() mutable { return kj::mv(created); })
+                 .then(rpc::guarded([this](capnp::Response<schema::Worker::CreateResults>&& response) {
+                   takeVm(response);
+                   return vm_.startRequest().send();
+                 }))
+                 .then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
   return rpc::withDeadline(io_.provider->getTimer(), createTimeout_, "creating the VM in the worker", kj::mv(all))
       .then([this]() {
         mark("guest-runs");

@@ -35,7 +35,7 @@ struct VmSpec {
   bool measureMemory = false;                                      // the outcome tells the worker's private memory
   std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
   std::unique_ptr<RotatingFile> consoleFile;                       // may be null
-  std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders made, deepest first
+  std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
 };
 
 class Vm {
@@ -88,6 +88,7 @@ class Vm {
 
   kj::Promise<void> launch();
   kj::Promise<void> handOver();
+  void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory

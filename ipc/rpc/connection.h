@@ -57,8 +57,8 @@ class Connection {
   std::unique_ptr<Impl> impl_;
 };
 
-// A connected pair of stream sockets, both close-on-exec. The local one is non-blocking; the remote one must be too where
-// it goes to a worker, whose filter lets it change no flags.
+// A connected pair of stream sockets, both close-on-exec. The local one is non-blocking; the remote one must be too
+// where it goes to a worker, whose filter lets it change no flags.
 enum class RemoteEnd { kBlocking, kNonBlocking };
 struct SocketPair {
   Fd local;

@@ -62,6 +62,14 @@ void withConfig(const vmmhost_config* config, Use use) {
   use(reader.getRoot<schema::VmConfig>());
 }
 
+void check(schema::VmConfig::Reader config) {
+  vmmhost::kvm::config::check(config);
+  if (config.getCpus().getCount() > 1) {
+    throw Error(ErrorCode::kUnsupported, "cpus.count: the kvm backend tells kernels of one processor only",
+                "give it one, or choose another backend");
+  }
+}
+
 int probe(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,
           vmmhost_error* error) {
   return guarded(host, error, [&] {
@@ -79,12 +87,12 @@ int probe(const vmmhost_host_api* host, const vmmhost_probe_request* request, vm
 }
 
 int validate(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_error* error) {
-  return guarded(host, error, [&] { withConfig(config, [](auto reader) { vmmhost::kvm::config::check(reader); }); });
+  return guarded(host, error, [&] { withConfig(config, [](auto reader) { check(reader); }); });
 }
 
 int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_launch_plan* plan, vmmhost_error* error) {
   return guarded(host, error, [&] {
-    withConfig(config, [](auto reader) { vmmhost::kvm::config::check(reader); });
+    withConfig(config, [](auto reader) { check(reader); });
     plan->worker = VMMHOST_WORKER_FROM_PLUGIN;
     plan->devices = kDevices.data();
     plan->device_count = kDevices.size();

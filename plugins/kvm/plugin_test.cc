@@ -93,6 +93,8 @@ TEST_F(KvmPluginTest, probeWithoutMeasuring_isUsableAndClaimsNoHardware) {
 
 TEST_F(KvmPluginTest, validate_namesTheFieldThatIsNotServed) {
   EXPECT_EQ(call(plugin_->validate, [](auto) {}), 0) << error_.message;
+  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initCpus().setCount(2); }), -1);
+  EXPECT_EQ(error_.message.rfind("cpus.count: ", 0), 0U) << error_.message;
   EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initDisks(1); }), -1);
   EXPECT_EQ(error_.code, static_cast<std::uint32_t>(VMMHOST_ERROR_UNSUPPORTED));
   EXPECT_NE(error_.message.find("disks[0]"), std::string::npos);

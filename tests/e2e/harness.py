@@ -19,6 +19,10 @@ SANITIZED = os.environ.get("VMMHOST_SANITIZED", "") == "1"
 VMMHOST = os.path.join(STAGE, "bin", "vmmhost")
 # Private memory of worker-kvm besides guest RAM. Sanitizers keep shadow memory, where the figure says nothing.
 MAX_WORKER_PRIVATE = 4 << 20
+# Private memory of a VM's supervisor; of release builds, as debug builds are larger.
+MAX_SUPERVISOR_PRIVATE = 8 << 20
+RELEASE = os.environ.get("VMMHOST_BUILD_TYPE", "") == "Release" and not SANITIZED
+USER = 1000  # the ordinary user of tests that root runs
 DEADLINE = 60 if not SANITIZED else 180
 
 
@@ -64,6 +68,12 @@ def cgroups():
             if name.startswith("vmmhost-"):
                 found.add(os.path.join(folder, name))
     return found
+
+
+def private_bytes(pid):
+    """Private_Clean and Private_Dirty of a process."""
+    fields = [line.split() for line in read(f"/proc/{pid}/smaps").splitlines() if line.startswith(b"Private_")]
+    return 1024 * sum(int(words[1]) for words in fields if words[0] in (b"Private_Clean:", b"Private_Dirty:"))
 
 
 def is_gone(pid):
@@ -221,6 +231,10 @@ class VmmhostTest(unittest.TestCase):
         if info.get("backend") == "kvm" and info.get("state", "") in ("running", "paused") and not SANITIZED:
             self.assertGreater(info["workerPrivateBytes"], 0)
             self.assertLessEqual(info["workerPrivateBytes"], MAX_WORKER_PRIVATE)
+        if info.get("state", "") in ("running", "paused") and RELEASE:
+            used = private_bytes(info["supervisorPid"])
+            self.assertGreater(used, 0, "the supervisor is there")
+            self.assertLessEqual(used, MAX_SUPERVISOR_PRIVATE, "private memory of the supervisor")
         return info
 
     def state(self, name):
@@ -238,6 +252,47 @@ class VmmhostTest(unittest.TestCase):
 
         wait_until(found, seconds, f"{text!r} in the output")
         return seen.decode(errors="replace")
+
+
+class OrdinaryUserTest(VmmhostTest):
+    """As an ordinary user: where the tests are root's, the commands run under uid USER."""
+    copy = None
+
+    @classmethod
+    def setUpClass(cls):
+        """A build tree in a private folder is out of an ordinary user's reach: then the tests use a copy."""
+        global VMMHOST, GUESTS
+        if os.geteuid() != 0:
+            return
+        reach = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "test", "-x", VMMHOST]
+        if subprocess.run(reach).returncode == 0:
+            return
+        cls.copy = tempfile.mkdtemp(prefix="vmmhost-e2e-copy-")
+        cls.before = (VMMHOST, GUESTS)
+        os.chmod(cls.copy, 0o755)
+        shutil.copytree(STAGE, os.path.join(cls.copy, "stage"), symlinks=True)
+        shutil.copytree(GUESTS, os.path.join(cls.copy, "guests"))
+        VMMHOST = os.path.join(cls.copy, "stage", "bin", "vmmhost")
+        GUESTS = os.path.join(cls.copy, "guests")
+
+    @classmethod
+    def tearDownClass(cls):
+        global VMMHOST, GUESTS
+        if cls.copy:
+            VMMHOST, GUESTS = cls.before
+            shutil.rmtree(cls.copy)
+
+    def setUp(self):
+        super().setUp()
+        self.as_user = []
+        if os.geteuid() == 0:
+            self.as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+            for folder, names, files in os.walk(self.folder):
+                for name in [".", *names, *files]:
+                    os.chown(os.path.join(folder, name), USER, USER)
+
+    def command(self, *arguments):
+        return [*self.as_user, *super().command(*arguments)]
 
 
 def kvm_usable():

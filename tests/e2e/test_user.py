@@ -1,55 +1,12 @@
 """As an ordinary user: where the tests are root's, the commands run under uid 1000."""
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import unittest
 
-import harness
-from harness import VmmhostTest, guest, is_gone, wait_until
-
-USER = 1000
+from harness import USER, OrdinaryUserTest, guest, is_gone, wait_until
 
 
-class OrdinaryUser(VmmhostTest):
-    copy = None
-
-    @classmethod
-    def setUpClass(cls):
-        """A build tree in a private folder is out of an ordinary user's reach: then the tests use a copy."""
-        if os.geteuid() != 0:
-            return
-        reach = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "test", "-x", harness.VMMHOST]
-        if subprocess.run(reach).returncode == 0:
-            return
-        cls.copy = tempfile.mkdtemp(prefix="vmmhost-e2e-copy-")
-        cls.before = (harness.VMMHOST, harness.GUESTS)
-        os.chmod(cls.copy, 0o755)
-        shutil.copytree(harness.STAGE, os.path.join(cls.copy, "stage"), symlinks=True)
-        shutil.copytree(harness.GUESTS, os.path.join(cls.copy, "guests"))
-        harness.VMMHOST = os.path.join(cls.copy, "stage", "bin", "vmmhost")
-        harness.GUESTS = os.path.join(cls.copy, "guests")
-
-    @classmethod
-    def tearDownClass(cls):
-        if cls.copy:
-            harness.VMMHOST, harness.GUESTS = cls.before
-            shutil.rmtree(cls.copy)
-
-    def setUp(self):
-        super().setUp()
-        if os.geteuid() != 0:
-            self.as_user = []
-            return
-        self.as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        for folder, names, files in os.walk(self.folder):
-            for name in [".", *names, *files]:
-                os.chown(os.path.join(folder, name), USER, USER)
-
-    def command(self, *arguments):
-        return [*self.as_user, *super().command(*arguments)]
-
+class OrdinaryUser(OrdinaryUserTest):
     def test_guest_runs_confined(self):
         result = self.check("run", "--backend", "qemu", "--rm", "--memory", "64M", "--kernel", guest("hello"))
         self.assertIn("hello from the guest", result.out)

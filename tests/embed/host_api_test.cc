@@ -8,8 +8,12 @@
 
 #include <condition_variable>
 #include <filesystem>
+#include <future>
+#include <iterator>
+#include <memory>
 #include <mutex>
 #include <regex>
+#include <vector>
 
 #include "vmmhost/host.h"
 
@@ -22,7 +26,6 @@ class HostApiTest : public testing::Test {
     char folder[] = "/tmp/vmmhost-embed-XXXXXX";
     folder_ = ::mkdtemp(folder);
     options_.installation = VMMHOST_STAGED_COMMAND;
-    options_.runtimeDirectory = folder_;
     options_.logFile = folder_ + "/host.log";
   }
   ~HostApiTest() override { std::filesystem::remove_all(folder_); }
@@ -69,6 +72,37 @@ TEST_F(HostApiTest, guestThatPowersOff_endsWithItsCause) {
   EXPECT_EQ(ending.cause, "powerOff");
   EXPECT_EQ(ending.exitCode, 0);
   EXPECT_EQ(vm->state(), State::kEnded);
+}
+
+TEST_F(HostApiTest, fiftyVmsAtOnce_allAnswerAndLeaveNoDescriptorBehind) {
+  constexpr std::size_t kVms = 50;
+  const auto descriptors = []() {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  Host host(options_);
+  // What is opened once and kept (the plugin, the log) does not count.
+  host.start(config("poweroff"), onUsableBackend()).get()->wait().get();
+  const auto before = descriptors();
+  {
+    std::vector<std::future<std::unique_ptr<OwnedVm>>> starting;
+    for (std::size_t index = 0; index < kVms; ++index) {
+      starting.push_back(host.start(config("idle"), onUsableBackend()));
+    }
+    std::vector<std::unique_ptr<OwnedVm>> vms;
+    for (auto& vm : starting) {
+      vms.push_back(vm.get());
+    }
+    for (const auto& vm : vms) {
+      EXPECT_EQ(vm->state(), State::kRunning);
+    }
+    for (const auto& vm : vms) {
+      vm->pause().get();
+      vm->resume().get();
+      EXPECT_EQ(vm->stop().get().kind, "stopped");
+    }
+  }
+  EXPECT_EQ(descriptors(), before);
 }
 
 TEST_F(HostApiTest, consoleGoesBothWays) {

@@ -1,6 +1,9 @@
 // Says 512 numbered lines of 64 bytes as fast as a 16550 takes them: 16 bytes for each time it is empty.
 #include "guest.inc"
-.set LINES, 512
+#ifndef LINES
+#define LINES 512
+#define BURST 16
+#endif
 main:
   movw $(COM1 + 2), %dx       // FIFOs on and empty
   movb $0x07, %al
@@ -22,7 +25,7 @@ next_line:
   stosb
   loop 1b
   movl $line, %esi
-  movl $4, %ebp
+  movl $(64 / BURST), %ebp
 3:
   movw $(COM1 + 5), %dx
 4:
@@ -30,13 +33,19 @@ next_line:
   testb $LSR_THR_EMPTY, %al
   jz 4b
   movw $COM1, %dx
-  movl $16, %ecx
+  movl $BURST, %ecx
   rep outsb
   decl %ebp
   jnz 3b
   incl %ebx
   cmpl $LINES, %ebx
   jne next_line
+#ifdef STAYS
+  print "said it all\n"
+5:
+  pause
+  jmp 5b
+#endif
   ret
 .data
 line:

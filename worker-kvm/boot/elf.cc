@@ -18,9 +18,16 @@ namespace {
 constexpr std::uint32_t kXenPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY, Xen's public/elfnote.h
 constexpr std::uint64_t kMaxPhysicalAddress = std::uint64_t{1} << 52;  // x86-64
 
+constexpr char kHint[] = "a PVH kernel is an uncompressed ELF file (vmlinux) with a XEN_ELFNOTE_PHYS32_ENTRY note";
+
 [[noreturn]] void refuse(std::string message) {
-  throw Error(ErrorCode::kInvalidArgument, "kernel: " + std::move(message),
-              "a PVH kernel is an uncompressed ELF file (vmlinux) with a XEN_ELFNOTE_PHYS32_ENTRY note");
+  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: " + std::move(message), kHint);
+}
+
+// The Linux/x86 boot protocol, 1.3: "HdrS" at 0x202 of kernels as distributions ship them.
+bool isBzImage(const ByteSource& file) {
+  std::array<std::uint8_t, 4> magic{};
+  return file.read(0x202, magic) == magic.size() && std::memcmp(magic.data(), "HdrS", magic.size()) == 0;
 }
 
 // The same program header for both classes.
@@ -131,6 +138,9 @@ std::optional<std::uint64_t> findPvhEntry(memory::ConstBytes notes, std::uint64_
 KernelImage parseElf(const ByteSource& file) {
   std::array<std::uint8_t, EI_NIDENT> ident{};
   if (file.read(0, ident) != ident.size() || std::memcmp(ident.data(), ELFMAG, SELFMAG) != 0) {
+    if (isBzImage(file)) {
+      throw Error(ErrorCode::kUnsupported, "boot.kernel: a bzImage, and the kvm backend starts ELF files only", kHint);
+    }
     refuse("not an ELF file");
   }
   if (ident[EI_DATA] != ELFDATA2LSB || ident[EI_VERSION] != EV_CURRENT) {

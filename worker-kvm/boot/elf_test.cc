@@ -162,6 +162,18 @@ TEST(ParseElf, hostileSegments_areRefusedByNumber) {
                 "no segment to load");
 }
 
+TEST(ParseElf, bzImage_isUnsupportedByName) {
+  std::vector<std::uint8_t> bytes(0x400);
+  std::memcpy(bytes.data() + 0x202, "HdrS", 4);
+  try {
+    parseElf(Buffer(std::move(bytes)));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_EQ(error.message().find("boot.kernel: a bzImage"), 0U) << error.message();
+  }
+}
+
 TEST(FindPvhEntry, otherNotesBefore_areSteppedOver) {
   struct {
     Elf32_Nhdr header{5, 3, 18};

@@ -56,7 +56,14 @@ memory::ConstBytes bytesOf(const Struct& value) {
 }
 
 void loadSegment(const FileSource& kernel, const Segment& segment, memory::GuestMemory& memory, bool fresh) {
-  const std::string name = "kernel: segment " + std::to_string(segment.index);
+  const std::string name = "boot.kernel: segment " + std::to_string(segment.index);
+  const bool memoryAbove = memory.totalBytes() > arch::kDeviceGapStart;
+  if (segment.memory.start < arch::kDeviceGapEnd && segment.memory.end() > arch::kDeviceGapStart &&
+      (memoryAbove || segment.memory.start >= arch::kDeviceGapStart)) {
+    throw Error(ErrorCode::kInvalidArgument, name +
+                                                 " reaches into the gap from 3 to 4 GiB, where devices are and never"
+                                                 " memory");
+  }
   const memory::Bytes target = memory.require(segment.memory.start, segment.memory.bytes, name);
   if (kernel.read(segment.fileOffset, target.first(segment.fileBytes)) != segment.fileBytes) {
     throw Error(ErrorCode::kInvalidArgument, name + " goes beyond the end of the file");
@@ -75,23 +82,23 @@ std::optional<Module> loadInitrd(const FileSource& initrd, const KernelImage& ke
   }
   const std::uint64_t top = memory.regions().front().guest.end();
   if (bytes > top - arch::kHighMemoryStart) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "initrd: " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(top >> 20) + " MiB of memory",
-        "give the VM more memory (memory.size)");
+    throw Error(ErrorCode::kInvalidArgument,
+                "boot.initrd: " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(top >> 20) +
+                    " MiB of memory",
+                "give the VM more memory (memory.size)");
   }
   const memory::Range place{(top - bytes) & ~(arch::kPageBytes - 1), bytes};
   for (const Segment& segment : kernel.segments) {
     if (place.overlaps(segment.memory)) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "initrd: " + std::to_string(bytes) + " bytes at the top of memory overlap the kernel's segment " +
-                      std::to_string(segment.index),
+                  "boot.initrd: " + std::to_string(bytes) +
+                      " bytes at the top of memory overlap the kernel's segment " + std::to_string(segment.index),
                   "give the VM more memory (memory.size)");
     }
   }
-  const memory::Bytes target = memory.require(place.start, place.bytes, "initrd");
+  const memory::Bytes target = memory.require(place.start, place.bytes, "boot.initrd");
   if (initrd.read(0, target) != target.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "initrd: the file became shorter while it was read");
+    throw Error(ErrorCode::kInvalidArgument, "boot.initrd: the file became shorter while it was read");
   }
   return Module{place.start, place.bytes, 0, 0};
 }
@@ -124,7 +131,7 @@ std::size_t FileSource::read(std::uint64_t offset, memory::Bytes target) const {
       continue;
     }
     if (count < 0) {
-      throw systemError("reading the " + name_ + " at offset " + std::to_string(offset + done), errno);
+      throw systemError(name_ + ": reading at offset " + std::to_string(offset + done), errno);
     }
     if (count == 0) {
       break;
@@ -137,7 +144,7 @@ std::size_t FileSource::read(std::uint64_t offset, memory::Bytes target) const {
 std::uint64_t FileSource::bytes() const {
   const off_t end = ::lseek(file_.get(), 0, SEEK_END);
   if (end < 0) {
-    throw systemError("finding the size of the " + name_, errno);
+    throw systemError(name_ + ": finding its size", errno);
   }
   return static_cast<std::uint64_t>(end);
 }
@@ -158,7 +165,7 @@ std::uint32_t load(const BootFiles& files, memory::GuestMemory& memory, bool fre
   }
 
   if (files.commandLine.size() >= arch::kCommandLineMaxBytes) {
-    throw Error(ErrorCode::kInvalidArgument, "the kernel command line has " + std::to_string(files.commandLine.size()) +
+    throw Error(ErrorCode::kInvalidArgument, "boot.cmdline: has " + std::to_string(files.commandLine.size()) +
                                                  " bytes, more than " + std::to_string(arch::kCommandLineMaxBytes - 1));
   }
   memory.write(arch::kCommandLine,

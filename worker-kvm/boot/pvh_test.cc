@@ -112,7 +112,7 @@ TEST_F(PvhLoadTest, secondLoad_clearsWhatTheKernelWantsZero) {
 
 TEST_F(PvhLoadTest, initrdThatDoesNotFit_isRefused) {
   files_.initrd = file(std::vector<std::uint8_t>(4 * kMiB, 7), "initrd");
-  EXPECT_NE(refusal().find("initrd: 4194304 bytes do not fit"), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find("boot.initrd: 4194304 bytes do not fit"), std::string::npos) << refusal();
   files_.initrd = file(std::vector<std::uint8_t>(3 * kMiB - 100, 7), "initrd");
   EXPECT_NE(refusal().find("overlap the kernel's segment 0"), std::string::npos) << refusal();
 }
@@ -122,6 +122,15 @@ TEST_F(PvhLoadTest, truncatedKernel_isRefused) {
   bytes.pop_back();
   files_.kernel = file(bytes, "kernel");
   EXPECT_NE(refusal().find("segment 0 goes beyond the end of the file"), std::string::npos) << refusal();
+}
+
+TEST_F(PvhLoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  const std::uint64_t place = 0xfee00000;
+  std::memcpy(bytes.data() + 11 * 8, &place, sizeof place);  // p_paddr
+  std::memcpy(bytes.data() + 24 * 8, &place, sizeof place);  // entry
+  files_.kernel = file(bytes, "kernel");
+  EXPECT_NE(refusal().find("segment 0 reaches into the gap"), std::string::npos) << refusal();
 }
 
 TEST_F(PvhLoadTest, commandLine_hasItsLimit) {

@@ -344,7 +344,7 @@ TEST_F(VirtualMachineTest, kernelThatIsTooLargeForMemory_isRefusedByName) {
     FAIL() << "was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_NE(error.message().find("kernel: segment 0"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("boot.kernel: segment 0"), std::string::npos) << error.message();
   }
 }
 

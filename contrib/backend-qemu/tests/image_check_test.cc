@@ -54,26 +54,5 @@ TEST(ImageCheckTest, whatIsNoQcow2_isRefused) {
   EXPECT_EQ(refusal(qcow2(3, 0, 0).substr(0, 90)), ErrorCode::kInvalidArgument);
 }
 
-TEST(ImageCheckTest, kernels_areToldFromOtherFiles) {
-  std::string elf(64, '\0');
-  elf.replace(0, 4,
-              "\x7f"
-              "ELF");
-  elf[5] = 1;
-  elf[18] = 62;
-  EXPECT_NO_THROW(checkKernelHeader(bytesOf(elf)));
-  elf[18] = static_cast<char>(183);  // EM_AARCH64
-  EXPECT_THROW(checkKernelHeader(bytesOf(elf)), Error);
-  EXPECT_THROW(checkKernelHeader(bytesOf(elf.substr(0, 10))), Error);
-
-  std::string image(1024, '\0');
-  image.replace(0x1fe, 2, "\x55\xaa");
-  image.replace(0x202, 4, "HdrS");
-  EXPECT_NO_THROW(checkKernelHeader(bytesOf(image)));
-  image[0x1fe] = 0;
-  EXPECT_THROW(checkKernelHeader(bytesOf(image)), Error);
-  EXPECT_THROW(checkKernelHeader({}), Error);
-}
-
 }  // namespace
 }  // namespace qemubackend

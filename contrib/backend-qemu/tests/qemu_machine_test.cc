@@ -258,6 +258,11 @@ TEST_F(QemuMachineTest, kernelWithoutPvhNote_isNamed) {
   EXPECT_NE(launchFailure().find("boot.kernel: an ELF file without a PVH note"), std::string::npos);
 }
 
+TEST_F(QemuMachineTest, kernelCutShort_isNamed) {
+  files_.kernel = test::memoryFile(test::guestImage(test::powerOff()).substr(0, 100));
+  EXPECT_NE(launchFailure().find("boot.kernel: damaged"), std::string::npos);
+}
+
 TEST_F(QemuMachineTest, kernelThatIsNone_isNamed) {
   files_.kernel = test::memoryFile("#!/bin/sh\n");
   EXPECT_NE(launchFailure().find("boot.kernel: neither"), std::string::npos);

@@ -26,25 +26,6 @@ std::uint64_t bigEndian(std::span<const std::byte> data, std::size_t offset, std
 
 }  // namespace
 
-void checkKernelHeader(std::span<const std::byte> header) {
-  // ELF64, little-endian, EM_X86_64 (62); ELF32 kernels with a PVH note carry EM_386 (3).
-  if (hasBytes(header, 0,
-               "\x7f"
-               "ELF",
-               4)) {
-    if (header.size() >= 20 && header[5] == std::byte{1} && header[19] == std::byte{0} &&
-        (header[18] == std::byte{62} || header[18] == std::byte{3})) {
-      return;
-    }
-    throw Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file for another processor than x86");
-  }
-  // Linux/x86 boot protocol: boot_flag at 0x1fe, header at 0x202.
-  if (hasBytes(header, 0x1fe, "\x55\xaa", 2) && hasBytes(header, 0x202, "HdrS", 4)) {
-    return;
-  }
-  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: neither an ELF file nor a Linux bzImage");
-}
-
 void checkQcow2Header(const std::string& field, std::span<const std::byte> header) {
   // QEMU's docs/interop/qcow2.txt: magic, version, backing_file_offset (8), incompatible_features (72, version 3).
   constexpr std::size_t kVersion2Bytes = 72;

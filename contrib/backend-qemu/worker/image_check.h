@@ -9,9 +9,6 @@ namespace qemubackend {
 
 inline constexpr std::size_t kImageHeaderBytes = 4096;
 
-// Throws vmmhost::Error(kInvalidArgument) unless the file's beginning is that of an x86-64 ELF file or of a bzImage.
-void checkKernelHeader(std::span<const std::byte> header);
-
 // Throws vmmhost::Error, naming `field`, for a file that is not qcow2 (kInvalidArgument), and for one that keeps data
 // in another file, whose name is the image's own choice (kUnsupported).
 void checkQcow2Header(const std::string& field, std::span<const std::byte> header);

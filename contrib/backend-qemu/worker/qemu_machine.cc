@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "worker/command_line.h"
 #include "worker/deadline.h"
 #include "worker/image_check.h"
+#include "worker/kernel_check.h"
 
 namespace qemubackend {
 
@@ -51,9 +53,16 @@ std::string pathOf(int descriptor) {
 }
 
 void checkFiles(const MachineSpec& spec, const MachineFiles& files) {
-  checkKernelHeader(readBeginning(files.kernel.get(), kImageHeaderBytes, "boot.kernel"));
+  const std::uint64_t kernelEnd = checkKernel(files.kernel, spec.memoryBytes);
+  if (files.initrd) {
+    checkInitrd(files.initrd, spec.memoryBytes, kernelEnd);
+  }
   for (std::size_t index = 0; index < spec.disks.size(); ++index) {
     const std::string field = "disks[" + std::to_string(index) + "]";
+    struct stat status = {};
+    if (::fstat(files.disks.at(index).get(), &status) == 0 && S_ISBLK(status.st_mode)) {
+      throw Error(ErrorCode::kUnsupported, field + ".file: a block device; backend qemu takes regular files");
+    }
     if (spec.disks[index].format == DiskSpec::Format::kQcow2) {
       checkQcow2Header(field, readBeginning(files.disks.at(index).get(), kImageHeaderBytes, field + ".file"));
     }
@@ -210,6 +219,9 @@ Error QemuMachine::startFailure() const {
   const auto mentions = [&](std::string_view text) { return said.find(text) != std::string::npos; };
   if (mentions("without PVH ELF Note")) {
     return Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file without a PVH note");
+  }
+  if (mentions("Error while loading elf kernel") || mentions("could not load kernel")) {
+    return Error(ErrorCode::kInvalidArgument, "boot.kernel: damaged, or cut short: QEMU cannot load it");
   }
   if (mentions("-accel kvm") || mentions("kvm-accel")) {
     return Error(ErrorCode::kUnavailable, "platform.options accel=kvm: " + said,

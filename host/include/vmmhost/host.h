@@ -45,7 +45,6 @@ struct BackendSummary {
 struct HostOptions {
   std::string pluginPath;        // folders searched first, ':'-separated; as VMMHOST_PLUGIN_PATH
   std::string installation;      // a file of the vmmhost installation; empty: around the running program
-  std::string runtimeDirectory;  // empty: as the command's
   std::string logFile;           // appended to, rotated at 1 MiB; empty: none
 };
 

@@ -1,0 +1,82 @@
+#include "host/plugin/choose_aside.h"
+
+#include <sys/eventfd.h>
+
+#include <cerrno>
+#include <optional>
+#include <thread>
+
+#include "ipc/rpc/connection.h"
+#include "vmmhost/mailbox.h"
+
+namespace vmmhost::plugin {
+namespace {
+
+class Chooser {
+ public:
+  Chooser(kj::UnixEventPort& port, std::shared_ptr<Registry> registry, const std::string& backend)
+      : mailbox_(port),
+        cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        registry_(std::move(registry)),
+        backend_(backend) {
+    if (!cancel_) {
+      throw systemError("making an eventfd", errno);
+    }
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    done_ = kj::mv(paf.fulfiller);
+    promise_ = kj::mv(paf.promise);
+    thread_ = std::thread([this]() {
+      try {
+        if (backend_.empty()) {
+          choice_ = registry_->choose(cancel_.get());
+        } else {
+          registry_->prove(backend_, cancel_.get());
+          choice_.emplace().backend.name = backend_;
+        }
+      } catch (const Error& error) {
+        error_ = error;
+      } catch (const std::exception& exception) {
+        error_ = Error(ErrorCode::kInternal, std::string("choosing a backend: ") + exception.what());
+      }
+      mailbox_.post([this]() { done_->fulfill(); });
+    });
+  }
+  ~Chooser() {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(cancel_.get(), &one, sizeof(one));
+    thread_.join();
+  }
+  Chooser(const Chooser&) = delete;
+  Chooser& operator=(const Chooser&) = delete;
+
+  kj::Promise<Registry::Choice> choice() {
+    return promise_.then(rpc::guarded([this]() {
+      if (error_) {
+        throw *error_;
+      }
+      return std::move(*choice_);
+    }));
+  }
+
+ private:
+  Mailbox mailbox_;
+  Fd cancel_;
+  std::shared_ptr<Registry> registry_;
+  const std::string backend_;
+  std::optional<Registry::Choice> choice_;  // both written by the thread before it posts
+  std::optional<Error> error_;
+  kj::Own<kj::PromiseFulfiller<void>> done_;
+  kj::Promise<void> promise_ = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace
+
+kj::Promise<Registry::Choice> chooseAside(kj::UnixEventPort& port, std::shared_ptr<Registry> registry,
+                                          const std::string& backend) {
+  auto chooser = kj::heap<Chooser>(port, std::move(registry), backend);
+  auto choice = chooser->choice();
+  return choice.attach(kj::mv(chooser));
+}
+
+}  // namespace vmmhost::plugin

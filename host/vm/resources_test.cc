@@ -1,0 +1,108 @@
+#include "host/vm/resources.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace vmmhost::vm {
+namespace {
+
+class ResourcesTest : public ::testing::Test {
+ protected:
+  ResourcesTest() {
+    std::string name = ::testing::TempDir() + "vmmhost-resources-XXXXXX";
+    folder_ = ::mkdtemp(name.data());
+    file("disk", "content");
+  }
+  ~ResourcesTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string path(const std::string& name) const { return folder_ + '/' + name; }
+  void file(const std::string& name, const std::string& content) const { std::ofstream(path(name)) << content; }
+
+  struct DiskName {
+    const char* file;
+    bool readOnly = false;
+  };
+  OpenedResources open(std::initializer_list<DiskName> names) const {
+    capnp::MallocMessageBuilder message;
+    auto disks = message.initRoot<schema::VmConfig>().initDisks(static_cast<unsigned>(names.size()));
+    unsigned index = 0;
+    for (const DiskName& name : names) {
+      disks[index].initFile().setPath(name.file);
+      disks[index++].setReadOnly(name.readOnly);
+    }
+    return openResources(message.getRoot<schema::VmConfig>(), folder_);
+  }
+  std::string refusal(std::initializer_list<DiskName> names) const {
+    try {
+      open(names);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "was not refused";
+  }
+
+  std::string folder_;
+};
+
+TEST_F(ResourcesTest, oneFileAsTwoDisks_isRefusedUnlessBothOnlyReadIt) {
+  ASSERT_EQ(::link(path("disk").c_str(), path("other name").c_str()), 0);
+  EXPECT_EQ(refusal({{"disk"}, {"disk"}}), "disks[1]: disk is the same file as disks[0]");
+  EXPECT_EQ(refusal({{"disk"}, {"other name", true}}), "disks[1]: other name is the same file as disks[0]");
+  EXPECT_EQ(refusal({{"disk", true}, {"other name"}}), "disks[1]: other name is the same file as disks[0]");
+  EXPECT_EQ(open({{"disk", true}, {"other name", true}}).files.size(), 2u);
+}
+
+TEST_F(ResourcesTest, diskInUse_isRefusedWhileOneOfBothWrites) {
+  {
+    const OpenedResources holder = open({{"disk"}});
+    EXPECT_EQ(refusal({{"disk"}}), "disks[0]: disk is in use by another VM");
+    EXPECT_EQ(refusal({{"disk", true}}), "disks[0]: disk is in use by another VM");
+  }
+  const OpenedResources reader = open({{"disk", true}});
+  EXPECT_EQ(refusal({{"disk"}}), "disks[0]: disk is in use by another VM");
+  EXPECT_EQ(open({{"disk", true}}).files.size(), 1u);
+}
+
+TEST_F(ResourcesTest, whatIsNoDisk_isNamed) {
+  file("empty", "");
+  ASSERT_EQ(::mkfifo(path("fifo").c_str(), 0600), 0);
+  const int socket = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path("socket").copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  ::close(socket);
+  EXPECT_EQ(refusal({{"empty"}}), "disks[0]: empty is empty");
+  EXPECT_EQ(refusal({{"fifo"}}), "disks[0]: fifo is a FIFO");
+  EXPECT_EQ(refusal({{"socket"}}), "disks[0]: socket is a socket, or a device that is not there");
+  EXPECT_EQ(refusal({{"."}}), "disks[0]: . is a folder");
+  EXPECT_EQ(refusal({{"disk"}, {"missing\x1b"}}), "disks[1]: missing\\x1b: No such file or directory");
+}
+
+TEST(NameFile, errorsOfAWorker_tellThePath) {
+  capnp::MallocMessageBuilder message;
+  auto config = message.initRoot<schema::VmConfig>();
+  config.initBoot().initKernel().setPath("/k\n");
+  config.initDisks(11)[1].initFile().setPath("one");
+  config.getDisks()[10].initFile().setPath("ten");
+  const auto named = [&](const char* text) {
+    return nameFile(Error(ErrorCode::kInvalidArgument, text), config.asReader()).message();
+  };
+  EXPECT_EQ(named("boot.kernel: not an ELF file"), "boot.kernel: /k\\n: not an ELF file");
+  EXPECT_EQ(named("disks[1].format: the file is not"), "disks[1].format: one: the file is not");
+  EXPECT_EQ(named("disks[10]: no"), "disks[10]: ten: no");
+  EXPECT_EQ(named("boot.kernels: no"), "boot.kernels: no");
+  EXPECT_EQ(named("boot.initrd: no"), "boot.initrd: no");
+  EXPECT_EQ(named("no"), "no");
+}
+
+}  // namespace
+}  // namespace vmmhost::vm

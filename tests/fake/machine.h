@@ -1,0 +1,79 @@
+// A machine that plays a guest: its output, what it does with input, its end. No hypervisor, no memory, no threads.
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tests/fake/performance.h"
+#include "vmmhost/counters.h"
+#include "vmmhost/worker/worker.h"
+
+namespace vmmhost::fake {
+
+class FakeMachine final : public worker::Machine {
+ public:
+  struct Parts {
+    Performance performance;
+    Fd console;
+    std::unique_ptr<counters::WorkerPage> counters;
+  };
+  FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
+  ~FakeMachine() noexcept override;
+
+  kj::Promise<void> start() override;
+  bool canPause() const override { return true; }
+  kj::Promise<void> pause() override;
+  kj::Promise<void> resume() override;
+  // Every guest honours it while it runs on: the machine powers off, as a Linux guest on the qemu backend does after
+  // its ACPI button. A guest that is about to end anyway ends in its own way; a paused one powers off when resumed.
+  bool hasPowerButton() const override { return true; }
+  kj::Promise<void> pressPowerButton() override;
+  bool canReset() const override { return true; }
+  kj::Promise<void> reset() override;
+
+ private:
+  enum class Life { kCreated, kStarted, kEnded };
+
+  void begin();  // the guest, from its first instruction
+  kj::Promise<void> say(std::string text);
+  kj::Promise<void> goOn();       // after it has said what it says first
+  kj::Promise<void> waitToRun();  // while it is paused
+  kj::Promise<void> waitForMore();
+  void wake();
+  kj::Promise<void> watchInput();
+  void takeInput();  // as much as a serial port and its buffer hold
+  std::string consumeInput();
+  void end();
+  void requireAlive(const char* operation) const;
+
+  Performance performance_;
+  Fd console_;
+  std::unique_ptr<counters::WorkerPage> counters_;
+  worker::Events& events_;
+  kj::Timer& timer_;
+  kj::UnixEventPort::FdObserver observer_;
+  Life life_ = Life::kCreated;
+  bool paused_ = false;
+  std::uint32_t counted_ = 0;
+  bool pressed_ = false;
+  bool inputOpen_ = true;
+  std::string input_;
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> waiting_;  // the guest, for anything to change
+  kj::Promise<void> inputTask_ = nullptr;
+  kj::Promise<void> guest_ = nullptr;
+};
+
+// What both ways to serve the protocol make a machine from. `initrd` and `counters` may be empty. Throws Error.
+struct Given {
+  Fd kernel;
+  Fd initrd;
+  Fd console;
+  Fd counters;
+};
+std::unique_ptr<FakeMachine> makeMachine(schema::VmConfig::Reader config, Given given, worker::Events& events,
+                                         kj::AsyncIoContext& io);
+
+}  // namespace vmmhost::fake
