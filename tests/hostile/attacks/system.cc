@@ -316,6 +316,9 @@ int lockMemoryByMapping(const Loot&) {
 constexpr Attack kAttacks[] = {
     {"read-host-files", readHostFiles, kKilled, fails(ENOENT)},
     {"write-everywhere", writeEverywhere, kKilled, fails(EROFS)},
+    // Its own, and the kernel would allow it: Landlock does not.
+    {"write-own-proc", [](const Loot&) { return rawOpen(__NR_openat, AT_FDCWD, "/proc/self/oom_score_adj", O_WRONLY); },
+     kKilled, fails(EACCES)},
     {"remove-everywhere", removeEverywhere, kKilled, fails(EROFS)},
     {"listener-open", openListener, kKilled, fails(ENXIO)},
     {"listener-connect", connectListener},
