@@ -15,7 +15,8 @@ Variables variables(std::map<std::string, std::string> values) {
   };
 }
 
-const InstallPaths kInstallation{"/p/supervisor", "/p/probe", "/p/plugins"};
+const InstallPaths kInstallation{
+    .supervisor = "/p/supervisor", .pluginProbe = "/p/probe", .plugins = "/p/plugins"};
 
 TEST(RegistryOptions, homeFolder_isTheDefault) {
   const auto options = registryOptions(kInstallation, "/a:/b", false, variables({{"HOME", "/home/u"}}));

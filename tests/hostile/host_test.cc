@@ -54,7 +54,6 @@ class HostUnderAttack : public ::testing::TestWithParam<Jail> {
     std::ofstream(folder_ + "/disk.img") << std::string(1 << 20, '\0');
     options_.installation = VMMHOST_STAGED_COMMAND;
     options_.pluginPath = VMMHOST_HOSTILE_PLUGINS;
-    options_.runtimeDirectory = folder_;
     vm_.backend = "hostile";
     vm_.workingDirectory = folder_;
     vm_.timeout = seconds(20);
