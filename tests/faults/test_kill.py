@@ -74,11 +74,18 @@ class RandomKills(FaultTest):
             commands.append(self.quiet_command(*verb.split(), *([] if verb == "ps" else [name])))
         time.sleep(max(0, began + kill_at - time.monotonic()))
         pids = self.victims(victim, clients)
-        for pid in pids:
-            self.killed[read(f"/proc/{pid}/comm").strip().decode()] += 1
-            os.kill(pid, signal.SIGKILL)
+        killed = sum(self.kill(pid) for pid in pids)
         self.clean_up(names, clients, commands)
-        return len(pids)
+        return killed
+
+    def kill(self, pid):
+        name = read(f"/proc/{pid}/comm").strip().decode()
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return 0  # it was quicker
+        self.killed[name] += 1
+        return 1
 
     def quiet_command(self, *arguments):
         return subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
