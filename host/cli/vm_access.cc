@@ -1,6 +1,7 @@
 #include "host/cli/vm_access.h"
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 
 #include "host/config/json.h"
@@ -10,6 +11,9 @@
 namespace vmmhost::cli {
 
 namespace {
+
+// How long a supervisor may be starting or ending when it is asked for something.
+constexpr std::chrono::milliseconds kStartOrEnd{2000};
 
 Error endedError(const std::string& name) {
   return Error(ErrorCode::kFailedPrecondition, "VM " + name + " has ended",
@@ -29,7 +33,8 @@ std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const r
     throw endedError(name);
   }
   try {
-    auto client = std::make_unique<client::ControlClient>(io, runtime::connectControl(directories, name), name);
+    auto client =
+        std::make_unique<client::ControlClient>(io, runtime::awaitControl(directories, name, kStartOrEnd), name);
     client::await(io, client->hello());
     return client;
   } catch (const Error& error) {

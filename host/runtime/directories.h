@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -102,6 +103,8 @@ Entry find(const Directories& directories, std::string_view name);
 // credentials are checked to be the caller's user or root. The socket is non-blocking. Throws kNotFound,
 // kFailedPrecondition for an ended VM, kUnavailable (retryable) for a supervisor that is starting, ending or stopped.
 Fd connectControl(const Directories& directories, std::string_view name);
+// The same; waits up to `limit` for a supervisor that is starting or ending to take commands or to be gone. Blocks.
+Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit);
 // Opens a file of the state folder of NAME read-only, e.g. "console.log". Throws kNotFound.
 Fd openState(const Directories& directories, std::string_view name, std::string_view file);
 // Removes the state of an ended VM. Throws kFailedPrecondition when it lives (hint: stop it first), kNotFound.

@@ -1,4 +1,6 @@
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -6,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <numeric>
 #include <set>
@@ -197,6 +200,31 @@ Fd connectControl(const Directories& directories, std::string_view name) {
                 "user id " + std::to_string(peer.uid) + " answers on the control socket of " + text);
   }
   return socket;
+}
+
+Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point end = Clock::now() + limit;
+  while (true) {
+    const std::string text = checkedName(directories, name);
+    // Watched before it is looked at: what changes in between is not missed.
+    const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
+    const Fd changes(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+    const std::string path = "/proc/self/fd/" + std::to_string(entry.get());
+    const bool isWatched =
+        entry && changes &&
+        ::inotify_add_watch(changes.get(), path.c_str(), IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF) >= 0;
+    try {
+      return connectControl(directories, name);
+    } catch (const Error& error) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+      if (error.code() != ErrorCode::kUnavailable || !isWatched || left <= 0) {
+        throw;
+      }
+      pollfd change = {changes.get(), POLLIN, 0};
+      ::poll(&change, 1, static_cast<int>(left));
+    }
+  }
 }
 
 Fd openState(const Directories& directories, std::string_view name, std::string_view file) {

@@ -104,13 +104,16 @@ Fd Reservation::listenControl() {
   if (!socket || ::fchmod(socket.get(), 0600) != 0) {
     throw systemError("making a control socket", errno);
   }
-  ::unlinkat(runtimeEntry_.get(), kControlSocket, 0);
+  // Under another name until it listens: who sees it can connect.
+  constexpr char kUnready[] = ".control";
+  ::unlinkat(runtimeEntry_.get(), kUnready, 0);
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   // Through the descriptor: the path of a runtime folder may be longer than an address can be.
-  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(), kControlSocket);
+  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(), kUnready);
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      ::listen(socket.get(), kBacklog) != 0) {
+      ::listen(socket.get(), kBacklog) != 0 ||
+      ::renameat(runtimeEntry_.get(), kUnready, runtimeEntry_.get(), kControlSocket) != 0) {
     throw systemError("listening on the control socket of " + name_, errno);
   }
   return socket;
