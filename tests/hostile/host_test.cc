@@ -54,7 +54,6 @@ class HostUnderAttack : public ::testing::TestWithParam<Jail> {
     std::ofstream(folder_ + "/disk.img") << std::string(1 << 20, '\0');
     options_.installation = VMMHOST_STAGED_COMMAND;
     options_.pluginPath = VMMHOST_HOSTILE_PLUGINS;
-    options_.runtimeDirectory = folder_;
     vm_.backend = "hostile";
     vm_.workingDirectory = folder_;
     vm_.timeout = seconds(20);
@@ -116,6 +115,7 @@ plugin::LaunchPlan planOf(const char* backend, const std::string& json) {
   plugin::RegistryOptions options;
   options.pluginPath = VMMHOST_HOSTILE_PLUGINS;
   options.prefixDirectory = VMMHOST_STAGED_PLUGINS;
+  options.probeProgram = VMMHOST_STAGED_PROBE;
   plugin::Registry registry(options);
   capnp::MallocMessageBuilder message;
   auto config = message.initRoot<schema::VmConfig>();
