@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -43,6 +44,18 @@ struct Pipe {
     ::fcntl(read.get(), F_SETFL, O_NONBLOCK);
   }
 };
+
+// Until nothing of it lives; what was killed.
+std::vector<pid_t> killFamily(const std::function<std::vector<pid_t>()>& living) {
+  std::vector<pid_t> killed;
+  for (auto found = living(); !found.empty(); found = living()) {
+    for (const pid_t pid : found) {
+      ::kill(pid, SIGKILL);
+      killed.push_back(pid);
+    }
+  }
+  return killed;
+}
 
 class CaseProcess {
  public:
@@ -81,8 +94,9 @@ class CaseProcess {
   }
   ~CaseProcess() {
     if (pid_ > 0) {
-      killAll();
+      std::vector<pid_t> killed = killAll();
       collect();
+      removeControlGroups(killed);
     }
     std::error_code ignored;
     std::filesystem::remove_all(job_.folder, ignored);
@@ -97,6 +111,8 @@ class CaseProcess {
   }
   Clock::time_point deadline() const { return deadline_; }
   const Job& job() const { return job_; }
+  pid_t pid() const { return pid_; }
+  bool unclean() const { return unclean_; }  // it is over, and has not looked itself at what it left
 
   // Takes what has come; true once the case is over and its result complete.
   bool look(bool exited) {
@@ -136,16 +152,12 @@ class CaseProcess {
   }
 
   // Everything that descends from it: orphans fall to it, so that nothing is out of sight while it lives.
-  void killAll() {
+  std::vector<pid_t> killAll() const {
     ::kill(pid_, SIGSTOP);
-    for (bool found = true; found;) {
-      found = false;
-      for (const pid_t pid : descendants(pid_)) {
-        found = true;
-        ::kill(pid, SIGKILL);
-      }
-    }
+    std::vector<pid_t> killed = killFamily([this]() { return descendants(pid_); });
     ::kill(pid_, SIGKILL);
+    killed.push_back(pid_);
+    return killed;
   }
 
   int collect() {
@@ -157,8 +169,9 @@ class CaseProcess {
   }
 
   void finish(const std::string& overdue) {
+    std::vector<pid_t> killed = {pid_};
     if (!overdue.empty()) {
-      killAll();
+      killed = killAll();
     }
     const int status = collect();
     take(verdict_, verdictText_, kMaxVerdict);
@@ -173,6 +186,8 @@ class CaseProcess {
       why = "its process ended with code " + std::to_string(WEXITSTATUS(status)) + " and told no result";
     }
     if (!why.empty()) {
+      unclean_ = true;
+      removeControlGroups(killed);
       const std::size_t kept = std::min(chatterText_.size(), kKeptChatter);
       result.kind = Result::Kind::kFailed;
       result.detail = why + (kept == 0 ? "" : "; it said: " + chatterText_.substr(chatterText_.size() - kept));
@@ -183,12 +198,30 @@ class CaseProcess {
   Clock::time_point started_;
   Clock::time_point deadline_;
   pid_t pid_ = -1;
+  bool unclean_ = false;
   Fd process_;
   Fd verdict_;
   Fd chatter_;
   std::string verdictText_;
   std::string chatterText_;
 };
+
+// What a case that crashed left: it fell to this process, and belongs to none of the cases that run.
+void endOrphans(const std::vector<std::unique_ptr<CaseProcess>>& running) {
+  const std::vector<pid_t> killed = killFamily([&]() {
+    std::vector<pid_t> orphans = descendants(::getpid());
+    for (const auto& process : running) {
+      std::vector<pid_t> kept = descendants(process->pid());
+      kept.push_back(process->pid());
+      std::erase_if(orphans, [&](pid_t pid) { return std::find(kept.begin(), kept.end(), pid) != kept.end(); });
+    }
+    return orphans;
+  });
+  for (const pid_t pid : killed) {
+    ::waitpid(pid, nullptr, 0);
+  }
+  removeControlGroups(killed);
+}
 
 // SIGINT and SIGTERM as something to wait for, while it lives.
 class SignalWatch {
@@ -254,7 +287,11 @@ int runJobs(const std::string& program, std::vector<Job>& jobs, const RunLimits&
       const bool exited = watched[1 + 3 * index + 2].revents != 0;
       if (running[index]->look(exited)) {
         over[static_cast<std::size_t>(&running[index]->job() - jobs.data())] = true;
+        const bool unclean = running[index]->unclean();
         running.erase(running.begin() + static_cast<std::ptrdiff_t>(index));
+        if (unclean) {
+          endOrphans(running);
+        }
       }
     }
   }

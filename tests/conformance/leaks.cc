@@ -156,6 +156,18 @@ std::string processName(pid_t pid) {
   return name.empty() ? name : name.substr(0, name.size() - 1);
 }
 
+void removeControlGroups(const std::vector<pid_t>& hostPids) {
+  // A group is busy until the kernel has let go of its last process.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  for (auto left = cgroupsOf(hostPids); !left.empty() && std::chrono::steady_clock::now() < end;
+       left = cgroupsOf(hostPids)) {
+    for (const std::string& folder : left) {
+      ::rmdir(folder.c_str());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
 LeakCheck::LeakCheck(std::string folder, std::chrono::milliseconds grace)
     : folder_(std::move(folder)), grace_(grace), descriptors_(openDescriptors()), threads_(threadCount()) {
 }

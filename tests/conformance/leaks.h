@@ -14,9 +14,11 @@ namespace vmmhost::conformance {
 // This process becomes the one that its descendants' orphans fall to, so that none gets out of sight.
 void adoptOrphans();
 
-// Living processes that descend from `ancestor` (not itself): "PID NAME".
+// Living processes that descend from `ancestor`, without itself.
 std::vector<pid_t> descendants(pid_t ancestor);
 std::string processName(pid_t pid);
+// Of VMs that these processes hosted and cannot clear away any more; tries for a moment.
+void removeControlGroups(const std::vector<pid_t>& hostPids);
 
 // Made before anything of a case runs.
 class LeakCheck {

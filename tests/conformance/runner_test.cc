@@ -161,6 +161,7 @@ TEST(Options, whatIsWrong_isNamed) {
 class RunJobs : public testing::Test {
  protected:
   RunJobs() {
+    adoptOrphans();  // as the program does
     char folder[] = "/tmp/vmmhost-runner-test-XXXXXX";
     folder_ = ::mkdtemp(folder);
   }
@@ -207,6 +208,14 @@ TEST_F(RunJobs, processThatCrashes_failsWithItsSignalAndLastWords) {
   EXPECT_NE(results[0].detail.find("SIGSEGV"), std::string::npos) << results[0].detail;
   EXPECT_NE(results[0].detail.find("last words"), std::string::npos) << results[0].detail;
   EXPECT_EQ(results[1].kind, Kind::kPassed);
+}
+
+TEST_F(RunJobs, whatACrashLeaves_isEnded_andOtherCasesGoOn) {
+  add("crash", "setsid sleep 600 & kill -SEGV $$");
+  add("other", "sleep 0.3 && printf 'passed\\0\\0\\0' >&3");
+  const auto results = run();
+  EXPECT_EQ(results[0].kind, Kind::kFailed);
+  EXPECT_EQ(results[1].kind, Kind::kPassed) << results[1].detail;
 }
 
 TEST_F(RunJobs, processThatTellsNothing_fails) {

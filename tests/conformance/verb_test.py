@@ -64,7 +64,7 @@ class Conformance(VmmhostTest):
         self.assertIn(name, result.err)
         self.assertEqual(len([line for line in result.err.splitlines() if line.startswith("vmmhost:")]), 1, result.err)
         error = self.conformance(*arguments, "--json", code=code).json["error"]
-        self.assertIn(name, error["message"])
+        self.assertIn(name, error["message"] + error["hint"])
 
     def test_wrong_usage(self):
         self.refuse(125, "--backend NAME", "--case", "exits")
