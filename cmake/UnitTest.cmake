@@ -1,6 +1,7 @@
-# vmmhost_unit_test(NAME SOURCES... LIBS...): a GoogleTest program whose cases are ctest cases of their own.
+# vmmhost_unit_test(NAME SOURCES... LIBS... [PROPERTIES...]): a GoogleTest program whose cases are ctest cases of their
+# own, with these properties.
 function(vmmhost_unit_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBS;PROPERTIES" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 60)
   endif()
@@ -11,5 +12,5 @@ function(vmmhost_unit_test name)
     set(environment ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
   endif()
   gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT ${arg_TIMEOUT} ${environment})
+    PROPERTIES TIMEOUT ${arg_TIMEOUT} ${environment} ${arg_PROPERTIES})
 endfunction()

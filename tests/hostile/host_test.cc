@@ -115,6 +115,7 @@ plugin::LaunchPlan planOf(const char* backend, const std::string& json) {
   plugin::RegistryOptions options;
   options.pluginPath = VMMHOST_HOSTILE_PLUGINS;
   options.prefixDirectory = VMMHOST_STAGED_PLUGINS;
+  options.probeProgram = VMMHOST_STAGED_PROBE;
   plugin::Registry registry(options);
   capnp::MallocMessageBuilder message;
   auto config = message.initRoot<schema::VmConfig>();

@@ -125,7 +125,7 @@ std::string seenText(const Outcome& outcome) {
     case Fate::kBroken:
       return "ended by the host";
     case Fate::kOutOfMemory:
-      return "ended by its control group";
+      return "ended by its control group, where it has one";
     default:
       return "allowed, harmless";
   }
@@ -159,7 +159,7 @@ TEST_P(Attacks, endAsPlanned_andHarmNothing) {
     EXPECT_TRUE(isAsPlanned) << attack.name << ": expected \"" << wanted << "\", got\n" << result.output;
     EXPECT_TRUE(hasRightCode) << attack.name << ": exit code " << result.exitCode;
     EXPECT_EQ(damage, "") << attack.name;
-    record.add(attack, isAsPlanned && damage.empty() ? seenText(expected) : "NOT AS PLANNED " + damage);
+    record.add(attack, isAsPlanned && damage.empty() ? seenText(attack.in(one.jail)) : "NOT AS PLANNED " + damage);
   }
   EXPECT_EQ(neighbour.stop(), "");
 }

@@ -161,7 +161,7 @@ TEST_F(Outside, runningKvmWorker_hasGrownFiltersOnEveryThread_andNoDevKvm) {
   if (::access("/dev/kvm", R_OK | W_OK) != 0) {
     GTEST_SKIP() << "there is no /dev/kvm here";
   }
-  vmmhost({"run", "--backend", "kvm", "--name", "watched", "--detach", "--memory", "64M", "--cpus", "2", "--kernel",
+  vmmhost({"run", "--backend", "kvm", "--name", "watched", "--detach", "--memory", "64M", "--kernel",
            VMMHOST_GUESTS "/loop.elf"});
   const std::string info = vmmhost({"inspect", "watched", "--json"});
   std::smatch match;
@@ -177,7 +177,7 @@ TEST_F(Outside, runningKvmWorker_hasGrownFiltersOnEveryThread_andNoDevKvm) {
     EXPECT_NE(status.find("Seccomp:\t2"), std::string::npos) << entry.path();
     ++threads;
   }
-  EXPECT_GE(threads, 3);
+  EXPECT_GE(threads, 2);
 
   const auto base = seccomp::compile(seccomp::basePolicy("worker-static", {kExecutableSlot}));
   std::set<std::uint64_t> runnable;
@@ -206,7 +206,7 @@ TEST_F(Outside, runningKvmWorker_hasGrownFiltersOnEveryThread_andNoDevKvm) {
     EXPECT_LE(here.size(), 1u) << "KVM_RUN on more than the descriptor of one virtual CPU";
     runnable.insert(here.begin(), here.end());
   }
-  EXPECT_EQ(runnable.size(), 2u);
+  EXPECT_EQ(runnable.size(), 1u);
 
   for (const auto& entry : fs::directory_iterator(folder + "/fd")) {
     std::error_code error;
