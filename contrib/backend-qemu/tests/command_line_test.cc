@@ -62,8 +62,15 @@ TEST(CommandLineTest, kvmIsTakenByDescriptor) {
   machine.spec.kvm = true;
   machine.descriptors.kvm = 9;
   EXPECT_EQ(machine.only("-accel"), "kvm,device=/dev/fdset/1");
-  EXPECT_EQ(machine.only("-add-fd"), "fd=9,set=1");
+  EXPECT_EQ(valuesOf(machine.arguments(), "-add-fd").front(), "fd=9,set=1");
   EXPECT_TRUE(has(machine.only("-cpu"), "host"));
+}
+
+TEST(CommandLineTest, streamsAreReadAndWritten_notSentTo) {
+  Machine machine;
+  const auto devices = valuesOf(machine.arguments(), "-chardev");
+  EXPECT_EQ(devices,
+            (std::vector<std::string>{"pipe,id=qmp,path=/dev/fdset/1000", "pipe,id=console0,path=/dev/fdset/1001"}));
 }
 
 TEST(CommandLineTest, nestedVirtualizationIsOffUnlessAskedFor) {
@@ -90,7 +97,8 @@ TEST(CommandLineTest, disksHaveTheFormatThatWasSaidAndNoOtherFile) {
   machine.spec.disks[1].serial = "disk.one";
   machine.descriptors.disks = {10, 11};
   const auto arguments = machine.arguments();
-  EXPECT_EQ(valuesOf(arguments, "-add-fd"), (std::vector<std::string>{"fd=10,set=1", "fd=11,set=2"}));
+  EXPECT_EQ(valuesOf(arguments, "-add-fd"),
+            (std::vector<std::string>{"fd=3,set=1000", "fd=4,set=1001", "fd=10,set=1", "fd=11,set=2"}));
   const auto nodes = valuesOf(arguments, "-blockdev");
   ASSERT_EQ(nodes.size(), 4u);
   EXPECT_TRUE(has(nodes[0], "\"/dev/fdset/1\"") && has(nodes[0], "\"read-only\":true"));

@@ -14,6 +14,9 @@ constexpr int kTranslationBufferMiB = 64;
 // grants.
 constexpr int kMaxDiskThreads = 8;
 
+// Descriptor sets of character devices; those of disks and /dev/kvm count from 1.
+constexpr int kFirstStreamSet = 1000;
+
 constexpr const char* kSandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 std::string flag(bool value) {
@@ -46,6 +49,14 @@ void addDisk(std::size_t index, const DiskSpec& disk, int descriptor, std::vecto
     device += ",\"serial\":" + jsonString(disk.serial);
   }
   arguments.insert(arguments.end(), {"-device", device + "}"});
+}
+
+// A stream over a socket that is there already. As a pipe, QEMU reads and writes it; as a socket, it would send with
+// sendmsg, which the jail forbids: descriptors could go along.
+std::string addStream(const std::string& id, int descriptor, int set, std::vector<std::string>& arguments) {
+  arguments.insert(arguments.end(), {"-add-fd", "fd=" + std::to_string(descriptor) + ",set=" + std::to_string(set),
+                                     "-chardev", "pipe,id=" + id + ",path=/dev/fdset/" + std::to_string(set)});
+  return id;
 }
 
 std::string cpuModel(const MachineSpec& spec) {
@@ -93,12 +104,11 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   }
   add("-object", "main-loop,id=main,thread-pool-max=" + std::to_string(kMaxDiskThreads));
 
-  add("-chardev", "socket,id=qmp,fd=" + std::to_string(descriptors.qmp));
-  add("-mon", "chardev=qmp,mode=control");
+  int set = kFirstStreamSet;
+  add("-mon", "chardev=" + addStream("qmp", descriptors.qmp, set++, arguments) + ",mode=control");
   for (std::size_t index = 0; index < descriptors.consoles.size(); ++index) {
     const std::string id = "console" + std::to_string(index);
-    add("-chardev", "socket,id=" + id + ",fd=" + std::to_string(descriptors.consoles[index]));
-    add("-serial", "chardev:" + id);
+    add("-serial", "chardev:" + addStream(id, descriptors.consoles[index], set++, arguments));
   }
 
   add("-kernel", descriptors.kernelPath);
