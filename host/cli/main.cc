@@ -1,5 +1,6 @@
 // vmmhost: the command line. CLI11 stays in this file.
 #include <fcntl.h>
+#include <kj/exception.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "host/cli/verbs.h"
 #include "host/client/environment.h"
 #include "host/config/text.h"
+#include "ipc/rpc/connection.h"
 
 namespace vmmhost::cli {
 namespace {
@@ -388,6 +390,12 @@ int dispatch(int argc, char** argv) {
     return invocation.action ? invocation.action() : usageError("the verb has to come first", "", json);
   } catch (const Error& error) {
     return report(error, json);
+  } catch (const kj::Exception& exception) {
+    const Error error = rpc::fromKj(exception);
+    return report(exception.getType() == kj::Exception::Type::OVERLOADED
+                      ? error
+                      : Error(ErrorCode::kInternal, "a fault of vmmhost: " + error.message()),
+                  json);
   } catch (const std::exception& error) {
     return report(Error(ErrorCode::kInternal, std::string("a fault of vmmhost: ") + error.what()), json);
   }
@@ -398,5 +406,7 @@ int dispatch(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   vmmhost::cli::openStandardDescriptors();
+  // A limit of file sizes (ulimit -f) is an error of a write, not the end of the command.
+  ::signal(SIGXFSZ, SIG_IGN);
   return vmmhost::cli::dispatch(argc, argv);
 }

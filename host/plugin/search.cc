@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "host/plugin/host_api.h"
+#include "vmmhost/error.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -69,6 +70,11 @@ std::map<std::string, std::vector<std::string>> findPluginFiles(const std::vecto
         continue;
       }
       found[name].push_back(file);
+    }
+    // A folder that is not there is none to search; one that cannot be looked at now must not make plugins vanish.
+    if (error == std::errc::too_many_files_open || error == std::errc::too_many_files_open_in_system ||
+        error == std::errc::not_enough_memory) {
+      throw systemError("looking for plugins in " + folder, error.value());
     }
   }
   return found;

@@ -82,6 +82,7 @@ class Reservation {
   Reservation() = default;
   std::string name_;
   Fd runtimeParent_, stateParent_, runtimeEntry_, stateEntry_, lock_;
+  Fd spare_;  // a number to give back when descriptors have run out
 };
 
 // An entry as a command finds it.

@@ -15,6 +15,7 @@
 #include "host/runtime/files.h"
 #include "host/runtime/name_lock.h"
 #include "host/runtime/reaper.h"
+#include "host/runtime/uid_sweep.h"
 
 namespace vmmhost::runtime {
 namespace {
@@ -74,6 +75,7 @@ std::optional<Entry> look(const Directories& directories, const std::string& nam
     try {
       reap(directories, name, lock, ReapState::kByRecord);
       NameLock::removeEntry(directories.runtimeFd(), lock.folder(), name);
+      sweepUidLeases();  // it may have died between its lease and its record
     } catch (const Error& error) {
       // What stays is tried again by the next command; the VM has ended all the same.
       if (!error.retryable()) {
@@ -228,6 +230,7 @@ void remove(const Directories& directories, std::string_view name) {
     if (!lock.lives()) {
       reap(directories, text, lock, ReapState::kRemove);
       NameLock::removeEntry(directories.runtimeFd(), lock.folder(), text);
+      sweepUidLeases();
       return;
     }
   }

@@ -53,7 +53,19 @@ bool inPlace(int parent, const std::string& name, int folder, int lock) {
 NameLock NameLock::take(const Directories& directories, const std::string& name) {
   const std::string shown = directories.paths().runtime + '/' + name;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    Fd folder = makeOwnFolder(directories.runtimeFd(), name, shown);
+    // Made and of no use: who else has begun to use it makes it again.
+    const auto giveUp = [&](const Error& error) {
+      if (error.code() == ErrorCode::kResourceExhausted) {
+        ::unlinkat(directories.runtimeFd(), name.c_str(), AT_REMOVEDIR);
+      }
+      return error;
+    };
+    Fd folder;
+    try {
+      folder = makeOwnFolder(directories.runtimeFd(), name, shown);
+    } catch (const Error& error) {
+      throw giveUp(error);
+    }
     if (!folder) {
       continue;
     }
@@ -62,7 +74,7 @@ NameLock NameLock::take(const Directories& directories, const std::string& name)
       if (errno == ENOENT) {
         continue;
       }
-      throw systemError("opening " + shown + "/lock", errno);
+      throw giveUp(systemError("opening " + shown + "/lock", errno));
     }
     control(lock.get(), F_OFD_SETLKW, kChange, F_WRLCK);
     // In this order: a supervisor removes its entry while it holds life, and without change, so that nobody who hangs

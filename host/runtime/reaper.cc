@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "host/config/json.h"
 #include "host/runtime/cgroup_removal.h"
@@ -41,7 +42,9 @@ void settleState(const Directories& directories, const std::string& name, const 
   if (wanted == ReapState::kRemove || nothing || (record && record->removeOnEnd)) {
     // The outcome goes last: what is left by an interruption is still an ended VM.
     emptyFolder(entry.get(), kExitFile);
-    ::unlinkat(directories.stateFd(), name.c_str(), AT_REMOVEDIR);
+    if (::unlinkat(directories.stateFd(), name.c_str(), AT_REMOVEDIR) != 0 && wanted == ReapState::kRemove) {
+      throw systemError("removing " + directories.paths().state + '/' + name, errno);
+    }
   } else if (std::find(files.begin(), files.end(), kExitFile) == files.end()) {
     replaceFile(entry.get(), kExitFile, outcomeOfDead(record));
   }

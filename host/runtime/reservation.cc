@@ -37,7 +37,12 @@ Reservation Reservation::take(const Directories& directories, std::string_view n
     NameLock::removeEntry(directories.runtimeFd(), lock.folder(), text);
     return error;
   };
-  reap(directories, text, lock, ReapState::kByRecord);
+  try {
+    reap(directories, text, lock, ReapState::kByRecord);
+  } catch (const Error& error) {
+    // What a dead supervisor left stays for the next command; what was made here goes.
+    throw error.code() == ErrorCode::kResourceExhausted ? giveUp(error) : error;
+  }
   const std::string shown = directories.paths().state + '/' + text;
   if (::mkdirat(directories.stateFd(), text.c_str(), 0700) != 0) {
     if (errno != EEXIST) {
@@ -47,7 +52,13 @@ Reservation Reservation::take(const Directories& directories, std::string_view n
                        "the logs and the outcome of an ended VM called " + text + " are kept under that name",
                        "vmmhost rm " + text));
   }
-  reservation.stateEntry_ = openOwnFolder(directories.stateFd(), text, shown);
+  try {
+    reservation.stateEntry_ = openOwnFolder(directories.stateFd(), text, shown);
+    reservation.spare_ = duplicate(directories.stateFd());
+  } catch (const Error& error) {
+    ::unlinkat(directories.stateFd(), text.c_str(), AT_REMOVEDIR);
+    throw giveUp(error);
+  }
   if (!reservation.stateEntry_ || !lock.becomeSupervisor()) {
     throw Error(ErrorCode::kInternal, "the entry " + text + " was changed while it was being made");
   }
@@ -70,6 +81,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
     runtimeEntry_ = std::move(other.runtimeEntry_);
     stateEntry_ = std::move(other.stateEntry_);
     lock_ = std::move(other.lock_);
+    spare_ = std::move(other.spare_);
   }
   return *this;
 }
@@ -108,6 +120,7 @@ void Reservation::release(bool removeState) noexcept {
   if (!lock_) {
     return;
   }
+  spare_.reset();  // looking through a folder takes a descriptor, and there may be no other
   // The state first and the lock last: dying in between leaves something that a reaper understands, and the name is
   // not free before all is gone.
   if (removeState) {

@@ -35,7 +35,7 @@ struct VmSpec {
   bool measureMemory = false;                                      // the outcome tells the worker's private memory
   std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
   std::unique_ptr<RotatingFile> consoleFile;                       // may be null
-  std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders made, deepest first
+  std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
 };
 
 class Vm {

@@ -35,7 +35,9 @@ std::vector<Call> deniedToAll() {
       {"accept", __NR_accept, {3}},
       {"accept4", __NR_accept4, {3}},
       {"sendto an address", __NR_sendto, {3, 0, 0, 0, 0x1000, 16}},
+      {"sendmsg", __NR_sendmsg, {3}},
       {"sendmmsg", __NR_sendmmsg, {3}},
+      {"send", __NR_sendto, {3}},
       {"unshare", __NR_unshare, {CLONE_NEWUSER}},
       {"setns", __NR_setns, {3}},
       {"mount", __NR_mount},
@@ -116,8 +118,8 @@ std::vector<Call> deniedToAll() {
 std::vector<Call> deniedToStatic() {
   return {
     {"openat", __NR_openat, {kAtFdCwd, 0, O_RDONLY}}, {"socketpair", __NR_socketpair, {AF_UNIX, SOCK_STREAM}},
-        {"sendto", __NR_sendto, {3}}, {"sendmsg", __NR_sendmsg, {3}}, {"execve", __NR_execve},
-        {"fork by clone", __NR_clone, {SIGCHLD}}, {"thread in a new network", __NR_clone, {0x3d0f00 | CLONE_NEWNET}},
+        {"execve", __NR_execve}, {"fork by clone", __NR_clone, {SIGCHLD}},
+        {"thread in a new network", __NR_clone, {0x3d0f00 | CLONE_NEWNET}},
         {"clone with CLONE_THREAD alone", __NR_clone, {CLONE_THREAD | CLONE_SIGHAND | CLONE_VM}},
         {"kill", __NR_kill, {kMinusOne, SIGTERM}}, {"tkill", __NR_tkill, {1, SIGTERM}},
         {"pidfd_open", __NR_pidfd_open, {1}}, {"pidfd_send_signal", __NR_pidfd_send_signal, {3}},

@@ -90,7 +90,8 @@ std::string v2Parent() {
 
 }  // namespace
 
-Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses) {
+Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses,
+                    const Announce& announce) {
   Cgroup group;
   const std::string leaf = "vmmhost-" + std::string(name);
   struct Wanted {
@@ -104,13 +105,21 @@ Cgroup Cgroup::make(std::string_view name, std::uint64_t memoryBytes, std::uint3
     const std::string parent = v2Parent();
     if (parent.empty()) {
       group.why_ = "no writable control group with memory and pids controllers around this process";
-      return group;
+    } else {
+      wanted.push_back(
+          {join(parent, leaf), {{"memory.max", memory}, {"memory.swap.max", "0"}, {"pids.max", processes}}});
     }
-    wanted.push_back({join(parent, leaf), {{"memory.max", memory}, {"memory.swap.max", "0"}, {"pids.max", processes}}});
   } else {
     wanted.push_back(
         {join(std::string(kMountPoint) + "/memory" + ownGroup("memory"), leaf), {{"memory.limit_in_bytes", memory}}});
     wanted.push_back({join(std::string(kMountPoint) + "/pids" + ownGroup("pids"), leaf), {{"pids.max", processes}}});
+  }
+  if (announce) {
+    std::vector<std::string> folders;
+    for (const Wanted& one : wanted) {
+      folders.push_back(one.folder);
+    }
+    announce(folders);
   }
   for (const Wanted& one : wanted) {
     if (::mkdir(one.folder.c_str(), 0755) != 0 && errno != EEXIST) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -114,8 +115,11 @@ std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp
 class Cgroup {
  public:
   // `name` becomes part of a folder name. Never throws for a system that offers none: then folders() is empty and
-  // why() says what was found.
-  static Cgroup make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses);
+  // why() says what was found. `announce` is told the folders before the first one is made, so that somebody knows of
+  // them if this process dies; what it throws is thrown.
+  using Announce = std::function<void(const std::vector<std::string>& folders)>;
+  static Cgroup make(std::string_view name, std::uint64_t memoryBytes, std::uint32_t maxProcesses,
+                     const Announce& announce = {});
   Cgroup() = default;  // none
   Cgroup(Cgroup&&) noexcept = default;
   Cgroup& operator=(Cgroup&&) noexcept = default;

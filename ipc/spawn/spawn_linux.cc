@@ -195,7 +195,10 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
                  {RLIMIT_MEMLOCK, 0},
                  {RLIMIT_MSGQUEUE, 0}};
   for (const auto& limit : jail.rlimits) {
-    plan.limits.push_back({limit.resource, limit.value});
+    // What this process itself is limited to it cannot raise for another: the stricter one holds.
+    rlimit own = {};
+    const bool isKnown = ::getrlimit(static_cast<__rlimit_resource_t>(limit.resource), &own) == 0;
+    plan.limits.push_back({limit.resource, isKnown ? std::min<std::uint64_t>(limit.value, own.rlim_max) : limit.value});
   }
   for (const Passed& passed : request.descriptors) {
     if (passed.target < 0 || passed.target >= 200 || request.descriptors.size() > 32) {
@@ -264,6 +267,18 @@ Error namespaceError(int errnoValue) {
   return Error(ErrorCode::kConfinement, message, "`vmmhost doctor` tells what this system lacks");
 }
 
+// The stub keeps what it places at kFirstSpare and above meanwhile.
+void requireDescriptorNumbers(const Request& request) {
+  const std::size_t needed = kFirstSpare + 2 + request.descriptors.size();
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < needed) {
+    throw Error(ErrorCode::kResourceExhausted,
+                "the limit of open files is " + std::to_string(limit.rlim_cur) + "; starting a worker takes " +
+                    std::to_string(needed),
+                "ulimit -n 1024");
+  }
+}
+
 }  // namespace
 
 std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp) {
@@ -288,6 +303,7 @@ std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp
 }
 
 Child begin(const Request& request) {
+  requireDescriptorNumbers(request);
   std::vector<std::string> argvStorage;
   Plan plan = makePlan(request, argvStorage);
   const auto has = [&](const char* part) { return request.jail.without.count(part) == 0; };

@@ -359,7 +359,7 @@ class Signals(ShellTest):
         wait_until(lambda: self.drain(master) or process.poll() is not None, 30, "the command ends")
         self.assertEqual(process.returncode, 0)
 
-    def test_background_job_leaves_the_terminal_alone(self):
+    def test_terminal_is_the_shells_again_after_detaching(self):
         process, master, slave, before = self.start_on_terminal(*self.given("idle", "--name", "vm"))
         self.info_when_running("vm")
         wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")

@@ -57,8 +57,7 @@ class Neighbour : private Surroundings {
   Neighbour(User user, const char* attack, Jail jail);
   ~Neighbour();
 
-  bool answers() const;  // that it is running
-  std::string logs() const;
+  bool answers() const;      // that it is running
   std::string stop() const;  // what is wrong with its end; empty: nothing
 };
 

@@ -217,10 +217,6 @@ bool Neighbour::answers() const {
   return command({"inspect", "neighbour"}).output.find("\"state\": \"running\"") != std::string::npos;
 }
 
-std::string Neighbour::logs() const {
-  return command({"logs", "--vmm", "neighbour"}).output;
-}
-
 std::string Neighbour::stop() const {
   const Result stopped = command({"stop", "neighbour"});
   const Result waited = command({"wait", "neighbour"});

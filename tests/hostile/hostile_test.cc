@@ -201,25 +201,5 @@ TEST(ForgedPlans, areRefusedBeforeAnythingStarts) {
   }
 }
 
-// The kernel counts descriptors in flight by user, and refuses a sender beyond its own limit of open files. A worker's
-// is low: what it can use up leaves the host's far from refused, even where both are the same user.
-TEST(InFlightQuota, ofOneVm_leavesOthersAlone) {
-  for (const User user : {User::kCaller, User::kOrdinary}) {
-    if (user == User::kOrdinary && !whyNotOrdinary().empty()) {
-      continue;
-    }
-    const Neighbour greedy(user, "stay-with-descriptors-in-flight", Jail::kSystem);
-    EXPECT_TRUE(greedy.answers());
-    EXPECT_NE(greedy.logs().find("errno " + std::to_string(ETOOMANYREFS)), std::string::npos) << greedy.logs();
-    for (const Jail jail : {Jail::kStatic, Jail::kSystem}) {
-      Surroundings other(user);
-      const Attack& peaceful = *findAttack("counters-random");
-      const Result result = other.run(peaceful, Moment::kStart, jail);
-      EXPECT_NE(result.output.find(fateText(peaceful, kHarmless)), std::string::npos) << result.output;
-    }
-    EXPECT_EQ(greedy.stop(), "");
-  }
-}
-
 }  // namespace
 }  // namespace vmmhost::hostile

@@ -42,6 +42,15 @@ int sendMessage(int descriptor, int flags, bool withDescriptor) {
   return raw(__NR_sendmsg, descriptor, &message, flags);
 }
 
+// Where a message begins: more segments than there can be, and then no message at all.
+int sendNonsense(const Loot& loot) {
+  unsigned char block[256];
+  for (std::size_t i = 0; i < sizeof block; ++i) {
+    block[i] = static_cast<unsigned char>(i < 4 ? 0xff : i * 167);
+  }
+  return ::write(loot.rpc, block, sizeof block) < 0 ? errno : 0;
+}
+
 constexpr Attack kAttacks[] = {
     {"socket-unix", makeSocket<AF_UNIX, SOCK_STREAM>},
     {"socket-inet", makeSocket<AF_INET, SOCK_STREAM>},
@@ -72,8 +81,9 @@ constexpr Attack kAttacks[] = {
        const sockaddr_un address = dockerSocket();
        return raw(__NR_sendto, loot.rpc, "x", 1, 0, &address, sizeof address);
      }},
-    {"send-descriptor", [](const Loot& loot) { return sendMessage(loot.rpc, 0, true); }, kKilled, kBroken},
-    {"send-out-of-band", [](const Loot& loot) { return sendMessage(loot.rpc, MSG_OOB, false); }, kKilled, kHarmless},
+    {"send-descriptor", [](const Loot& loot) { return sendMessage(loot.rpc, 0, true); }},
+    {"send-out-of-band", [](const Loot& loot) { return sendMessage(loot.rpc, MSG_OOB, false); }},
+    {"rpc-nonsense", sendNonsense, kBroken, kBroken},
     {"socket-option",
      [](const Loot& loot) {
        const int size = 1 << 30;

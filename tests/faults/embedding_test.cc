@@ -1,0 +1,137 @@
+// A program that embeds the host for long: a hundred VMs, good ones and faulty ones, leave it as they found it.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "vmmhost/host.h"
+
+namespace vmmhost {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kVms = 100;
+
+std::ptrdiff_t entries(const char* folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
+
+// Lines of /proc/self/maps: what is loaded or mapped again and again shows here.
+std::ptrdiff_t mappings() {
+  std::ifstream maps("/proc/self/maps");
+  return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
+}
+
+// The control groups that are called as VMs of this process are.
+std::vector<std::string> controlGroups() {
+  std::vector<std::string> found;
+  const std::string end = "-" + std::to_string(::getpid());
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator("/sys/fs/cgroup", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("vmmhost-") && name.ends_with(end)) {
+      found.push_back(entry.path().string());
+    }
+  }
+  return found;
+}
+
+class EmbeddingTest : public testing::Test {
+ protected:
+  EmbeddingTest() {
+    char folder[] = "/tmp/vmmhost-embedding-XXXXXX";
+    folder_ = ::mkdtemp(folder);
+    options_.installation = VMMHOST_STAGED_COMMAND;
+    options_.pluginPath = VMMHOST_FAKE_PLUGINS;
+  }
+  ~EmbeddingTest() override { fs::remove_all(folder_); }
+
+  static std::string config(const std::string& guest, const std::string& commandLine) {
+    return R"({"boot":{"kernel":")" VMMHOST_GUESTS "/" + guest + R"(.elf","cmdline":")" + commandLine +
+           R"("},"memory":{"size":"8M"}})";
+  }
+
+  // One VM of a kind that the number chooses.
+  static void runOne(Host& host, int number) {
+    VmOptions options;
+    options.backend = "fake";
+    switch (number % 5) {
+      case 0: {
+        auto vm = host.start(config("hello", ""), options).get();
+        EXPECT_EQ(vm->wait().get().cause, "powerOff");
+        break;
+      }
+      case 1: {
+        auto vm = host.start(config("serial_echo", ""), options).get();
+        const Fd console = vm->console(65536, true).get();
+        EXPECT_EQ(::send(console.get(), "x\x04", 2, 0), 2);
+        EXPECT_EQ(vm->wait().get().kind, "guest");
+        break;
+      }
+      case 2: {
+        auto vm = host.start(config("loop", ""), options).get();
+        vm->pause().get();
+        vm->resume().get();
+        vm->reset().get();
+        EXPECT_EQ(vm->stop().get().kind, "stopped");
+        break;
+      }
+      case 3:
+        EXPECT_THROW(host.start(config("hello", "fault=exit:create"), options).get(), Error);
+        break;
+      default: {
+        auto vm = host.start(config("loop", "fault=die:running"), options).get();
+        EXPECT_EQ(vm->wait().get().kind, "workerDied");
+        break;
+      }
+    }
+  }
+
+  std::string folder_;
+  HostOptions options_;
+};
+
+TEST_F(EmbeddingTest, aHundredVms_leaveDescriptorsThreadsAndMappingsAsTheyWere) {
+  Host host(options_);
+  for (int number = 0; number < 10; ++number) {  // what is made once is made now
+    runOne(host, number);
+  }
+  const auto descriptors = entries("/proc/self/fd");
+  const auto threads = entries("/proc/self/task");
+  const auto mapped = mappings();
+  for (int number = 0; number < kVms; ++number) {
+    runOne(host, number);
+  }
+  EXPECT_EQ(entries("/proc/self/fd"), descriptors);
+  EXPECT_EQ(entries("/proc/self/task"), threads);
+  EXPECT_LE(mappings(), mapped + 5) << "the heap may have grown a little";
+  EXPECT_EQ(controlGroups(), std::vector<std::string>{});
+  const fs::path leases = fs::path(folder_) / ".uids";
+  EXPECT_TRUE(!fs::exists(leases) || fs::is_empty(leases));
+  std::ifstream children("/proc/self/task/" + std::to_string(::getpid()) + "/children");
+  std::string child;
+  EXPECT_FALSE(children >> child) << "process " << child;
+}
+
+TEST_F(EmbeddingTest, hostsThatComeAndGo_leaveDescriptorsAndThreadsAsTheyWere) {
+  { Host host(options_); }
+  const auto descriptors = entries("/proc/self/fd");
+  const auto threads = entries("/proc/self/task");
+  for (int number = 0; number < 20; ++number) {
+    Host host(options_);
+    runOne(host, number);
+  }
+  EXPECT_EQ(entries("/proc/self/fd"), descriptors);
+  EXPECT_EQ(entries("/proc/self/task"), threads);
+}
+
+}  // namespace
+}  // namespace vmmhost

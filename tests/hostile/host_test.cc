@@ -1,0 +1,145 @@
+// One host process with a neighbour VM, while another VM makes one attack after the other: what the host has afterwards
+// is what it had before. And that the plans of the hostile backend are those of the backends whose jails it stands for.
+#include "vmmhost/host.h"
+
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "host/config/json.h"
+#include "host/plugin/registry.h"
+#include "tests/hostile/attack.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::seconds;
+
+constexpr std::size_t kMaxGrowth = std::size_t{4} << 20;
+
+std::size_t residentBytes() {
+  ::malloc_trim(0);
+  std::ifstream file("/proc/self/statm");
+  std::size_t total = 0;
+  std::size_t resident = 0;
+  file >> total >> resident;
+  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+long entries(const char* folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
+
+std::string configOf(const char* attack, const char* moment, Jail jail, bool hasDisk = true) {
+  return std::string(R"({"boot":{"kernel":"kernel"},"memory":{"size":"64M"},)") +
+         (hasDisk ? R"("disks":[{"file":"disk.img"}],)" : "") + R"("platform":{"options":[{"name":"attack","value":")" +
+         attack + R"("},{"name":"moment","value":")" + moment + R"("},{"name":"jail","value":")" + jailName(jail) +
+         R"("},{"name":"token","value":"host-test"}]}})";
+}
+
+class HostUnderAttack : public ::testing::TestWithParam<Jail> {
+ protected:
+  HostUnderAttack() {
+    std::string pattern = (fs::temp_directory_path() / "vmmhost-attacked-XXXXXX").string();
+    folder_ = ::mkdtemp(pattern.data());
+    std::ofstream(folder_ + "/kernel") << "none";
+    std::ofstream(folder_ + "/disk.img") << std::string(1 << 20, '\0');
+    options_.installation = VMMHOST_STAGED_COMMAND;
+    options_.pluginPath = VMMHOST_HOSTILE_PLUGINS;
+    options_.runtimeDirectory = folder_;
+    vm_.backend = "hostile";
+    vm_.workingDirectory = folder_;
+    vm_.timeout = seconds(20);
+  }
+  ~HostUnderAttack() override { fs::remove_all(folder_); }
+
+  // Runs a VM to its end, however that comes.
+  void attack(Host& host, const Attack& attack, Moment moment) const {
+    try {
+      auto vm = host.start(configOf(attack.name, momentName(moment), GetParam()), vm_).get();
+      ASSERT_EQ(vm->wait().wait_for(seconds(30)), std::future_status::ready) << attack.name;
+    } catch (const Error& error) {
+      // hostile_test says which of these it must be.
+      const bool isOfTheWorker = error.code() == ErrorCode::kWorkerDied || error.code() == ErrorCode::kConfinement ||
+                                 error.code() == ErrorCode::kProtocol;
+      EXPECT_TRUE(isOfTheWorker) << attack.name << ": " << error.what();
+    }
+  }
+
+  std::string folder_;
+  HostOptions options_;
+  VmOptions vm_;
+};
+
+TEST_P(HostUnderAttack, hasTheSameMemoryDescriptorsThreadsAndNeighbourAfterwards) {
+  Host host(options_);
+  VmOptions forever = vm_;
+  forever.timeout = std::chrono::milliseconds(0);
+  auto neighbour = host.start(configOf("neighbour", "start", Jail::kStatic, false), forever).get();
+  const auto everyAttack = [&] {
+    for (const Attack& one : allAttacks()) {
+      const Moment moment = isTime(one, Moment::kStart) ? Moment::kStart : Moment::kConstructor;
+      if (!isTime(one, moment)) {
+        continue;
+      }
+      attack(host, one, moment);
+      auto answer = neighbour->describe();
+      ASSERT_EQ(answer.wait_for(seconds(10)), std::future_status::ready) << one.name;
+      ASSERT_NE(answer.get().find("\"state\": \"running\""), std::string::npos) << one.name;
+    }
+  };
+  everyAttack();  // what is made once and kept
+  const std::size_t memory = residentBytes();
+  const long descriptors = entries("/proc/self/fd");
+  const long threads = entries("/proc/self/task");
+  everyAttack();
+  const std::size_t after = residentBytes();
+  EXPECT_EQ(entries("/proc/self/fd"), descriptors);
+  EXPECT_EQ(entries("/proc/self/task"), threads);
+  EXPECT_LT(after, memory + kMaxGrowth) << "from " << memory;
+  std::printf("host memory: %zu KiB, then %zu KiB\n", memory >> 10, after >> 10);
+  EXPECT_EQ(neighbour->stop().get().kind, "stopped");
+}
+
+INSTANTIATE_TEST_SUITE_P(Hostile, HostUnderAttack, ::testing::Values(Jail::kStatic, Jail::kSystem),
+                         [](const auto& info) { return jailName(info.param); });
+
+plugin::LaunchPlan planOf(const char* backend, const std::string& json) {
+  plugin::RegistryOptions options;
+  options.pluginPath = VMMHOST_HOSTILE_PLUGINS;
+  options.prefixDirectory = VMMHOST_STAGED_PLUGINS;
+  plugin::Registry registry(options);
+  capnp::MallocMessageBuilder message;
+  auto config = message.initRoot<schema::VmConfig>();
+  config::parseJson("test", json, config);
+  return registry.load(backend)->plan(config.asReader());
+}
+
+void expectSameJail(const plugin::LaunchPlan& plan, const plugin::LaunchPlan& wanted) {
+  EXPECT_EQ(plan.root, wanted.root);
+  EXPECT_EQ(plan.proc, wanted.proc);
+  EXPECT_EQ(plan.dev, wanted.dev);
+  EXPECT_EQ(plan.tmp, wanted.tmp);
+  EXPECT_EQ(plan.seccompPolicy, wanted.seccompPolicy);
+  EXPECT_EQ(plan.binds.size(), wanted.binds.size());
+  EXPECT_EQ(plan.rlimits.size(), wanted.rlimits.size());
+  EXPECT_EQ(plan.maxProcesses, wanted.maxProcesses);
+  EXPECT_EQ(plan.overheadBytes, wanted.overheadBytes);
+}
+
+TEST(HostilePlans, areThoseOfTheRealBackends) {
+  const std::string guest = R"({"cpus":{"count":1},"memory":{"size":"64M"},"boot":{"kernel":"k"}})";
+  expectSameJail(planOf("hostile", configOf("neighbour", "start", Jail::kStatic)), planOf("kvm", guest));
+  expectSameJail(planOf("hostile", configOf("neighbour", "start", Jail::kSystem)), planOf("qemu", guest));
+}
+
+}  // namespace
+}  // namespace vmmhost::hostile

@@ -1,0 +1,39 @@
+// Follows `vmmhost run` and everything that it starts with ptrace, up to the moment when the worker was executed and
+// has not run an instruction. Takes root.
+#pragma once
+
+#include <linux/filter.h>
+#include <sys/types.h>
+
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace vmmhost::hostile {
+
+using Filters = std::vector<std::vector<sock_filter>>;  // the oldest first
+
+// Of a stopped tracee; empty where there are none. Throws std::runtime_error where the kernel refuses.
+Filters filtersOf(pid_t thread);
+
+struct TraceOptions {
+  std::string worker;           // file name of the worker's executable
+  bool suspendSeccomp = false;  // from its exec on: the rest of the jail has to stand alone
+  std::function<void(pid_t)> atExec;
+};
+
+// Runs a command (absolute path first, with this environment) under the tracer; its exit code, and what it printed in
+// `output`. `wasSeen`: whether the worker was executed.
+struct Traced {
+  int exitCode = -1;
+  bool wasSeen = false;
+  std::string output;
+};
+Traced trace(const std::vector<std::string>& command, const std::vector<std::string>& environment,
+             const std::string& folder, const TraceOptions& options);
+
+// Stops each thread of a running process for a moment and reads its filters.
+std::vector<Filters> filtersOfThreads(pid_t process);
+
+}  // namespace vmmhost::hostile
