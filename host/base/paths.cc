@@ -31,8 +31,8 @@ InstallPaths findInstallation(const std::string& anchor) {
       if (fs::exists(supervisor, ignored)) {
         const fs::path programs = prefix / VMMHOST_RELATIVE_LIBEXEC;
         return {supervisor.string(), (programs / "vmmhost-plugin-probe").string(),
-                (programs / "vmmhost-conformance").string(), (prefix / VMMHOST_RELATIVE_DATA / "conformance").string(),
-                (prefix / VMMHOST_RELATIVE_PLUGINS).string()};
+                (prefix / VMMHOST_RELATIVE_PLUGINS).string(), (programs / "vmmhost-conformance").string(),
+                (prefix / VMMHOST_RELATIVE_DATA / "conformance").string()};
       }
     }
   }

@@ -8,9 +8,9 @@ namespace vmmhost {
 struct InstallPaths {
   std::string supervisor;         // vmmhost-supervisor
   std::string pluginProbe;        // vmmhost-plugin-probe
+  std::string plugins;            // folder of the backends that belong to this installation
   std::string conformance;        // vmmhost-conformance
   std::string conformanceGuests;  // folder of the bare-metal guests that it runs
-  std::string plugins;            // folder of the backends that belong to this installation
 };
 
 // PREFIX/bin/vmmhost has PREFIX/libexec/vmmhost and PREFIX/lib/.../plugins beside it; in a build tree the same places

@@ -155,16 +155,18 @@ Entry find(const Directories& directories, std::string_view name) {
 Fd connectControl(const Directories& directories, std::string_view name) {
   const std::string text = checkedName(directories, name);
   const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
-  if (!entry || !lives(entry.get())) {
-    find(directories, name);
-    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has ended",
-                "vmmhost inspect " + text + " tells how");
-  }
-  struct stat status = {};
   const auto starting = [&] {
     return Error(ErrorCode::kUnavailable, "the supervisor of " + text + " takes no commands: it is starting or ending",
                  "try again", true);
   };
+  if (!entry || !lives(entry.get())) {
+    if (find(directories, name).alive) {
+      throw starting();  // it was being made
+    }
+    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has ended",
+                "vmmhost inspect " + text + " tells how");
+  }
+  struct stat status = {};
   if (::fstatat(entry.get(), kControlSocket, &status, AT_SYMLINK_NOFOLLOW) != 0) {
     throw errno == ENOENT ? starting() : systemError("looking at the control socket of " + text, errno);
   }

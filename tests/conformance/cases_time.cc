@@ -120,8 +120,10 @@ void starterLeavesWhileRunning(Context& context) {
   SupervisedVm vm(context, {}, {.removeOnEnd = false});
   vm.awaitRunning();
   auto other = vm.connect();
+  auto waiting = other->wait();
+  context.await(other->info(kPatience).ignoreResult(), "asking");
   vm.leave();
-  const Ended ended = readOutcome(context.await(other->wait(), "the VM's end").getOutcome());
+  const Ended ended = readOutcome(context.await(kj::mv(waiting), "the VM's end").getOutcome());
   checkEqual(ended.kind, "clientGone", "the kind of end");
   vm.reap();
 }

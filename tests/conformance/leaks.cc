@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -76,22 +77,28 @@ std::size_t threadCount() {
   return count;
 }
 
-std::set<std::string> cgroupsOf(const std::vector<pid_t>& hostPids) {
+std::set<std::string> allControlGroups() {
   std::set<std::string> found;
   std::error_code error;
   const auto skip = fs::directory_options::skip_permission_denied;
   for (fs::recursive_directory_iterator next("/sys/fs/cgroup", skip, error), end; !error && next != end;
        next.increment(error)) {
-    const std::string name = next->path().filename();
     std::error_code ignored;
-    if (name.rfind("vmmhost-", 0) != 0 || !next->is_directory(ignored)) {
-      continue;
+    if (next->path().filename().string().rfind("vmmhost-", 0) == 0 && next->is_directory(ignored)) {
+      found.insert(next->path().string());
     }
-    for (const pid_t pid : hostPids) {
-      const std::string suffix = '-' + std::to_string(pid);
-      if (name.size() > suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) {
-        found.insert(next->path().string());
-      }
+  }
+  return found;
+}
+
+// Their names end with the number of the process that hosts the VM.
+std::set<std::string> cgroupsOf(const std::vector<pid_t>& hostPids) {
+  std::set<std::string> found;
+  for (const std::string& folder : allControlGroups()) {
+    const bool ours = std::any_of(hostPids.begin(), hostPids.end(),
+                                  [&](pid_t pid) { return folder.ends_with('-' + std::to_string(pid)); });
+    if (ours) {
+      found.insert(folder);
     }
   }
   return found;
@@ -169,7 +176,11 @@ void removeControlGroups(const std::vector<pid_t>& hostPids) {
 }
 
 LeakCheck::LeakCheck(std::string folder, std::chrono::milliseconds grace)
-    : folder_(std::move(folder)), grace_(grace), descriptors_(openDescriptors()), threads_(threadCount()) {
+    : folder_(std::move(folder)),
+      grace_(grace),
+      descriptors_(openDescriptors()),
+      controlGroups_(allControlGroups()),
+      threads_(threadCount()) {
 }
 
 bool LeakCheck::within(const std::function<bool()>& gone) const {
@@ -224,7 +235,13 @@ std::vector<std::string> LeakCheck::look(const std::vector<pid_t>& hostPids) {
   if (!none([&]() { return socketsBelow(folder_); })) {
     tell("socket");
   }
-  if (!none([&]() { return cgroupsOf(hostPids); })) {
+  if (!none([&]() {
+        std::set<std::string> now = cgroupsOf(hostPids);
+        for (const std::string& before : controlGroups_) {
+          now.erase(before);
+        }
+        return now;
+      })) {
     tell("control group");
   }
   if (!within([&]() { return threadCount() <= threads_; })) {

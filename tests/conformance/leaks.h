@@ -37,6 +37,7 @@ class LeakCheck {
   std::string folder_;
   std::chrono::milliseconds grace_;
   std::set<std::string> descriptors_;
+  std::set<std::string> controlGroups_;  // all there were: numbers of processes come again
   std::size_t threads_;
 };
 

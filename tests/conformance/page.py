@@ -28,15 +28,15 @@ CAPABILITIES = (
 WORDS = {"passed": "yes", "failed": "FAILED", "notAdvertised": "refused", "needsAbsent": "not run"}
 HEAD = """# Capabilities
 
-Made from the results of `vmmhost conformance` by `tests/conformance/page.py`; the test `conformance.page` fails when they
-differ. To make it anew, in a tree that is built:
+Made from the results of `vmmhost conformance` by `tests/conformance/page.py`; the test `conformance.page` fails when
+they differ. To make it anew, in a tree that is built:
 
     ctest --preset release -R '^conformance\\.(kvm|qemu|fake)$'
     cmake --build --preset release --target conformance-page
 
 A capability that a backend advertises is one that was seen to work; one that it does not advertise was seen to be
-refused. `kvm` and `qemu` are described in the README, `fake` is the test suite's own backend, which plays guests without
-running them.
+refused. `kvm` and `qemu` are described in the README, `fake` is the test suite's own backend, which plays guests
+without running them.
 """
 
 
@@ -103,12 +103,13 @@ def make_page(said):
     if own:
         text += "\n" + table("capability", backends, [["`" + name[len("capability "):] + "`", *cells(name)]
                                                       for name in own])
-    text += ("\n## Fields of a configuration\n\nFields of `schemas/vm.capnp` that a backend may serve or not. What is not "
-             "served is refused as `unsupported`, and the\nfield is named.\n\n")
+    text += ("\n## Fields of a configuration\n\nFields of `schemas/vm.capnp` that a backend may serve or not. What is "
+             "not served is refused as `unsupported`, and\nthe field is named.\n\n")
     text += table("field", backends, [["`" + name[len("fields."):] + "`", *cells(name)]
                                       for name in cases if name.startswith("fields.")])
-    text += ("\n## Behaviours\n\n`yes`: seen to be so. `refused`: the case needs a capability that the backend does not "
-             "advertise, and what it stands for\nwas refused. `not run`: something besides the backend was missing.\n")
+    text += ("\n## Behaviours\n\n`yes`: seen to be so. `refused`: the case needs a capability that the backend does "
+             "not advertise, and what it stands\nfor was refused. `not run`: something besides the backend was "
+             "missing.\n")
     areas = []
     for name in cases:
         area = name.split(".")[0]
@@ -139,7 +140,8 @@ def main():
         print(f"no results of {backend} on this machine: what the page says of it is not compared")
     text = make_page(said)
     if check:
-        difference = list(difflib.unified_diff(before.splitlines(), text.splitlines(), page, "results", lineterm="", n=0))
+        difference = list(difflib.unified_diff(before.splitlines(), text.splitlines(), page, "results", lineterm="",
+                                               n=0))
         print("\n".join(difference))
         return 1 if difference else 0
     with open(page, "w") as file:

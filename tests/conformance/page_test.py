@@ -11,8 +11,8 @@ import page
 
 def results(backend, capabilities, **cases):
     return {"backend": {"name": backend, "capabilities": capabilities},
-            "cases": [{"name": name.replace("__", "."), "result": word.split(":")[0], "observed": word.partition(":")[2]}
-                      for name, word in cases.items()]}
+            "cases": [{"name": name.replace("__", "."), "result": word.split(":")[0],
+                       "observed": word.partition(":")[2]} for name, word in cases.items()]}
 
 
 class Page(unittest.TestCase):
@@ -38,8 +38,8 @@ class Page(unittest.TestCase):
         self.assertEqual(self.call(self.page, one).returncode, 0)
         with open(self.page) as file:
             text = file.read()
-        for line in ("| `pause`: pause and resume | yes |", "| `reset`: the guest starts again | no |", "| `nics` | refused |",
-                     "| `pause.stops` | yes |", "| `reset.again` | refused |", "| `linux.boots` | not run |"):
+        for line in ("| `pause`: pause and resume | yes |", "| `reset`: the guest starts again | no |",
+                     "| `nics` | refused |", "| `pause.stops` | yes |", "| `reset.again` | refused |", "| `linux.boots` | not run |"):
             self.assertIn(line, text.splitlines())
         self.assertEqual(self.call("--check", self.page, one).returncode, 0)
 
