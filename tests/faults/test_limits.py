@@ -147,7 +147,7 @@ class Processes(FaultTest):
                 else:
                     self.assertIn("vmmhost: ", result.stderr, told)
                 self.assert_nothing_left()
-        self.assertEqual(ran, [3, 4, 5, 6, 7], "command, supervisor and worker")
+        self.assertEqual(ran, [4, 5, 6, 7], "command, supervisor, and what looks at a plugin: a thread and a program")
 
 
 if __name__ == "__main__":
