@@ -15,8 +15,7 @@ Variables variables(std::map<std::string, std::string> values) {
   };
 }
 
-const InstallPaths kInstallation{
-    .supervisor = "/p/supervisor", .pluginProbe = "/p/probe", .plugins = "/p/plugins"};
+const InstallPaths kInstallation{.supervisor = "/p/supervisor", .pluginProbe = "/p/probe", .plugins = "/p/plugins"};
 
 TEST(RegistryOptions, homeFolder_isTheDefault) {
   const auto options = registryOptions(kInstallation, "/a:/b", false, variables({{"HOME", "/home/u"}}));

@@ -43,9 +43,9 @@ struct BackendSummary {
 };
 
 struct HostOptions {
-  std::string pluginPath;        // folders searched first, ':'-separated; as VMMHOST_PLUGIN_PATH
-  std::string installation;      // a file of the vmmhost installation; empty: around the running program
-  std::string logFile;           // appended to, rotated at 1 MiB; empty: none
+  std::string pluginPath;    // folders searched first, ':'-separated; as VMMHOST_PLUGIN_PATH
+  std::string installation;  // a file of the vmmhost installation; empty: around the running program
+  std::string logFile;       // appended to, rotated at 1 MiB; empty: none
 };
 
 struct VmOptions {
