@@ -1,10 +1,16 @@
 /* vmmhost-backend-hostile.so: plans the launch of hostile-worker with the attack that the platform options "attack" and
- * "moment" name. Plain C, and no Cap'n Proto: a plugin as a third party may write it. */
+ * "moment" name. Plain C, and no Cap'n Proto: a plugin as a third party may write it. Built for another worker as well,
+ * with HOSTILE_NAME and HOSTILE_WORKER. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vmmhost/plugin.h"
+
+#ifndef HOSTILE_NAME
+#define HOSTILE_NAME "hostile"
+#define HOSTILE_WORKER "hostile-worker"
+#endif
 
 enum { kNameBytes = 64 };
 
@@ -69,7 +75,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
   }
   launch->arguments[0] = launch->attack;
   launch->arguments[1] = launch->moment;
-  plan->worker = "hostile-worker";
+  plan->worker = HOSTILE_WORKER;
   plan->arguments = launch->arguments;
   plan->argument_count = 2;
   plan->root = VMMHOST_ROOT_EMPTY;
@@ -80,7 +86,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
 }
 
 static const vmmhost_plugin plugin = {
-    sizeof(plugin), VMMHOST_PLUGIN_ABI, "hostile", "1", "Attacks its jail, for tests", 0, 0, probe, validate, plan};
+    sizeof(plugin), VMMHOST_PLUGIN_ABI, HOSTILE_NAME, "1", "Attacks its jail, for tests", 0, 0, probe, validate, plan};
 
 const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
   (void)host, (void)error;
