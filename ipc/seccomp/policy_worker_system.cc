@@ -122,6 +122,7 @@ void addProcesses(Policy& policy) {
 }
 
 void addPairs(Policy& policy) {
+  allow(policy, {__NR_socket, __NR_connect, __NR_sendto});
   // Streams only: a datagram socket, even one of a pair, can send to any socket that has a path.
   constexpr std::uint32_t kFlags = SOCK_CLOEXEC | SOCK_NONBLOCK;
   allowIf(policy, __NR_socketpair,

@@ -192,7 +192,6 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   plan.limits = {{RLIMIT_NOFILE, kMaxDescriptors},
                  // 1, not 0: a core pattern that is a pipe is given up at 1 only.
                  {RLIMIT_CORE, 1},
-                 {RLIMIT_MEMLOCK, 0},
                  {RLIMIT_MSGQUEUE, 0}};
   for (const auto& limit : jail.rlimits) {
     // What this process itself is limited to it cannot raise for another: the stricter one holds.

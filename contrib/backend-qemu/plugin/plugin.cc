@@ -99,7 +99,7 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
     const qemubackend::MachineSpec spec = read(*config);
     plan->root = VMMHOST_ROOT_SYSTEM;
     plan->worker = VMMHOST_BACKEND_QEMU_WORKER;
-    plan->flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV;
+    plan->flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP;
     plan->seccomp = "worker-system";
     plan->max_processes = spec.cpus + kOtherThreads;
     plan->overhead_bytes = kOverheadBytes;
