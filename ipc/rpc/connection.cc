@@ -45,6 +45,12 @@ class DescriptorServer final : public schema::Descriptor::Server {
   Fd fd_;
 };
 
+// The library's server dies of being asked for a capability that is null.
+capnp::RpcSystem<VatId> makeRpc(capnp::TwoPartyVatNetwork& network, capnp::Capability::Client bootstrap) {
+  return capnp::ClientHook::from(bootstrap)->isNull() ? capnp::makeRpcClient(network)
+                                                      : capnp::makeRpcServer(network, kj::mv(bootstrap));
+}
+
 }  // namespace
 
 struct Connection::Impl {
@@ -55,11 +61,10 @@ struct Connection::Impl {
         messages(*stream, io.provider->getTimer(), limits),
         // At least 1: with 0 the library drops outgoing descriptors as well. The message stream refuses incoming ones.
         network(messages, 1, toCapnp(side), readerOptions(limits)),
-        rpc(capnp::makeRpcServer(network, kj::mv(bootstrap))),
+        rpc(makeRpc(network, kj::mv(bootstrap))),
         side(side),
         disconnected(network.onDisconnect().fork()) {
     messages.setQueueCount([this]() { return network.getCurrentQueueCount(); });
-    rpc.setFlowLimit(limits.flowLimitWords);
   }
 
   kj::Own<kj::AsyncCapabilityStream> stream;
@@ -87,6 +92,10 @@ capnp::Capability::Client Connection::bootstrapCapability() {
 
 kj::Promise<void> Connection::onDisconnect() {
   return impl_->disconnected.addBranch();
+}
+
+std::size_t Connection::unansweredCalls() {
+  return impl_->messages.police().ownCalls() + impl_->network.getCurrentQueueCount();
 }
 
 const std::string& Connection::violation() const {

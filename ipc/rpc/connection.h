@@ -21,12 +21,13 @@ namespace vmmhost::rpc {
 // What one connection may cost this process at most; see ipc/rpc/message_stream.h.
 struct Limits {
   std::uint32_t maxQueuedMessages = 64;  // written and not yet taken by the socket
-  std::uint32_t maxOpenQuestions = 64;   // calls of the peer that are not finished
+  std::uint32_t maxOpenQuestions = 64;   // calls of the peer that are not finished, or not answered
+  std::uint32_t maxCapabilities = 16;    // that come with one message
   std::uint32_t maxSegments = 16;
   std::uint64_t maxMessageWords = 32768;
   std::uint32_t maxNesting = 24;
-  std::uint64_t flowLimitWords = 8192;
-  std::uint32_t messagesPerTurn = 256;  // then other work of the loop gets its turn
+  std::uint64_t flowLimitWords = 8192;   // in calls that are not answered yet: then no further one is taken
+  std::chrono::microseconds turn{2000};  // then other work of the loop gets its turn
   bool acceptDescriptors = false;
 };
 
@@ -50,6 +51,9 @@ class Connection {
   kj::Promise<void> onDisconnect();
   // Why the connection was cut, when a limit or malformed data cut it; empty otherwise.
   const std::string& violation() const;
+  // Calls of ours that the peer has not answered, those included that it has not taken yet. Whoever makes calls that a
+  // peer may leave unanswered has to look at this.
+  std::size_t unansweredCalls();
 
  private:
   capnp::Capability::Client bootstrapCapability();

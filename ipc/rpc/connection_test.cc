@@ -1,5 +1,7 @@
 #include "ipc/rpc/connection.h"
 
+#include <capnp/rpc.capnp.h>
+#include <capnp/serialize.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -173,6 +175,37 @@ TEST_F(ConnectionTest, halfAMessageBeforeTheEnd_isAViolation) {
   sockets.local.reset();
   server_->onDisconnect().wait(io_.waitScope);
   EXPECT_FALSE(server_->violation().empty());
+}
+
+TEST_F(ConnectionTest, peerThatAsksForACapabilityWhereThereIsNone_isToldSo) {
+  SocketPair sockets = makeSocketPair(RemoteEnd::kNonBlocking);
+  server_ = std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits());
+  client_ = std::make_unique<Connection>(io_, std::move(sockets.local), Side::kClient, Limits());
+  EXPECT_ANY_THROW(hello("abc").wait(io_.waitScope));
+  EXPECT_TRUE(server_->violation().empty());
+}
+
+TEST_F(ConnectionTest, peerThatGoesWithoutReading_isSeenToGo) {
+  SocketPair sockets = makeSocketPair(RemoteEnd::kNonBlocking);
+  server_ =
+      std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer,
+                                   Limits{.maxQueuedMessages = 4, .maxOpenQuestions = 100000}, kj::heap<TestWorker>());
+  // Questions until their answers fill the socket and the queue, so that no more are read.
+  capnp::MallocMessageBuilder builder;
+  auto bootstrap = builder.initRoot<capnp::rpc::Message>().initBootstrap();
+  int refusals = 0;
+  for (std::uint32_t id = 0; refusals < 100; ++id) {
+    bootstrap.setQuestionId(id);
+    const auto frame = capnp::messageToFlatArray(builder);
+    if (::send(sockets.local.get(), frame.begin(), frame.asBytes().size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+      ++refusals;
+    }
+    io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS).wait(io_.waitScope);
+  }
+  sockets.local.reset();
+  withDeadline<void>(io_.provider->getTimer(), std::chrono::milliseconds(5000), "seeing the end",
+                     server_->onDisconnect())
+      .wait(io_.waitScope);
 }
 
 TEST_F(ConnectionTest, deadlineIsKept) {

@@ -2,6 +2,7 @@
 
 #include <capnp/rpc.capnp.h>
 #include <kj/debug.h>
+#include <kj/time.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,7 +12,7 @@ namespace {
 
 constexpr std::size_t kWordBytes = sizeof(capnp::word);
 constexpr std::size_t kMaxPendingFds = 4;
-constexpr std::size_t kCoalescedBytes = 16 * 1024;
+constexpr std::size_t kCoalescedBytes = 8 * 1024;
 
 std::uint32_t readU32(const std::uint8_t* at) {
   std::uint32_t value;
@@ -74,15 +75,40 @@ FrameHeader parseFrameHeader(const std::uint8_t* data, std::size_t size, const L
   return header;
 }
 
-const char* RpcPolice::check(capnp::MessageReader& message) {
+const char* RpcPolice::checkQuestion(std::uint32_t id, std::uint64_t words) {
+  if (++openQuestions_ > limits_.maxOpenQuestions) {
+    return "too many unfinished calls";
+  }
+  if (unanswered_.size() >= limits_.maxOpenQuestions) {
+    return "too many calls that it did not wait for";
+  }
+  // The library would read no further, and see the end of the connection no more.
+  if (unansweredWords_ > limits_.flowLimitWords) {
+    return "too much in calls that are not answered yet";
+  }
+  if (!unanswered_.emplace(id, words).second) {
+    return "a call with a number that is in use";
+  }
+  unansweredWords_ += words;
+  return nullptr;
+}
+
+const char* RpcPolice::check(capnp::MessageReader& message, std::uint64_t words) {
   using capnp::rpc::Message;
-  switch (message.getRoot<Message>().which()) {
+  const auto root = message.getRoot<Message>();
+  const auto tooMany = [this](capnp::rpc::Payload::Reader payload) {
+    return payload.getCapTable().size() > limits_.maxCapabilities ? "a message with too many capabilities" : nullptr;
+  };
+  switch (root.which()) {
     case Message::BOOTSTRAP:
-    case Message::CALL:
-      if (++openQuestions_ > limits_.maxOpenQuestions) {
-        return "too many unfinished calls";
-      }
-      return nullptr;
+      return checkQuestion(root.getBootstrap().getQuestionId(), words);
+    case Message::CALL: {
+      const char* reason = checkQuestion(root.getCall().getQuestionId(), words);
+      return reason != nullptr ? reason : tooMany(root.getCall().getParams());
+    }
+    case Message::RETURN:
+      ownCalls_ -= ownCalls_ > 0 ? 1 : 0;
+      return root.getReturn().isResults() ? tooMany(root.getReturn().getResults()) : nullptr;
     case Message::FINISH:
       if (openQuestions_ == 0) {
         return "a finish without a call";
@@ -95,8 +121,28 @@ const char* RpcPolice::check(capnp::MessageReader& message) {
     case Message::OBSOLETE_SAVE:
     case Message::OBSOLETE_DELETE:
       return "a message kind that a two-party connection has no use for";
-    default:
+    case Message::UNIMPLEMENTED:
+    case Message::ABORT:
+    case Message::RESOLVE:
+    case Message::RELEASE:
+    case Message::DISEMBARGO:
       return nullptr;
+  }
+  // The library would send it back, copied as often as its pointers say.
+  return "a message of an unknown kind";
+}
+
+void RpcPolice::noteSent(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  using capnp::rpc::Message;
+  capnp::SegmentArrayMessageReader message(segments);
+  const auto root = message.getRoot<Message>();
+  if (root.isCall() || root.isBootstrap()) {
+    ++ownCalls_;
+  } else if (root.isReturn()) {
+    if (const auto answered = unanswered_.find(root.getReturn().getAnswerId()); answered != unanswered_.end()) {
+      unansweredWords_ -= answered->second;
+      unanswered_.erase(answered);
+    }
   }
 }
 
@@ -110,6 +156,9 @@ void BoundedMessageStream::refuse(const char* reason) {
 }
 
 kj::Promise<void> BoundedMessageStream::waitForQueue() {
+  KJ_IF_MAYBE (failure, writeFailure_) {
+    return kj::cp(*failure);
+  }
   auto paf = kj::newPromiseAndFulfiller<void>();
   queueWaiter_ = kj::mv(paf.fulfiller);
   return kj::mv(paf.promise);
@@ -117,12 +166,23 @@ kj::Promise<void> BoundedMessageStream::waitForQueue() {
 
 kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::tryReadMessage(
     kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options, kj::ArrayPtr<capnp::word>) {
-  if (queueCount_ && queueCount_() >= limits_.maxQueuedMessages) {
+  if (queueIsFull()) {
     return waitForQueue().then([this, fdSpace, options]() { return tryReadMessage(fdSpace, options); });
   }
-  if (++messagesThisTurn_ >= limits_.messagesPerTurn) {
-    // A timer fires only after the event port was looked at: a flood on this socket does not keep others waiting.
-    messagesThisTurn_ = 0;
+  if (police_.unanswered() >= limits_.maxQueuedMessages) {
+    // What was asked before is carried out first: only then is it known how many answers wait.
+    return kj::evalLast([this, fdSpace, options]() {
+      return queueIsFull() ? tryReadMessage(fdSpace, options) : readInTurn(fdSpace, options);
+    });
+  }
+  return readInTurn(fdSpace, options);
+}
+
+kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readInTurn(kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
+                                                                                 capnp::ReaderOptions options) {
+  // The timer's time is that at which the event port was looked at last. A flood, on however many sockets, must not
+  // keep what else is due waiting: a timer fires only after the next look.
+  if (kj::systemPreciseMonotonicClock().now() - timer_.now() > limits_.turn.count() * kj::MICROSECONDS) {
     return timer_.afterDelay(0 * kj::NANOSECONDS).then([this, fdSpace, options]() {
       return readFrame(fdSpace, options);
     });
@@ -191,7 +251,7 @@ kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readBody(c
   std::memcpy(bytes, buffer_ + begin_, have);
   begin_ += have;
   if (have == wanted) {
-    return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), fdSpace);
+    return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), header.bodyWords, fdSpace);
   }
   return stream_.tryRead(bytes + have, wanted - have, wanted - have)
       .then([this, header, options, fdSpace, missing = wanted - have,
@@ -200,13 +260,14 @@ kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readBody(c
         if (count < missing) {
           refuse("half a message before the end of the connection");
         }
-        return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), fdSpace);
+        return finish(kj::heap<OwnedMessageReader>(kj::mv(words), header, options), header.bodyWords, fdSpace);
       });
 }
 
 BoundedMessageStream::MaybeMessage BoundedMessageStream::finish(kj::Own<capnp::MessageReader> reader,
+                                                                std::uint64_t words,
                                                                 kj::ArrayPtr<kj::AutoCloseFd> fdSpace) {
-  if (const char* reason = police_.check(*reader)) {
+  if (const char* reason = police_.check(*reader, words)) {
     refuse(reason);
   }
   std::size_t fdCount = 0;
@@ -231,6 +292,7 @@ void BoundedMessageStream::noteWritten() {
 }
 
 void BoundedMessageStream::append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  police_.noteSent(segments);
   const std::size_t tableWords = segments.size() / 2 + 1;  // count and sizes as 32-bit numbers, padded
   std::size_t at = out_.size();
   std::size_t total = tableWords * kWordBytes;
@@ -269,11 +331,22 @@ kj::Promise<void> BoundedMessageStream::flush() {
     return kj::READY_NOW;
   }
   writing_.swap(out_);
-  return stream_.write(writing_.data(), writing_.size()).then([this]() {
-    writing_.clear();
-    noteWritten();
-    return flush();
-  });
+  return stream_.write(writing_.data(), writing_.size())
+      .then(
+          [this]() {
+            writing_.clear();
+            noteWritten();
+            return flush();
+          },
+          [this](kj::Exception&& failure) -> kj::Promise<void> {
+            // The queue will get no shorter. Who waits for that must not sleep over the end of the connection.
+            writeFailure_ = kj::cp(failure);
+            KJ_IF_MAYBE (waiter, queueWaiter_) {
+              (*waiter)->reject(kj::cp(failure));
+              queueWaiter_ = nullptr;
+            }
+            return kj::mv(failure);
+          });
 }
 
 kj::Promise<void> BoundedMessageStream::flushed() {
@@ -286,6 +359,7 @@ kj::Promise<void> BoundedMessageStream::writeMessage(kj::ArrayPtr<const int> fds
     append(segments);
     return appended();
   }
+  police_.noteSent(segments);
   return flushed().then([this, fds, segments]() { return capnp::writeMessage(stream_, fds, segments); }).then([this]() {
     noteWritten();
   });

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -35,13 +36,23 @@ FrameHeader parseFrameHeader(const std::uint8_t* data, std::size_t size, const L
 class RpcPolice {
  public:
   explicit RpcPolice(const Limits& limits) : limits_(limits) {}
-  // The reason why the message is refused, or null.
-  const char* check(capnp::MessageReader& message);
+  // Of a message that came, with its size: the reason why it is refused, or null.
+  const char* check(capnp::MessageReader& message, std::uint64_t words);
+  // Of a message that goes out.
+  void noteSent(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
   std::uint32_t openQuestions() const { return openQuestions_; }
+  std::size_t unanswered() const { return unanswered_.size(); }
+  std::size_t ownCalls() const { return ownCalls_; }  // that the peer has not answered
 
  private:
+  const char* checkQuestion(std::uint32_t id, std::uint64_t words);
+
   Limits limits_;
-  std::uint32_t openQuestions_ = 0;
+  std::uint32_t openQuestions_ = 0;  // that the peer has not finished
+  // That we have not answered, with their sizes: a call goes on although its caller gave it up.
+  std::map<std::uint32_t, std::uint64_t> unanswered_;
+  std::uint64_t unansweredWords_ = 0;
+  std::size_t ownCalls_ = 0;
 };
 
 // One reader and one writer at a time, as TwoPartyVatNetwork has them.
@@ -53,6 +64,7 @@ class BoundedMessageStream final : public capnp::MessageStream {
   // not take its replies gets no more of them made.
   void setQueueCount(std::function<std::size_t()> count) { queueCount_ = std::move(count); }
   const std::string& violation() const { return violation_; }
+  const RpcPolice& police() const { return police_; }
 
   kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(
       kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options = capnp::ReaderOptions(),
@@ -67,10 +79,12 @@ class BoundedMessageStream final : public capnp::MessageStream {
   using MaybeMessage = kj::Maybe<capnp::MessageReaderAndFds>;
   static constexpr std::size_t kBufferBytes = 4096;
 
+  bool queueIsFull() const { return queueCount_ && queueCount_() >= limits_.maxQueuedMessages; }
+  kj::Promise<MaybeMessage> readInTurn(kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options);
   kj::Promise<MaybeMessage> readFrame(kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options);
   kj::Promise<MaybeMessage> readBody(const FrameHeader& header, kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
                                      capnp::ReaderOptions options);
-  MaybeMessage finish(kj::Own<capnp::MessageReader> reader, kj::ArrayPtr<kj::AutoCloseFd> fdSpace);
+  MaybeMessage finish(kj::Own<capnp::MessageReader> reader, std::uint64_t words, kj::ArrayPtr<kj::AutoCloseFd> fdSpace);
   kj::Promise<std::size_t> fill();  // reads more into the buffer; 0: end of file
   kj::Promise<void> waitForQueue();
   void noteWritten();
@@ -99,13 +113,13 @@ class BoundedMessageStream final : public capnp::MessageStream {
   };
   std::deque<PendingFd> pendingFds_;
   std::uint64_t received_ = 0;  // stream offset of what was read so far
-  std::uint32_t messagesThisTurn_ = 0;
 
   // Messages of one turn of the loop leave in one write, at its end: a call and the finish of the one before it wake
   // the peer once.
   std::vector<std::uint8_t> out_;      // taken, not yet given to the socket
   std::vector<std::uint8_t> writing_;  // being written
   bool flushScheduled_ = false;
+  kj::Maybe<kj::Exception> writeFailure_;
   kj::ForkedPromise<void> flush_ = nullptr;
 };
 

@@ -65,23 +65,91 @@ class Police : public testing::Test {
     capnp::MallocMessageBuilder builder;
     fill(builder.initRoot<capnp::rpc::Message>());
     capnp::SegmentArrayMessageReader reader(builder.getSegmentsForOutput());
-    return police_.check(reader);
+    return police_.check(reader, builder.sizeInWords());
   }
-  RpcPolice police_{Limits{.maxOpenQuestions = 3}};
+  const char* call(std::uint32_t id, unsigned words = 0, unsigned capabilities = 0) {
+    return check([&](auto message) {
+      auto call = message.initCall();
+      call.setQuestionId(id);
+      call.getParams().getContent().template initAs<capnp::Data>(words * 8);
+      call.getParams().initCapTable(capabilities);
+    });
+  }
+  const char* finish(std::uint32_t id) {
+    return check([&](auto message) { message.initFinish().setQuestionId(id); });
+  }
+  void answer(std::uint32_t id) {
+    capnp::MallocMessageBuilder builder;
+    builder.initRoot<capnp::rpc::Message>().initReturn().setAnswerId(id);
+    police_.noteSent(builder.getSegmentsForOutput());
+  }
+  RpcPolice police_{Limits{.maxOpenQuestions = 3, .maxCapabilities = 4, .flowLimitWords = 200}};
 };
 
 TEST_F(Police, unfinishedCallsBeyondTheLimit_areRefused) {
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(check([](auto message) { message.initCall(); }), nullptr);
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(call(i), nullptr);
+    answer(i);
   }
-  EXPECT_NE(check([](auto message) { message.initCall(); }), nullptr);
+  EXPECT_NE(call(3), nullptr);
 }
 
-TEST_F(Police, finishedCallsMakeRoom) {
-  for (int i = 0; i < 100; ++i) {
-    EXPECT_EQ(check([](auto message) { message.initCall(); }), nullptr);
-    EXPECT_EQ(check([](auto message) { message.initFinish(); }), nullptr);
+TEST_F(Police, callsThatTheirCallerGaveUp_countUntilTheyAreAnswered) {
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(call(i), nullptr);
+    EXPECT_EQ(finish(i), nullptr);
   }
+  EXPECT_NE(call(3), nullptr);
+}
+
+TEST_F(Police, finishedAndAnsweredCallsMakeRoom) {
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    EXPECT_EQ(call(i % 2), nullptr);
+    answer(i % 2);
+    EXPECT_EQ(finish(i % 2), nullptr);
+  }
+}
+
+TEST_F(Police, numberOfACallThatIsUnderWay_isRefused) {
+  EXPECT_EQ(call(7), nullptr);
+  EXPECT_EQ(finish(7), nullptr);
+  EXPECT_NE(call(7), nullptr);
+}
+
+TEST_F(Police, callBehindTooMuchUnanswered_isRefused) {
+  EXPECT_EQ(call(0, 500), nullptr);  // a single one may be larger
+  EXPECT_NE(call(1), nullptr);
+}
+
+TEST_F(Police, answersMakeRoomForMore) {
+  EXPECT_EQ(call(0, 500), nullptr);
+  answer(0);
+  EXPECT_EQ(call(1), nullptr);
+}
+
+TEST_F(Police, capabilitiesBeyondTheLimit_areRefused) {
+  EXPECT_EQ(call(0, 0, 4), nullptr);
+  EXPECT_NE(call(1, 0, 5), nullptr);
+  EXPECT_NE(check([](auto message) { message.initReturn().initResults().initCapTable(5); }), nullptr);
+}
+
+TEST_F(Police, unknownKind_isRefused) {
+  capnp::MallocMessageBuilder builder;
+  builder.initRoot<capnp::rpc::Message>().initRelease();
+  auto words = kj::heapArray<capnp::word>(builder.getSegmentsForOutput()[0]);
+  reinterpret_cast<std::uint16_t*>(words.begin() + 1)[0] = 99;
+  const kj::ArrayPtr<const capnp::word> segment = words;
+  capnp::SegmentArrayMessageReader reader(kj::arrayPtr(&segment, 1));
+  EXPECT_NE(police_.check(reader, words.size()), nullptr);
+}
+
+TEST_F(Police, ownCallsCountUntilThePeerAnswers) {
+  capnp::MallocMessageBuilder builder;
+  builder.initRoot<capnp::rpc::Message>().initCall();
+  police_.noteSent(builder.getSegmentsForOutput());
+  EXPECT_EQ(police_.ownCalls(), 1u);
+  EXPECT_EQ(check([](auto message) { message.initReturn(); }), nullptr);
+  EXPECT_EQ(police_.ownCalls(), 0u);
 }
 
 TEST_F(Police, finishWithoutCall_isRefused) {
