@@ -1,9 +1,12 @@
 #include "host/control/control_server.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <map>
 
 #include "host/base/build_info.h"
 #include "ipc/rpc/answer.h"
@@ -15,9 +18,31 @@ constexpr std::size_t kMaxReason = 256;
 // Watching a VM costs the supervisor little, but not nothing.
 constexpr unsigned kMaxWatchesPerClient = 8;
 constexpr unsigned kMaxConsolesPerClient = 4;
+constexpr std::size_t kMaxNews = 64;  // under way to one client
+constexpr auto kHelloDeadline = 5 * kj::SECONDS;
+constexpr int kAcceptsPerTurn = 32;
+constexpr auto kAcceptPause = 100 * kj::MILLISECONDS;  // when descriptors or memory have run out
+
+// All clients together must cost little. What they send is short; an answer that waits takes 9 KiB.
+rpc::Limits clientLimits() {
+  rpc::Limits limits;
+  limits.maxQueuedMessages = 4;
+  limits.maxOpenQuestions = 32;
+  limits.maxMessageWords = 1024;
+  limits.flowLimitWords = 2048;
+  return limits;
+}
 
 std::string bounded(capnp::Text::Reader text) {
   return escapeControl(std::string_view(text.cStr(), text.size()), kMaxReason);
+}
+
+// Left without having said anything.
+bool isGone(const Fd& socket) {
+  pollfd end = {socket.get(), 0, 0};
+  char byte;
+  return ::poll(&end, 1, 0) == 1 && (end.revents & POLLHUP) != 0 &&
+         ::recv(socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
 int signalNumber(std::string_view name) {
@@ -29,12 +54,22 @@ int signalNumber(std::string_view name) {
 
 }  // namespace
 
+// What a client's capability knows of the client: it may outlive its connection, in calls that are under way.
+struct ControlServer::Presence {
+  bool starter = false;
+  bool greeted = false;
+  Client* client = nullptr;  // null once it is gone
+  kj::Canceler calls;        // those that wait for something: they hold memory of the connection until they end
+};
+
 // The capability that one connection gets.
 class ControlServer::Session final : public schema::Control::Server {
  public:
-  Session(Target& target, bool starter) : target_(target), starter_(starter) {}
+  Session(ControlServer& server, std::shared_ptr<Presence> presence)
+      : server_(server), target_(server.target_), presence_(std::move(presence)) {}
 
   kj::Promise<void> hello(HelloContext context) override {
+    presence_->greeted = true;
     return rpc::answer(context, [context]() mutable {
       auto results = context.getResults();
       results.setMajor(schema::CONTROL_MAJOR);
@@ -58,6 +93,7 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> stop(StopContext context) override {
+    context.allowCancellation();  // of the waiting, not of the end
     return rpc::answer(context, [this, context]() mutable {
       const auto params = context.getParams();
       auto kind = params.getKind();
@@ -66,8 +102,7 @@ class ControlServer::Session final : public schema::Control::Server {
         kind = schema::EndKind::STOPPED;
       }
       const std::string reason = bounded(params.getReason());
-      return target_.stop(kind, reason, signalNumber(reason))
-          .then([this]() { return target_.onFinished(); })
+      return whileHere(target_.stop(kind, reason, signalNumber(reason)).then([this]() { return target_.onFinished(); }))
           .then([this, context]() mutable { vm::writeOutcome(target_.outcome(), context.getResults().initOutcome()); });
     });
   }
@@ -83,20 +118,23 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> wait(WaitContext context) override {
+    context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
-      return target_.onFinished().then(
-          [this, context]() mutable { vm::writeOutcome(target_.outcome(), context.getResults().initOutcome()); });
+      return whileHere(target_.onFinished()).then([this, context]() mutable {
+        vm::writeOutcome(target_.outcome(), context.getResults().initOutcome());
+      });
     });
   }
 
   kj::Promise<void> console(ConsoleContext context) override {
+    context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
       if (++consoles_ > kMaxConsolesPerClient) {
         throw Error(ErrorCode::kResourceExhausted,
                     "one client may attach to the console only " + std::to_string(kMaxConsolesPerClient) + " times");
       }
       // Asked for early, it is attached before the guest says anything.
-      return target_.onConsole().then(rpc::guarded([this, context]() mutable {
+      return whileHere(target_.onConsole()).then(rpc::guarded([this, context]() mutable {
         const auto params = context.getParams();
         context.getResults().setStream(
             rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput())));
@@ -111,27 +149,38 @@ class ControlServer::Session final : public schema::Control::Server {
                     "one client may watch a VM only " + std::to_string(kMaxWatchesPerClient) + " times");
       }
       auto sink = std::make_shared<schema::StateSink::Client>(context.getParams().getSink());
-      watches_.push_back(vm().watch([sink](schema::VmState state, std::int64_t unixMs, const std::string& detail) {
-        auto request = sink->changedRequest();
-        request.setState(state);
-        request.setUnixMs(unixMs);
-        request.setDetail(detail);
-        // A client that is gone or that refuses loses its news; the VM does not wait for it.
-        request.send().detach([](kj::Exception&&) {});
-      }));
+      watches_.push_back(
+          vm().watch([this, sink](schema::VmState state, std::int64_t unixMs, const std::string& detail) {
+            if (presence_->client == nullptr) {
+              return;
+            }
+            // Nothing may be left out of the news; who does not take them is let go.
+            if (presence_->client->connection->unansweredCalls() >= kMaxNews) {
+              server_.log_.write(Severity::kWarning, "control", "a client was cut off: it watches and does not answer");
+              server_.remove(*presence_->client);
+              return;
+            }
+            auto request = sink->changedRequest();
+            request.setState(state);
+            request.setUnixMs(unixMs);
+            request.setDetail(detail);
+            // A client that is gone or that refuses loses its news; the VM does not wait for it.
+            request.send().detach([](kj::Exception&&) {});
+          }));
     });
   }
 
   kj::Promise<void> started(StartedContext context) override {
+    context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
-      return target_.onStarted().then(
-          [this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
+      return whileHere(target_.onStarted())
+          .then([this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
     });
   }
 
   kj::Promise<void> detach(DetachContext context) override {
     return rpc::answer(context, [this]() {
-      if (!starter_) {
+      if (!presence_->starter) {
         throw Error(ErrorCode::kFailedPrecondition, "only the client that started the VM can detach from it");
       }
       target_.starterDetached();
@@ -146,8 +195,16 @@ class ControlServer::Session final : public schema::Control::Server {
     return *target_.vm();
   }
 
+  kj::Promise<void> whileHere(kj::Promise<void> promise) {
+    if (presence_->client == nullptr) {
+      throw Error(ErrorCode::kCancelled, "the client is gone");
+    }
+    return presence_->calls.wrap(kj::mv(promise));
+  }
+
+  ControlServer& server_;
   Target& target_;
-  bool starter_;
+  std::shared_ptr<Presence> presence_;
   unsigned consoles_ = 0;
   std::vector<std::unique_ptr<vm::Vm::Watch>> watches_;
 };
@@ -158,31 +215,52 @@ ControlServer::ControlServer(kj::AsyncIoContext& io, Target& target, Log& log) :
 ControlServer::~ControlServer() = default;
 
 void ControlServer::serveStarter(Fd socket) {
-  serve(std::move(socket), true);
+  serve(std::move(socket), 0, true);
 }
 
-void ControlServer::serve(Fd socket, bool starter) {
-  clients_.emplace_back();
-  const auto client = std::prev(clients_.end());
-  client->connection = std::make_unique<rpc::Connection>(io_, std::move(socket), rpc::Side::kServer, rpc::Limits(),
-                                                         kj::heap<Session>(target_, starter));
-  client->watch = client->connection->onDisconnect()
-                      .then([this, client, starter]() {
-                        if (!client->connection->violation().empty()) {
-                          log_.write(Severity::kWarning, "control",
-                                     "a client was cut off: it sent " + client->connection->violation());
-                        }
-                        if (starter) {
-                          target_.starterGone();
-                        }
-                        remove(client);
-                      })
-                      .eagerlyEvaluate(nullptr);
+void ControlServer::serve(Fd socket, pid_t process, bool starter) {
+  Client& client = clients_.emplace_back();
+  client.process = process;
+  client.position = std::prev(clients_.end());
+  client.presence = std::make_shared<Presence>();
+  client.presence->starter = starter;
+  client.presence->client = &client;
+  client.connection = std::make_unique<rpc::Connection>(io_, std::move(socket), rpc::Side::kServer, clientLimits(),
+                                                        kj::heap<Session>(*this, client.presence));
+  client.watch = client.connection->onDisconnect()
+                     .then([this, &client]() {
+                       if (!client.connection->violation().empty()) {
+                         log_.write(Severity::kWarning, "control",
+                                    "a client was cut off: it sent " + client.connection->violation());
+                       }
+                       remove(client);
+                     })
+                     .eagerlyEvaluate(nullptr);
+  if (!starter) {
+    client.deadline = io_.provider->getTimer()
+                          .afterDelay(kHelloDeadline)
+                          .then([this, &client]() {
+                            if (!client.presence->greeted) {
+                              remove(client);
+                            }
+                          })
+                          .eagerlyEvaluate(nullptr);
+  }
 }
 
-void ControlServer::remove(std::list<Client>::iterator client) {
-  // Later: it is the client's own promise that says so.
-  removal_ = removal_.then([this, client]() { clients_.erase(client); }).eagerlyEvaluate(nullptr);
+void ControlServer::remove(Client& client) {
+  if (client.position == leaving_.end()) {
+    return;
+  }
+  client.presence->client = nullptr;
+  client.presence->calls.cancel("the client is gone");
+  leaving_.splice(leaving_.end(), clients_, client.position);
+  client.position = leaving_.end();
+  // Later: it may be one of its own promises that says so, or a watcher among others.
+  if (client.presence->starter) {
+    starterGone_ = kj::evalLater([this]() { target_.starterGone(); }).eagerlyEvaluate(nullptr);
+  }
+  removal_ = kj::evalLater([this]() { leaving_.clear(); }).eagerlyEvaluate(nullptr);
 }
 
 void ControlServer::listen(Fd listener) {
@@ -193,22 +271,28 @@ void ControlServer::listen(Fd listener) {
 }
 
 kj::Promise<void> ControlServer::acceptLoop() {
-  auto readable = observer_->whenBecomesReadable();
-  acceptAll();
-  return readable.then([this]() { return acceptLoop(); });
+  auto next = observer_->whenBecomesReadable();
+  KJ_IF_MAYBE (pause, acceptSome()) {
+    next = io_.provider->getTimer().afterDelay(*pause);
+  }
+  return next.then([this]() { return acceptLoop(); });
 }
 
-void ControlServer::acceptAll() {
-  for (;;) {
+kj::Maybe<kj::Duration> ControlServer::acceptSome() {
+  for (int accepted = 0; accepted < kAcceptsPerTurn; ++accepted) {
     Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       if (errno == EINTR || errno == ECONNABORTED) {
         continue;
       }
-      if (errno != EAGAIN) {
-        log_.write(Severity::kWarning, "control", systemError("accepting a client", errno).message());
+      if (errno == EAGAIN) {
+        return nullptr;
       }
-      return;
+      log_.write(Severity::kWarning, "control", systemError("accepting a client", errno).message());
+      return kAcceptPause;
+    }
+    if (isGone(socket)) {
+      continue;
     }
     ucred peer = {};
     socklen_t length = sizeof(peer);
@@ -217,11 +301,37 @@ void ControlServer::acceptAll() {
       log_.write(Severity::kWarning, "control", "a client of uid " + std::to_string(peer.uid) + " was refused");
       continue;
     }
-    if (clients_.size() >= kMaxClients) {
-      continue;  // closed: the client sees the end of the connection
-    }
-    serve(std::move(socket), false);
+    if (makeRoom(peer.pid)) {
+      serve(std::move(socket), peer.pid, false);
+    }  // else it is closed: the client sees the end of the connection
   }
+  return 0 * kj::SECONDS;
+}
+
+// A newcomer takes the place of a connection of the process that has most of them, unless that is its own: one that has
+// not said hello, else the oldest.
+bool ControlServer::makeRoom(pid_t newcomer) {
+  if (clients_.size() < kMaxClients) {
+    return true;
+  }
+  std::map<pid_t, std::size_t> counts;
+  for (const Client& client : clients_) {
+    counts[client.process] += client.presence->starter ? 0 : 1;
+  }
+  const auto most = std::max_element(counts.begin(), counts.end(),
+                                     [](const auto& one, const auto& other) { return one.second < other.second; });
+  if (most->second < 2 || counts[newcomer] >= most->second) {
+    return false;
+  }
+  Client* loser = nullptr;
+  for (Client& client : clients_) {
+    if (!client.presence->starter && client.process == most->first &&
+        (loser == nullptr || (loser->presence->greeted && !client.presence->greeted))) {
+      loser = &client;
+    }
+  }
+  remove(*loser);
+  return true;
 }
 
 }  // namespace vmmhost::control

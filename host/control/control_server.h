@@ -30,7 +30,7 @@ class Target {
 
 class ControlServer {
  public:
-  static constexpr std::size_t kMaxClients = 64;
+  static constexpr std::size_t kMaxClients = 24;
 
   ControlServer(kj::AsyncIoContext& io, Target& target, Log& log);
   ~ControlServer();
@@ -44,15 +44,21 @@ class ControlServer {
 
  private:
   class Session;
+  struct Presence;
   struct Client {
+    pid_t process = 0;  // that connected; 0: in another PID namespace
+    std::list<Client>::iterator position;
+    std::shared_ptr<Presence> presence;
     std::unique_ptr<rpc::Connection> connection;
     kj::Promise<void> watch = nullptr;
+    kj::Promise<void> deadline = nullptr;
   };
 
-  void serve(Fd socket, bool starter);
+  void serve(Fd socket, pid_t process, bool starter);
   kj::Promise<void> acceptLoop();
-  void acceptAll();
-  void remove(std::list<Client>::iterator client);
+  kj::Maybe<kj::Duration> acceptSome();  // null: nobody waits; else how long to wait before the next
+  bool makeRoom(pid_t newcomer);
+  void remove(Client& client);
 
   kj::AsyncIoContext& io_;
   Target& target_;
@@ -60,8 +66,10 @@ class ControlServer {
   Fd listener_;
   std::unique_ptr<kj::UnixEventPort::FdObserver> observer_;
   std::list<Client> clients_;
+  std::list<Client> leaving_;
   kj::Promise<void> accepting_ = nullptr;
-  kj::Promise<void> removal_ = kj::READY_NOW;
+  kj::Promise<void> removal_ = nullptr;
+  kj::Promise<void> starterGone_ = nullptr;
 };
 
 }  // namespace vmmhost::control

@@ -1,5 +1,6 @@
 #include "host/vm/console.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -95,8 +96,13 @@ class Console::Client {
       return readable.then([this]() { return pumpInput(); });
     }
     if (got <= 0) {
-      // A client that has nothing more to type may still read; one that is gone fails on writing.
-      return kj::READY_NOW;
+      // A client that has nothing more to type may still read. One that is gone goes, though the guest be silent.
+      pollfd end = {socket_.get(), 0, 0};
+      if (got < 0 || (::poll(&end, 1, 0) == 1 && (end.revents & (POLLHUP | POLLERR)) != 0)) {
+        finish();
+        return kj::READY_NOW;
+      }
+      return readable.then([this]() { return pumpInput(); });
     }
     if (input_ && !console_.finished_) {
       console_.input_.append(buffer, static_cast<std::size_t>(got));

@@ -275,6 +275,10 @@ void Vm::requireRunning(const char* verb) const {
 template <typename Ability, typename Call>
 kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, std::function<void()> done) {
   requireRunning(use.verb);
+  if (worker_->isStuck()) {
+    throw Error(ErrorCode::kUnavailable, std::string(use.doing) + ": the worker has not answered those before",
+                "`vmmhost stop` ends it without asking", true);
+  }
   KJ_IF_MAYBE (object, ability) {
     auto called = call(*object).send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); }));
     return rpc::withDeadline(io_.provider->getTimer(), kAbilityTimeout, use.doing, kj::mv(called))

@@ -8,6 +8,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -137,6 +138,7 @@ class Vm {
   Outcome outcome_;
   Timings timings_;
   std::list<Watcher> watchers_;
+  std::optional<std::pair<kj::TimePoint, std::uint64_t>> measured_;  // the worker's private memory, and when
   kj::Own<kj::PromiseFulfiller<void>> endedFulfiller_;
   kj::ForkedPromise<void> ended_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> consoleFulfiller_;

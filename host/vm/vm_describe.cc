@@ -2,6 +2,11 @@
 #include "host/vm/vm.h"
 
 namespace vmmhost::vm {
+namespace {
+
+constexpr auto kMeasurementAge = 500 * kj::MILLISECONDS;
+
+}  // namespace
 
 void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   out.setName(originalConfig_.getName());
@@ -29,7 +34,12 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   if (worker_ && state_ != schema::VmState::ENDED) {
     out.setWorkerPid(worker_->pid());
     if (measureMemory) {
-      out.setWorkerPrivateBytes(workerPrivateBytes());
+      // Going through a whole address space takes a while: not as often as anybody likes to ask.
+      const kj::TimePoint now = io_.provider->getTimer().now();
+      if (!measured_ || now - measured_->first >= kMeasurementAge) {
+        measured_ = {now, workerPrivateBytes()};
+      }
+      out.setWorkerPrivateBytes(measured_->second);
     }
   }
   if (worker_) {

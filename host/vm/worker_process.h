@@ -58,6 +58,8 @@ class WorkerProcess {
   const std::deque<std::string>& lastLog() const { return lastLog_; }
   void kill() noexcept { child_.kill(); }
 
+  // It answers nothing: a further call would only wait behind the others, in our memory.
+  bool isStuck() const { return connection_ && connection_->unansweredCalls() >= rpc::Limits().maxOpenQuestions; }
   // A failed call on the worker as the error to report: that of a process that ended says how it ended.
   kj::Promise<Error> explain(kj::Exception exception);
 
