@@ -1,7 +1,10 @@
-# vmmhost_unit_test(NAME SOURCES... LIBS... [PROPERTIES...]): a GoogleTest program whose cases are ctest cases of their
-# own, with these properties.
+# vmmhost_unit_test(NAME SOURCES... LIBS... [LOCK NAME] [PROPERTIES...]): a GoogleTest program whose cases are ctest cases
+# of their own, with these properties; no two of the same lock run at the same time.
 function(vmmhost_unit_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBS;PROPERTIES" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT;LOCK" "SOURCES;LIBS;PROPERTIES" ${ARGN})
+  if(arg_LOCK)
+    list(APPEND arg_PROPERTIES RESOURCE_LOCK "${arg_LOCK}")
+  endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 60)
   endif()

@@ -173,8 +173,9 @@ class ControlServer::Session final : public schema::Control::Server {
   kj::Promise<void> started(StartedContext context) override {
     context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
-      return whileHere(target_.onStarted())
-          .then([this, context]() mutable { target_.describe(context.getResults().initInfo(), false); });
+      return whileHere(target_.onStarted()).then([this, context]() mutable {
+        target_.describe(context.getResults().initInfo(), false);
+      });
     });
   }
 

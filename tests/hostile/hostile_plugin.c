@@ -1,13 +1,18 @@
 /* vmmhost-backend-hostile.so: plans the launch of hostile-worker with the attack that the platform options "attack" and
  * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's) or "system" (as the QEMU backend's). "forge"
  * names a part of the plan to be something that no plugin may ask for. Plain C, and no Cap'n Proto: a plugin as a third
- * party may write it. */
+ * party may write it. Built for another worker as well, with HOSTILE_NAME and HOSTILE_WORKER. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "vmmhost/plugin.h"
+
+#ifndef HOSTILE_NAME
+#define HOSTILE_NAME "hostile"
+#define HOSTILE_WORKER "hostile-worker"
+#endif
 
 enum { kNameBytes = 64 };
 
@@ -135,7 +140,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->overhead_bytes = (uint64_t)384 << 20;
     plan->create_timeout_ms = 20000;
   } else {
-    plan->worker = "hostile-worker";
+    plan->worker = HOSTILE_WORKER;
     plan->root = VMMHOST_ROOT_EMPTY;
     plan->seccomp = "worker-static";
   }
@@ -149,7 +154,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
 }
 
 static const vmmhost_plugin plugin = {
-    sizeof(plugin), VMMHOST_PLUGIN_ABI, "hostile", "1", "Attacks its jail, for tests", 0, 0, probe, validate, plan};
+    sizeof(plugin), VMMHOST_PLUGIN_ABI, HOSTILE_NAME, "1", "Attacks its jail, for tests", 0, 0, probe, validate, plan};
 
 const vmmhost_plugin* vmmhost_plugin_entry(const vmmhost_host_api* host, vmmhost_error* error) {
   (void)host, (void)error;

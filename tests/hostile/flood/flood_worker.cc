@@ -1,0 +1,114 @@
+// flood-worker FLOOD MOMENT: a worker that speaks the protocol until its guest runs, and then floods its host for a
+// moment: by a flood of floods.h on the protocol's connection, "log", "console", "events" or "panics". "calm" does
+// nothing but pause and resume when it is asked to, and counts its time.
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <string_view>
+#include <thread>
+
+#include "tests/hostile/flood/floods.h"
+#include "vmmhost/counters.h"
+#include "vmmhost/worker/worker.h"
+
+namespace vmmhost::hostile {
+namespace {
+
+constexpr auto kFloodTime = std::chrono::milliseconds(FLOOD_MILLISECONDS);
+constexpr int kRpcDescriptor = 3;
+constexpr int kLogDescriptor = 2;
+
+std::string_view orders;
+
+void writeWithoutEnd(int descriptor) {
+  std::array<char, 65536> text;
+  text.fill('x');
+  for (std::size_t i = 100; i < text.size(); i += 100) {
+    text[i] = '\n';
+  }
+  const auto end = Clock::now() + kFloodTime;
+  while (Clock::now() < end) {
+    if (::write(descriptor, text.data(), text.size()) < 0 && errno == EAGAIN) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  }
+}
+
+class FloodMachine final : public worker::Machine {
+ public:
+  FloodMachine(worker::Events& events, kj::Timer& timer, Fd counters, Fd console)
+      : events_(events), timer_(timer), counters_(std::move(counters)), console_(std::move(console)) {}
+  ~FloodMachine() noexcept override {}
+
+  kj::Promise<void> start() override {
+    ticks_ = tick().eagerlyEvaluate(nullptr);
+    if (orders != "calm") {
+      // Behind the answer to start.
+      events_.sender().post([this] { flood(); });
+    }
+    return kj::READY_NOW;
+  }
+  bool canPause() const override { return true; }
+
+ private:
+  kj::Promise<void> tick() {
+    counters_.add(counters::Cell::kVcpuExits);
+    return timer_.afterDelay(1 * kj::MILLISECONDS).then([this]() { return tick(); });
+  }
+
+  // As many at once as a host bears, and more in all.
+  kj::Promise<void> sendEvents(unsigned sent) {
+    for (unsigned i = 0; i < 16; ++i) {
+      events_.bootPhase(static_cast<std::uint8_t>(i), sent++);
+    }
+    return sent > 5000 ? kj::Promise<void>(kj::READY_NOW)
+                       : timer_.afterDelay(1 * kj::MILLISECONDS).then([this, sent]() { return sendEvents(sent); });
+  }
+
+  void flood() {
+    if (orders == "log") {
+      writeWithoutEnd(kLogDescriptor);
+    } else if (orders == "console") {
+      writeWithoutEnd(console_.get());
+    } else if (orders == "events") {
+      eventTask_ = sendEvents(0).eagerlyEvaluate(nullptr);
+    } else if (orders == "panics") {
+      for (unsigned i = 0; i < 5000; ++i) {
+        events_.guestPanicked(std::string(4096, '\x1b'));
+      }
+    } else if (const Flood* flood = findFlood(orders)) {
+      Wire wire(kRpcDescriptor, Clock::now() + kFloodTime);
+      flood->run(wire, workerDoor());
+      // The SDK knows nothing of what was said here and must not go on: the host ends this process.
+      Wire(kRpcDescriptor, Clock::time_point::max()).rest();
+    }
+  }
+
+  worker::Events& events_;
+  kj::Timer& timer_;
+  counters::WorkerPage counters_;
+  Fd console_;
+  kj::Promise<void> ticks_ = nullptr;
+  kj::Promise<void> eventTask_ = nullptr;
+};
+
+class FloodBackend final : public worker::Backend {
+ public:
+  kj::Promise<std::unique_ptr<worker::Machine>> create(schema::VmConfig::Reader, worker::Resources& resources,
+                                                       worker::Events& events, kj::AsyncIoContext& io) override {
+    return std::unique_ptr<worker::Machine>(std::make_unique<FloodMachine>(
+        events, io.provider->getTimer(), resources.takeCounters(), resources.takeConsole(0)));
+  }
+};
+
+}  // namespace
+}  // namespace vmmhost::hostile
+
+int main(int argc, char** argv) {
+  ::signal(SIGPIPE, SIG_IGN);
+  vmmhost::hostile::orders = argc > 1 ? argv[1] : "calm";
+  vmmhost::hostile::FloodBackend backend;
+  return vmmhost::worker::serve(backend);
+}
