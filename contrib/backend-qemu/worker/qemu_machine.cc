@@ -220,9 +220,6 @@ Error QemuMachine::startFailure() const {
   if (mentions("without PVH ELF Note")) {
     return Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file without a PVH note");
   }
-  if (mentions("Error while loading elf kernel") || mentions("could not load kernel")) {
-    return Error(ErrorCode::kInvalidArgument, "boot.kernel: damaged, or cut short: QEMU cannot load it");
-  }
   if (mentions("-accel kvm") || mentions("kvm-accel")) {
     return Error(ErrorCode::kUnavailable, "platform.options accel=kvm: " + said,
                  "QEMU takes /dev/kvm by descriptor from 9.0 on; without the option it translates");
