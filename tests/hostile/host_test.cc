@@ -18,6 +18,12 @@
 #include "tests/hostile/attack.h"
 
 namespace vmmhost::hostile {
+
+// GoogleTest finds it by the namespace of its argument.
+void PrintTo(Jail jail, std::ostream* out) {
+  *out << jailName(jail);
+}
+
 namespace {
 
 namespace fs = std::filesystem;

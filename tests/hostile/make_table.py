@@ -58,7 +58,7 @@ def table(groups):
 def missing_tests(page, build):
     listed = subprocess.run(["ctest", "-N"], cwd=build, capture_output=True, text=True, check=True).stdout
     known = re.findall(r"^ *Test +#\d+: (.*)$", listed, re.MULTILINE)
-    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance)\.[A-Za-z0-9_./*-]+)`", page))
+    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance|faults)\.[A-Za-z0-9_./*-]+)`", page))
     return sorted(name for name in named if not fnmatch.filter(known, name))
 
 
