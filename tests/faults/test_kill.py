@@ -5,7 +5,6 @@ as the machine allows), VMMHOST_FAULT_ROUNDS=N as many kills of it, VMMHOST_FAUL
 VMMHOST_FAULT_ROUNDS says).
 """
 import collections
-import fcntl
 import json
 import os
 import random
@@ -14,7 +13,8 @@ import subprocess
 import time
 import unittest
 
-from fault_harness import FaultTest, become_reaper, bury, descendants, descriptors, guest, read, wait_until
+from fault_harness import (FaultTest, abandoned_leases, become_reaper, bury, descendants, descriptors, guest, read,
+                           wait_until)
 
 ROUNDS = int(os.environ.get("VMMHOST_FAULT_ROUNDS", "500"))
 SEED = int(os.environ.get("VMMHOST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
@@ -26,19 +26,6 @@ VERBS = ("pause", "resume", "reset", "shutdown", "stop", "inspect", "logs", "wai
 KINDS = {"supervisor": "vmmhost-supervi", "worker": "vmmhost-worker-"}
 # What a command may say of a VM that somebody kills: its outcome, an error with words, or that nothing is there.
 CODES = {0, 1, 3, 125, 126, 127, 130, 143, -signal.SIGKILL}
-
-
-def stale_leases():
-    folder = "/run/vmmhost/.uids"
-    stale = []
-    for name in os.listdir(folder) if os.geteuid() == 0 and os.path.isdir(folder) else []:
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale.append(name)
-        except (BlockingIOError, FileNotFoundError):
-            pass  # held, or given back meanwhile
-    return stale
 
 
 class RandomKills(FaultTest):
@@ -143,7 +130,7 @@ class RandomKills(FaultTest):
             left = [name for name in os.listdir(os.path.join(self.folder, place)) if name in names]
             self.assertEqual(left, [], f"{place} entries left")
         # Leases are the machine's; those of other tests that run now are held, or are swept in a moment.
-        wait_until(lambda: not stale_leases(), 10, "no user id lease is left that nobody holds")
+        wait_until(lambda: not abandoned_leases(), 10, "no user id lease is left that nobody holds")
 
 
 if __name__ == "__main__":
