@@ -72,12 +72,14 @@ class BoundedMessageStream final : public capnp::MessageStream {
   kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
                                  kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override;
   kj::Promise<void> writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
-  kj::Maybe<int> getSendBufferSize() override { return nullptr; }
+  // The window of a streaming call's flow control: half as many of the smallest calls as may be open.
+  kj::Maybe<int> getSendBufferSize() override { return static_cast<int>(limits_.maxOpenQuestions / 2 * kSmallestCall); }
   kj::Promise<void> end() override;
 
  private:
   using MaybeMessage = kj::Maybe<capnp::MessageReaderAndFds>;
   static constexpr std::size_t kBufferBytes = 4096;
+  static constexpr std::size_t kSmallestCall = 16 * 8;  // bytes, with parameters that say anything
 
   bool queueIsFull() const { return queueCount_ && queueCount_() >= limits_.maxQueuedMessages; }
   kj::Promise<MaybeMessage> readInTurn(kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options);

@@ -6,67 +6,18 @@
 
 #include "ipc/rpc/answer.h"
 #include "ipc/rpc/connection.h"
+#include "ipc/worker/event_sender.h"
 #include "vmmhost/worker/worker.h"
 
 namespace vmmhost::worker {
 namespace {
 
-constexpr std::size_t kMaxDetail = 4096;
 constexpr std::size_t kMaxResources = 128;
-
-class EventsImpl final : public Events {
- public:
-  EventsImpl(schema::EventSink::Client sink, kj::UnixEventPort& port) : sink_(kj::mv(sink)), mailbox_(port) {}
-  ~EventsImpl() noexcept override {}
-
-  void ended(schema::EndCause cause, std::string detail) override {
-    if (std::exchange(ended_, true)) {
-      return;
-    }
-    send([&](schema::Event::Builder event) {
-      auto out = event.initEnded();
-      out.setCause(cause);
-      detail.resize(std::min(detail.size(), kMaxDetail));
-      out.setDetail(detail);
-    });
-  }
-  void resetDone() override {
-    send([](schema::Event::Builder event) { event.setResetDone(); });
-  }
-  void guestPanicked(std::string detail) override {
-    detail.resize(std::min(detail.size(), kMaxDetail));
-    send([&](schema::Event::Builder event) { event.setGuestPanicked(detail); });
-  }
-  void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) override {
-    send([&](schema::Event::Builder event) {
-      auto out = event.initBootPhase();
-      out.setValue(value);
-      out.setMonotonicNs(monotonicNs);
-    });
-  }
-  Mailbox::Sender sender() const override { return mailbox_.sender(); }
-
- private:
-  template <typename Fill>
-  void send(Fill fill) {
-    auto request = sink_.eventRequest();
-    fill(request.initEvent());
-    // Sent now, so in order; the stream's flow control delays the promise, not the message.
-    sent_ = sent_.then([promise = request.send()]() mutable { return kj::mv(promise); }).eagerlyEvaluate([](auto&&) {
-      // The host is gone, which ends this worker in any case.
-    });
-  }
-
-  schema::EventSink::Client sink_;
-  Mailbox mailbox_;
-  kj::Promise<void> sent_ = kj::READY_NOW;
-  bool ended_ = false;
-};
 
 // A machine with what it reports to, shared by the capabilities that reach it.
 struct Created {
   Created(schema::EventSink::Client sink, kj::UnixEventPort& port) : events(kj::mv(sink), port) {}
-  EventsImpl events;
+  EventSender events;
   std::unique_ptr<Machine> machine;
 };
 using CreatedPtr = std::shared_ptr<Created>;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "ipc/rpc/connection.h"
@@ -12,10 +13,16 @@
 namespace vmmhost::worker {
 namespace {
 
+// More than a host lets a worker have open at once, fewer than EventSender keeps.
+constexpr unsigned kBurst = 200;
+
 class TestMachine final : public Machine {
  public:
-  explicit TestMachine(Events& events) : events_(events) {}
+  TestMachine(Events& events, unsigned burst) : events_(events), burst_(burst) {}
   kj::Promise<void> start() override {
+    for (unsigned i = 0; i < burst_; ++i) {
+      events_.bootPhase(static_cast<std::uint8_t>(i), i);
+    }
     events_.bootPhase(7, 42);
     events_.ended(schema::EndCause::POWER_OFF, "done");
     events_.ended(schema::EndCause::CRASH, "never said");
@@ -26,6 +33,7 @@ class TestMachine final : public Machine {
 
  private:
   Events& events_;
+  unsigned burst_;
 };
 
 class TestBackend final : public Backend {
@@ -39,9 +47,10 @@ class TestBackend final : public Backend {
     }
     const Fd file = resources.takeFile(config.getBoot().getKernel().getResource());
     EXPECT_TRUE(file);
-    return std::unique_ptr<Machine>(std::make_unique<TestMachine>(events));
+    return std::unique_ptr<Machine>(std::make_unique<TestMachine>(events, burst));
   }
   bool confined = false;
+  unsigned burst = 0;
 };
 
 class RecordingSink final : public schema::EventSink::Server {
@@ -49,7 +58,8 @@ class RecordingSink final : public schema::EventSink::Server {
   explicit RecordingSink(std::vector<std::string>& seen) : seen_(seen) {}
   kj::Promise<void> event(EventContext context) override {
     const auto event = context.getParams().getEvent();
-    seen_.push_back(event.isEnded() ? std::string("ended ") + event.getEnded().getDetail().cStr() : "phase");
+    seen_.push_back(event.isEnded() ? std::string("ended ") + event.getEnded().getDetail().cStr()
+                                    : "phase " + std::to_string(event.getBootPhase().getMonotonicNs()));
     return kj::READY_NOW;
   }
 
@@ -100,6 +110,20 @@ class WorkerTest : public testing::Test {
     request.setEvents(kj::heap<RecordingSink>(seen_));
     return request.send().wait(io_.waitScope);
   }
+  // What start() of a machine with such a burst of events makes the host see.
+  void startBurst(unsigned count) {
+    backend_.burst = count;
+    greet();
+    attachKernel();
+    auto created = create("vm");
+    ASSERT_FALSE(created.hasError());
+    EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
+    auto& timer = io_.provider->getTimer();
+    while (seen_.empty() || seen_.back() != "ended done") {
+      ASSERT_EQ(connection_->violation(), "");
+      timer.afterDelay(1 * kj::MILLISECONDS).wait(io_.waitScope);
+    }
+  }
 
   kj::AsyncIoContext io_ = kj::setupAsyncIo();
   TestBackend backend_;
@@ -135,9 +159,26 @@ TEST_F(WorkerTest, lifeOfAMachine_eventsOnceAndInOrder) {
   EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
   const auto paused = created.getAbilities().getPausable().pauseRequest().send().wait(io_.waitScope);
   EXPECT_EQ(rpc::readError(paused.getError()).message(), "no pause today");
-  EXPECT_EQ(seen_, (std::vector<std::string>{"phase", "ended done"}));
+  EXPECT_EQ(seen_, (std::vector<std::string>{"phase 42", "ended done"}));
   EXPECT_EQ(rpc::readError(created.getVm().startRequest().send().wait(io_.waitScope).getError()).code(),
             ErrorCode::kFailedPrecondition);
+}
+
+TEST_F(WorkerTest, burstOfEvents_arrivesWholeAndInOrder) {
+  startBurst(kBurst);
+  std::vector<std::string> expected;
+  for (unsigned i = 0; i < kBurst; ++i) {
+    expected.push_back("phase " + std::to_string(i));
+  }
+  expected.insert(expected.end(), {"phase 42", "ended done"});
+  EXPECT_EQ(seen_, expected);
+}
+
+TEST_F(WorkerTest, eventsBeyondWhatIsKept_areDroppedButNotTheEnd) {
+  startBurst(100000);
+  EXPECT_GT(seen_.size(), kBurst);
+  EXPECT_LT(seen_.size(), 1000u);
+  EXPECT_EQ(std::count(seen_.begin(), seen_.end(), "ended done"), 1);
 }
 
 TEST_F(WorkerTest, errorOfTheBackend_arrivesWhole) {

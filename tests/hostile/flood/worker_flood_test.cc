@@ -44,7 +44,6 @@ class WorkerFloods : public ::testing::Test {
     HostOptions options;
     options.pluginPath = VMMHOST_FLOOD_PLUGINS;
     options.installation = VMMHOST_STAGED_COMMAND;
-    options.runtimeDirectory = folder_;
     options.logFile = folder_ + "/host.log";
     const std::set<pid_t> before = threads();
     host_ = std::make_unique<Host>(options);
@@ -159,9 +158,11 @@ TEST_F(WorkerFloods, moreEventsThanAnyVmNeeds_endTheirVm) {
   EXPECT_NE(ending.detail.find("more events"), std::string::npos) << ending.detail;
 }
 
-TEST_F(WorkerFloods, panicsWithLongText_endTheirVm) {
+// A guest may panic as often as it likes: its worker, if it is what it should be, tells of that no faster than is taken.
+TEST_F(WorkerFloods, panicsWithLongText_areBorne) {
   auto vm = endure("panics");
-  EXPECT_EQ(vm->wait().get().kind, "workerDied");
+  EXPECT_EQ(vm->state(), State::kRunning);
+  EXPECT_EQ(vm->stop().get().kind, "stopped");
 }
 
 TEST_F(WorkerFloods, stopInTheMiddle_isCarriedOut) {
