@@ -27,7 +27,7 @@ constexpr auto kAcceptPause = 100 * kj::MILLISECONDS;  // when descriptors or me
 rpc::Limits clientLimits() {
   rpc::Limits limits;
   limits.maxQueuedMessages = 4;
-  limits.maxOpenQuestions = 32;
+  limits.maxOpenQuestions = 16;
   limits.maxMessageWords = 1024;
   limits.flowLimitWords = 2048;
   return limits;
