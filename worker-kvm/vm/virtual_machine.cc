@@ -37,7 +37,7 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       powerPort_(ports_, *this),
       keyboardController_(ports_, *this),
       serial_(ports_, arch::kSerialPort, *this, interrupts_.serialLine()) {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, true);
+  const arch::EntryState entry = boot::load(parameters_.boot, {}, memory_, true);
   const std::vector<kvm_cpuid_entry2> supported = device.supportedCpuid();
   const bool tscDeadline = device.extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   const std::size_t mapBytes = device.vcpuMapBytes();
@@ -48,6 +48,7 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
     if (!cpuid.empty()) {
       vcpu.setCpuid(cpuid);
     }
+    arch::setFirmwareMsrs(vcpu);
     runners_.push_back(std::make_unique<VcpuRunner>(index, std::move(vcpu), context));
   }
   Vcpu& first = runners_.front()->vcpu();
@@ -94,7 +95,7 @@ std::string VirtualMachine::describe(const EndReport& report) {
 }
 
 void VirtualMachine::reset() {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, false);
+  const arch::EntryState entry = boot::load(parameters_.boot, {}, memory_, false);
   ports_.resetDevices();
   mmio_.resetDevices();
   interrupts_.reset();
@@ -125,9 +126,9 @@ void VirtualMachine::requestEnd(devices::EndReason reason) noexcept {
   control_.end(report);
 }
 
-void VirtualMachine::setBootState(VcpuRunner& runner, std::uint32_t entry) {
-  runner.vcpu().setSpecialRegisters(arch::pvhSpecialRegisters(initialSpecialRegisters_));
-  runner.vcpu().setRegisters(arch::pvhRegisters(entry));
+void VirtualMachine::setBootState(VcpuRunner& runner, const arch::EntryState& entry) {
+  runner.vcpu().setSpecialRegisters(arch::entrySpecialRegisters(entry, initialSpecialRegisters_));
+  runner.vcpu().setRegisters(arch::entryRegisters(entry));
 }
 
 }  // namespace vmmhost::kvm::vm
