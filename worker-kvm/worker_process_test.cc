@@ -370,7 +370,7 @@ TEST_F(WorkerProcessTest, fileThatIsNoKernel_isRefused) {
     FAIL() << "was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_NE(error.message().find("boot.kernel: not an ELF file"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("boot.kernel: neither an ELF file"), std::string::npos) << error.message();
   }
 }
 

@@ -9,7 +9,6 @@ namespace {
 
 constexpr std::uint64_t kSelect = 0x00;
 constexpr std::uint64_t kWindow = 0x10;
-constexpr std::uint64_t kRegisterBytes = 0x1000;
 
 constexpr std::uint8_t kIdRegister = 0;
 constexpr std::uint8_t kVersionRegister = 1;
@@ -25,7 +24,7 @@ constexpr std::uint64_t kLocalApicMessages = 0xfee00000;  // Intel SDM, 11.11.1
 
 }  // namespace
 
-IoApic::IoApic(MmioBus& bus) : registration_(bus, arch::kIoApic, kRegisterBytes, *this, "I/O APIC") {
+IoApic::IoApic(MmioBus& bus) : registration_(bus, arch::kIoApicStart, arch::kIoApicBytes, *this, "I/O APIC") {
   entries_.fill(kMasked);
 }
 

@@ -6,8 +6,8 @@
 
 namespace vmmhost::kvm::devices {
 
-// A message-signalled interrupt: an eventfd whose writes become a message to the local APICs. From the threads of virtual
-// CPUs and the control thread; event() may be written to by any thread.
+// A message-signalled interrupt: an eventfd whose writes become a message to the local APICs. From the threads of
+// virtual CPUs and the control thread; event() may be written to by any thread.
 class MessageVector {
  public:
   virtual ~MessageVector() = default;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "worker-kvm/devices/bus.h"
@@ -24,7 +25,7 @@ struct Identity {
 
 // 32-bit memory only: what is reached from every mode of a processor.
 struct BaseAddress {
-  std::uint8_t index = 0;  // 0 to 5
+  std::uint8_t index = 0;   // 0 to 5
   std::uint32_t bytes = 0;  // a power of 2, at least 16
   devices::BusDevice* target = nullptr;
   std::uint32_t address = 0;  // at first
@@ -61,6 +62,8 @@ class Function {
   virtual void reset();
   // What it writes to from the threads of virtual CPUs, for their filters.
   virtual std::vector<int> signalDescriptors() const { return {}; }
+  // For the log: what went wrong since the last call. Empty: nothing. From the control thread, after a wake.
+  virtual std::string takeFault() { return {}; }
 
  protected:
   // All of these only while it is made. The offset of the capability in configuration space; `body` follows its ID and

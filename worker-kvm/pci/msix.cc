@@ -131,7 +131,8 @@ void Msix::reset() noexcept {
 }
 
 void Msix::apply(Entry& entry) noexcept {
-  const bool connect = (control_ & kEnable) != 0 && (control_ & kFunctionMask) == 0 && (entry.control & kEntryMask) == 0;
+  const bool connect =
+      (control_ & kEnable) != 0 && (control_ & kFunctionMask) == 0 && (entry.control & kEntryMask) == 0;
   if (!connect) {
     if (std::exchange(entry.isConnected, false)) {
       entry.vector->disconnect();

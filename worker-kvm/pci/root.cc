@@ -10,8 +10,6 @@ namespace vmmhost::kvm::pci {
 
 namespace {
 
-constexpr std::uint16_t kAddressPort = 0xcf8;
-constexpr std::uint64_t kPortCount = 8;
 constexpr std::uint32_t kEnable = std::uint32_t{1} << 31;
 constexpr std::size_t kDeviceShift = 3;  // in bus, device and function numbers together
 
@@ -37,7 +35,7 @@ class Root::Bridge final : public Function {
 class Root::Window final : public devices::BusDevice {
  public:
   explicit Window(devices::MmioBus& bus)
-      : registration_(bus, arch::kPciWindow, arch::kPciWindowBytes, *this, "PCI memory window") {}
+      : registration_(bus, arch::kPciWindow32Start, arch::kPciWindow32Bytes, *this, "PCI memory window") {}
 
   void read(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override {
     const std::shared_lock lock(mutex_);
@@ -63,9 +61,9 @@ class Root::Window final : public devices::BusDevice {
     for (const auto& function : functions) {
       for (const BaseAddress& base : function->baseAddresses()) {
         const auto address = function->decoded(base);
-        if (address && *address >= arch::kPciWindow &&
-            std::uint64_t{*address} + base.bytes <= arch::kPciWindow + arch::kPciWindowBytes) {
-          decoded_.push_back({*address - arch::kPciWindow, base.bytes, base.target});
+        if (address && *address >= arch::kPciWindow32Start &&
+            std::uint64_t{*address} + base.bytes <= arch::kPciWindow32Start + arch::kPciWindow32Bytes) {
+          decoded_.push_back({*address - arch::kPciWindow32Start, base.bytes, base.target});
         }
       }
     }
@@ -92,7 +90,7 @@ class Root::Window final : public devices::BusDevice {
 class Root::Ecam final : public devices::BusDevice {
  public:
   Ecam(Root& root, devices::MmioBus& bus)
-      : root_(root), registration_(bus, arch::kEcam, arch::kEcamBytes, *this, "PCI configuration") {}
+      : root_(root), registration_(bus, arch::kEcamStart, arch::kEcamBytes, *this, "PCI configuration") {}
 
   void read(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override {
     if (isNatural(offset, data.size())) {
@@ -116,7 +114,8 @@ class Root::Ecam final : public devices::BusDevice {
 class Root::Ports final : public devices::BusDevice {
  public:
   Ports(Root& root, devices::PortBus& bus)
-      : root_(root), registration_(bus, kAddressPort, kPortCount, *this, "PCI configuration ports") {}
+      : root_(root),
+        registration_(bus, arch::kPciConfigPort, arch::kPciConfigPorts, *this, "PCI configuration ports") {}
 
   void read(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override {
     const std::uint32_t address = address_.load();
@@ -149,7 +148,7 @@ class Root::Ports final : public devices::BusDevice {
 };
 
 Root::Root(devices::PortBus& ports, devices::MmioBus& memory)
-    : nextAddress_(arch::kPciWindow),
+    : nextAddress_(arch::kPciWindow32Start),
       window_(std::make_unique<Window>(memory)),
       ecam_(std::make_unique<Ecam>(*this, memory)),
       ports_(std::make_unique<Ports>(*this, ports)) {
@@ -168,7 +167,7 @@ void Root::add(std::unique_ptr<Function> function) {
     function->placeBaseAddress(base, static_cast<std::uint32_t>(nextAddress_));
     nextAddress_ += base.bytes;
   }
-  if (nextAddress_ > arch::kPciWindow + arch::kPciWindowBytes) {
+  if (nextAddress_ > arch::kPciWindow32Start + arch::kPciWindow32Bytes) {
     throw Error(ErrorCode::kResourceExhausted, "the PCI devices of this VM do not fit into their window of memory");
   }
   function->initial_ = function->config_;
@@ -193,8 +192,7 @@ void Root::readConfig(std::uint32_t busDeviceFunction, std::size_t offset, std::
 void Root::writeConfig(std::uint32_t busDeviceFunction, std::size_t offset,
                        std::span<const std::uint8_t> data) noexcept {
   const std::size_t device = busDeviceFunction >> kDeviceShift;
-  if ((busDeviceFunction & 7) != 0 || device >= functions_.size() ||
-      offset + data.size() > Function::kConfigBytes) {
+  if ((busDeviceFunction & 7) != 0 || device >= functions_.size() || offset + data.size() > Function::kConfigBytes) {
     return;
   }
   // Held while a virtual CPU waits for the control thread, which comes here only when none runs.
@@ -238,6 +236,16 @@ void Root::reset() {
   for (const auto& function : functions_) {
     function->decodingChanged();
   }
+}
+
+std::vector<std::string> Root::takeFaults() {
+  std::vector<std::string> faults;
+  for (const auto& function : functions_) {
+    if (std::string fault = function->takeFault(); !fault.empty()) {
+      faults.push_back(std::move(fault));
+    }
+  }
+  return faults;
 }
 
 std::vector<int> Root::signalDescriptors() const {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <string>
 #include <vector>
 
 #include "worker-kvm/devices/bus.h"
@@ -33,6 +34,7 @@ class Root {
   bool isQuiet() const noexcept;
   void reset();
   std::vector<int> signalDescriptors() const;
+  std::vector<std::string> takeFaults();
 
  private:
   class Bridge;

@@ -17,16 +17,16 @@
 
 namespace vmmhost::kvm::vm {
 
-// kSplit: the local APICs are in the kernel, and the I/O APIC is registers that become routes of the kernel: no interrupt
-// passes through this process. kFull: PIC, I/O APIC and PIT in the kernel too. Measured on an emulating KVM: making and
-// ending a VM takes 1.7 ms with the first and 16 to 21 ms with the second, nearly all of it for taking the kernel's
-// devices off its buses again.
+// kSplit: the local APICs are in the kernel, and the I/O APIC is registers that become routes of the kernel: no
+// interrupt passes through this process. kFull: PIC, I/O APIC and PIT in the kernel too. Measured on an emulating KVM:
+// making and ending a VM takes 1.7 ms with the first and 16 to 21 ms with the second, nearly all of it for taking the
+// kernel's devices off its buses again.
 enum class IrqchipMode : std::uint8_t { kSplit, kFull };
 
 class Interrupts final : public devices::MessageSource {
  public:
-  // Before virtual CPUs and after memory (a memory slot waits for what the irqchip has queued: 5 ms). Requests to KVM are
-  // made by way of `calls`.
+  // Before virtual CPUs and after memory (a memory slot waits for what the irqchip has queued: 5 ms). Requests to KVM
+  // are made by way of `calls`.
   Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, ControlCalls& calls);
   ~Interrupts() override;
 

@@ -33,11 +33,12 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       control_(wake_),
       memory_(arch::memoryRanges(parameters_.memoryBytes), parameters_.sharedMemory),
       vm_(makeVm(device, memory_)),
-      interrupts_(vm_, parameters_.irqchip),
+      calls_(wake_),
+      interrupts_(vm_, parameters_.irqchip, mmio_, calls_),
       powerPort_(ports_, *this),
       keyboardController_(ports_, *this),
-      serial_(ports_, arch::kSerialPort, *this, interrupts_.serialLine()) {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, true);
+      serial_(ports_, arch::kSerialPort, *this, &interrupts_.line(arch::kSerialInterrupt)) {
+  const arch::EntryState entry = boot::load(parameters_.boot, {}, memory_, true);
   const std::vector<kvm_cpuid_entry2> supported = device.supportedCpuid();
   const bool tscDeadline = device.extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   const std::size_t mapBytes = device.vcpuMapBytes();
@@ -48,6 +49,7 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
     if (!cpuid.empty()) {
       vcpu.setCpuid(cpuid);
     }
+    arch::setFirmwareMsrs(vcpu);
     runners_.push_back(std::make_unique<VcpuRunner>(index, std::move(vcpu), context));
   }
   Vcpu& first = runners_.front()->vcpu();
@@ -94,7 +96,7 @@ std::string VirtualMachine::describe(const EndReport& report) {
 }
 
 void VirtualMachine::reset() {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, false);
+  const arch::EntryState entry = boot::load(parameters_.boot, {}, memory_, false);
   ports_.resetDevices();
   mmio_.resetDevices();
   interrupts_.reset();
@@ -125,9 +127,9 @@ void VirtualMachine::requestEnd(devices::EndReason reason) noexcept {
   control_.end(report);
 }
 
-void VirtualMachine::setBootState(VcpuRunner& runner, std::uint32_t entry) {
-  runner.vcpu().setSpecialRegisters(arch::pvhSpecialRegisters(initialSpecialRegisters_));
-  runner.vcpu().setRegisters(arch::pvhRegisters(entry));
+void VirtualMachine::setBootState(VcpuRunner& runner, const arch::EntryState& entry) {
+  runner.vcpu().setSpecialRegisters(arch::entrySpecialRegisters(entry, initialSpecialRegisters_));
+  runner.vcpu().setRegisters(arch::entryRegisters(entry));
 }
 
 }  // namespace vmmhost::kvm::vm

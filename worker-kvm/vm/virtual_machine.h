@@ -11,7 +11,8 @@
 #include <vector>
 
 #include "vmmhost/counters.h"
-#include "worker-kvm/boot/pvh.h"
+#include "worker-kvm/arch/x86_64/entry.h"
+#include "worker-kvm/boot/load.h"
 #include "worker-kvm/devices/bus.h"
 #include "worker-kvm/devices/keyboard_controller.h"
 #include "worker-kvm/devices/machine_control.h"
@@ -65,16 +66,17 @@ class VirtualMachine final : private devices::MachineControl, private devices::S
  private:
   void requestEnd(devices::EndReason reason) noexcept override;
   void serialNeedsAttention() noexcept override { wake_.signal(); }
-  void setBootState(VcpuRunner& runner, std::uint32_t entry);
+  void setBootState(VcpuRunner& runner, const arch::EntryState& entry);
 
   Parameters parameters_;
   Wake wake_;
   RunControl control_;
   memory::GuestMemory memory_;
   Vm vm_;
-  Interrupts interrupts_;
+  ControlCalls calls_;
   devices::PortBus ports_;
   devices::MmioBus mmio_;
+  Interrupts interrupts_;
   devices::PowerPort powerPort_;
   devices::KeyboardController keyboardController_;
   devices::Serial serial_;
