@@ -60,6 +60,9 @@ class Function {
   virtual bool isQuiet() const noexcept { return true; }
   // Back to power-on, once quiet. Overrides call it.
   virtual void reset();
+  // The machine is paused, or goes on: time of a timer stands still meanwhile. From the control thread, while no
+  // virtual CPU runs.
+  virtual void setRunning(bool) noexcept {}
   // What it writes to from the threads of virtual CPUs, for their filters.
   virtual std::vector<int> signalDescriptors() const { return {}; }
   // For the log: what went wrong since the last call. Empty: nothing. From the control thread, after a wake.

@@ -227,6 +227,12 @@ bool Root::isQuiet() const noexcept {
   return std::all_of(functions_.begin(), functions_.end(), [](const auto& function) { return function->isQuiet(); });
 }
 
+void Root::setRunning(bool running) noexcept {
+  for (const auto& function : functions_) {
+    function->setRunning(running);
+  }
+}
+
 void Root::reset() {
   ports_->reset();
   for (const auto& function : functions_) {

@@ -33,6 +33,7 @@ class Root {
   void beginQuiet() noexcept;
   bool isQuiet() const noexcept;
   void reset();
+  void setRunning(bool running) noexcept;
   std::vector<int> signalDescriptors() const;
   std::vector<std::string> takeFaults();
 

@@ -38,7 +38,6 @@ std::vector<kvm_irq_routing_entry> kernelPins() {
 class Interrupts::Vector final : public devices::MessageVector {
  public:
   Vector(Interrupts& interrupts, std::uint32_t gsi) : interrupts_(interrupts), gsi_(gsi) {}
-  ~Vector() override { disconnect(); }
 
   int event() const noexcept override { return event_.descriptor(); }
   void connect(std::uint64_t address, std::uint32_t data) noexcept override {
