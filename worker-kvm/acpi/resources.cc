@@ -1,6 +1,6 @@
 #include "worker-kvm/acpi/resources.h"
 
-#include "worker-kvm/acpi/writer.h"
+#include "worker-kvm/memory/byte_writer.h"
 
 namespace vmmhost::kvm::acpi::aml {
 
@@ -26,7 +26,7 @@ constexpr std::uint8_t kProducerFixed = 0x0c;  // minimum and maximum are fixed;
 template <typename Number>
 Bytes addressSpace(std::uint8_t tag, std::uint8_t type, std::uint8_t typeFlags, std::uint64_t first,
                    std::uint64_t last) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.put<std::uint8_t>(tag);
   writer.put<std::uint16_t>(3 + 5 * sizeof(Number));
   writer.put<std::uint8_t>(type);
@@ -47,7 +47,7 @@ Bytes resourceTemplate(const std::vector<Bytes>& descriptors) {
 }
 
 Bytes ioPorts(std::uint16_t first, std::uint8_t count) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.put<std::uint8_t>(kIoPort);
   writer.put<std::uint8_t>(kDecode16);
   writer.put<std::uint16_t>(first);  // lowest and highest base
@@ -58,7 +58,7 @@ Bytes ioPorts(std::uint16_t first, std::uint8_t count) {
 }
 
 Bytes memory32Fixed(const memory::Range& range) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.put<std::uint8_t>(kMemory32Fixed);
   writer.put<std::uint16_t>(9);
   writer.put<std::uint8_t>(kReadWrite);
@@ -68,7 +68,7 @@ Bytes memory32Fixed(const memory::Range& range) {
 }
 
 Bytes edgeInterrupt(std::uint32_t globalSystemInterrupt) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.put<std::uint8_t>(kExtendedInterrupt);
   writer.put<std::uint16_t>(6);
   writer.put<std::uint8_t>(kConsumerEdge);

@@ -5,8 +5,8 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/acpi/dsdt.h"
-#include "worker-kvm/acpi/writer.h"
 #include "worker-kvm/arch/x86_64/layout.h"
+#include "worker-kvm/memory/byte_writer.h"
 
 namespace vmmhost::kvm::acpi {
 
@@ -47,7 +47,7 @@ constexpr std::uint8_t kMadtLocalApic = 0;
 constexpr std::uint8_t kMadtIoApic = 1;
 constexpr std::uint32_t kMadtEnabled = 1;
 
-void putPort(Writer& writer, std::uint16_t port) {
+void putPort(memory::ByteWriter& writer, std::uint16_t port) {
   writer.put<std::uint8_t>(kSpaceSystemIo);
   writer.put<std::uint8_t>(8);  // bits
   writer.put<std::uint8_t>(0);
@@ -56,7 +56,7 @@ void putPort(Writer& writer, std::uint16_t port) {
 }
 
 Bytes table(std::string_view signature, std::uint8_t revision, const Bytes& body) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.putText(signature);
   writer.put<std::uint32_t>(static_cast<std::uint32_t>(kHeaderBytes + body.size()));
   writer.put<std::uint8_t>(revision);
@@ -68,13 +68,13 @@ Bytes table(std::string_view signature, std::uint8_t revision, const Bytes& body
   writer.put<std::uint32_t>(1);
   writer.putBytes(body);
   Bytes bytes = writer.take();
-  bytes[kChecksumOffset] = checksumOf(bytes);
+  bytes[kChecksumOffset] = memory::checksumOf(bytes);
   return bytes;
 }
 
 // Hardware-reduced ACPI: no fixed hardware but the sleep registers.
 Bytes fadt(std::uint64_t dsdt) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.putZeros(45 - kHeaderBytes);  // FACS and DSDT of 32 bits, reserved
   writer.put<std::uint8_t>(kProfileUnspecified);
   writer.putZeros(109 - 46);  // SCI, SMI and the fixed hardware's registers
@@ -101,7 +101,7 @@ Bytes fadt(std::uint64_t dsdt) {
 }
 
 Bytes madt(std::uint32_t cpus) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.put<std::uint32_t>(static_cast<std::uint32_t>(arch::kLocalApicStart));
   writer.put<std::uint32_t>(0);  // not PC-AT compatible: no pair of 8259 to be masked
   for (std::uint32_t index = 0; index < cpus; ++index) {
@@ -122,7 +122,7 @@ Bytes madt(std::uint32_t cpus) {
 
 // PCI Firmware 3.3, 4.1.2.
 Bytes mcfg() {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.putZeros(8);
   writer.put<std::uint64_t>(arch::kEcamStart);
   writer.put<std::uint16_t>(0);  // segment
@@ -133,7 +133,7 @@ Bytes mcfg() {
 }
 
 Bytes xsdt(const std::vector<std::uint64_t>& tables) {
-  Writer writer;
+  memory::ByteWriter writer;
   for (const std::uint64_t address : tables) {
     writer.put<std::uint64_t>(address);
   }
@@ -144,7 +144,7 @@ constexpr std::size_t kRsdpBytes = 36;         // table 5.3
 constexpr std::size_t kRsdpBytesOfAcpi1 = 20;  // which the first checksum covers
 
 Bytes rsdp(std::uint64_t xsdtAddress) {
-  Writer writer;
+  memory::ByteWriter writer;
   writer.putText("RSD PTR ");
   writer.putZeros(1);  // the first checksum
   writer.putText(kOemId);
@@ -154,8 +154,8 @@ Bytes rsdp(std::uint64_t xsdtAddress) {
   writer.put<std::uint64_t>(xsdtAddress);
   writer.putZeros(4);  // the second checksum, reserved
   Bytes bytes = writer.take();
-  bytes[8] = checksumOf(std::span(bytes).first(kRsdpBytesOfAcpi1));
-  bytes[32] = checksumOf(bytes);
+  bytes[8] = memory::checksumOf(std::span(bytes).first(kRsdpBytesOfAcpi1));
+  bytes[32] = memory::checksumOf(bytes);
   return bytes;
 }
 

@@ -119,6 +119,11 @@ boot::Firmware VirtualMachine::makeFirmware(std::uint32_t physicalAddressBits) c
   machine.pciWindow64 = arch::pciWindow64(parameters_.memoryBytes, physicalAddressBits);
   boot::Firmware firmware;
   firmware.acpi = acpi::build(machine, arch::kAcpiStart, arch::kAcpiBytes).bytes;
+  firmware.smbios = smbios::build({.uuid = parameters_.uuid,
+                                   .version = VMMHOST_VERSION,
+                                   .cpus = parameters_.cpus,
+                                   .memoryBytes = parameters_.memoryBytes},
+                                  arch::kSmbiosStart, arch::kSmbiosBytes);
   return firmware;
 }
 

@@ -1,4 +1,4 @@
-// Little-endian fields one after the other, without padding: how ACPI and SMBIOS structures are laid out.
+// Little-endian fields one after the other, without padding: how firmware tables are laid out.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-namespace vmmhost::kvm::acpi {
+namespace vmmhost::kvm::memory {
 
-class Writer {
+class ByteWriter {
  public:
   // The type is always named: it is the field's width.
   template <typename Number>
@@ -41,4 +41,4 @@ inline std::uint8_t checksumOf(std::span<const std::uint8_t> bytes) {
   return static_cast<std::uint8_t>(-sum);
 }
 
-}  // namespace vmmhost::kvm::acpi
+}  // namespace vmmhost::kvm::memory
