@@ -4,11 +4,27 @@
 #include "vmmhost/error.h"
 #include "worker-kvm/config/check.h"
 #include "worker-kvm/confine/confine.h"
+#include "worker-kvm/pci/pvpanic.h"
+#include "worker-kvm/pci/watchdog.h"
+#include "worker-kvm/smbios/tables.h"
 #include "worker-kvm/vm/machine.h"
 
 namespace vmmhost::kvm {
 
 namespace {
+
+// The devices that a configuration asks for, in the order of their device numbers, and the rules of the thread that the
+// quiet ones share.
+void addDevices(schema::VmConfig::Reader config, vm::Parameters& parameters) {
+  parameters.devices.push_back(
+      [](const vm::Platform& platform) { return std::make_unique<pci::Pvpanic>(platform.machine); });
+  if (config.hasWatchdog()) {
+    confine::append(parameters.sharedThreadRules, pci::Watchdog::rules());
+    parameters.devices.push_back([](const vm::Platform& platform) {
+      return std::make_unique<pci::Watchdog>(platform.machine, platform.calls, platform.sharedThread());
+    });
+  }
+}
 
 vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources& resources) {
   vm::Parameters parameters;
@@ -24,6 +40,8 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
     parameters.boot.initrd =
         std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "boot.initrd");
   }
+  parameters.uuid = smbios::parseUuid(config.getPlatform().getUuid().cStr());
+  addDevices(config, parameters);
   return parameters;
 }
 
@@ -35,7 +53,7 @@ std::unique_ptr<counters::WorkerPage> openCounters(worker::Resources& resources)
 }  // namespace
 
 std::vector<std::string> KvmBackend::features() const {
-  return {"pvh", "serial"};
+  return {"pvh", "linux64", "serial", "acpi", "pci"};
 }
 
 void KvmBackend::confine() {
@@ -47,6 +65,8 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
                                                                  kj::AsyncIoContext& io) {
   config::check(config);
   vm::KvmMachine::Parts parts;
+  parts.resetsByWatchdog =
+      config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::RESET;
   parts.console = resources.takeConsole(0);
   parts.counters = openCounters(resources);
   {

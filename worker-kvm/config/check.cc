@@ -3,6 +3,7 @@
 #include <string>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/smbios/tables.h"
 
 namespace vmmhost::kvm::config {
 
@@ -42,7 +43,7 @@ void checkBoot(schema::Boot::Reader boot) {
     unsupported("boot.firmware", "the kvm backend starts kernels directly");
   }
   if (!isGiven(boot.getKernel())) {
-    invalid("boot.kernel", "the kvm backend needs a kernel: an ELF file with a PVH entry");
+    invalid("boot.kernel", "the kvm backend needs a kernel: vmlinux or vmlinuz");
   }
   const auto commandLine = boot.getCmdline();
   if (commandLine.size() > kMaxCommandLineBytes) {
@@ -104,8 +105,8 @@ void checkPlatform(schema::Platform::Reader platform) {
   if (platform.getNestedVirtualization()) {
     unsupported("platform.nestedVirtualization", "the kvm backend hides hardware virtualization from guests");
   }
-  if (platform.getUuid().size() != 0) {
-    unsupported("platform.uuid", "the kvm backend has no SMBIOS tables yet");
+  if (platform.getUuid().size() != 0 && !smbios::parseUuid(platform.getUuid().cStr())) {
+    invalid("platform.uuid", "is no UUID such as 123e4567-e89b-12d3-a456-426614174000");
   }
   const auto options = platform.getOptions();
   for (std::uint32_t index = 0; index < options.size(); ++index) {
@@ -133,7 +134,9 @@ void check(schema::VmConfig::Reader config) {
   refuseList(config.getShares(), "shares");
   refuseDevice(config.hasRng() && config.getRng().getEnabled(), "rng");
   refuseDevice(config.hasBalloon(), "balloon");
-  refuseDevice(config.hasWatchdog(), "watchdog");
+  if (config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::PAUSE) {
+    unsupported("watchdog.action", "the kvm backend resets or ends a VM whose watchdog runs out");
+  }
   checkPlatform(config.getPlatform());
 }
 

@@ -43,6 +43,8 @@ TEST(Check, plainConfiguration_isAccepted) {
               config.initConsoles(1);
               config.initRng().setEnabled(false);
               config.initVsock().setEnabled(false);
+              config.initWatchdog();
+              config.initPlatform().setUuid("123e4567-e89b-12d3-a456-426614174000");
               config.getBoot().initInitrd().setResource(2);
               config.getBoot().setCmdline(std::string(2047, 'x'));
             }),
@@ -56,7 +58,8 @@ TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
   expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
   expectRefusal("unsupported rng", [](auto config) { config.initRng(); });
   expectRefusal("unsupported balloon", [](auto config) { config.initBalloon(); });
-  expectRefusal("unsupported watchdog", [](auto config) { config.initWatchdog(); });
+  expectRefusal("unsupported watchdog.action",
+                [](auto config) { config.initWatchdog().setAction(schema::Watchdog::Action::PAUSE); });
   expectRefusal("unsupported consoles[1]", [](auto config) { config.initConsoles(2); });
   expectRefusal("unsupported consoles[0].kind",
                 [](auto config) { config.initConsoles(1)[0].setKind(schema::Console::Kind::VIRTIO); });
@@ -93,7 +96,7 @@ TEST(Check, platform_hasOneOption) {
   expectRefusal("invalidArgument platform.options[0]", option("irqchip", "none"));
   expectRefusal("unsupported platform.options[0]", option("turbo", "on"));
   expectRefusal("unsupported platform.machine", [](auto config) { config.initPlatform().setMachine("q35"); });
-  expectRefusal("unsupported platform.uuid", [](auto config) { config.initPlatform().setUuid("1"); });
+  expectRefusal("invalidArgument platform.uuid", [](auto config) { config.initPlatform().setUuid("1"); });
   expectRefusal("unsupported platform.nestedVirtualization",
                 [](auto config) { config.initPlatform().setNestedVirtualization(true); });
 }
