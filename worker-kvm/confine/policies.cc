@@ -13,6 +13,7 @@
 #include <cerrno>
 
 #include "worker-kvm/confine/confine.h"
+#include "worker-kvm/confine/rules.h"
 #include "worker-kvm/kvm/device.h"
 
 namespace vmmhost::kvm::confine {
@@ -20,40 +21,8 @@ namespace vmmhost::kvm::confine {
 namespace {
 
 using seccomp::Rule;
-using Rules = std::vector<Rule>;
 
 constexpr std::uint64_t k32Bits = 0xffffffff;
-
-void append(Rules& rules, const Rules& more) {
-  rules.insert(rules.end(), more.begin(), more.end());
-}
-
-Rule call(std::uint32_t number) {
-  return {number, {}};
-}
-// An argument of 32 bits, as requests, commands, flags and ids are: the kernel looks at no more.
-Rule callWith(std::uint32_t number, std::uint8_t argument, std::uint32_t value) {
-  return {number, {{argument, k32Bits, value}}};
-}
-// An argument without any of `bits`.
-Rule callWithout(std::uint32_t number, std::uint8_t argument, std::uint64_t bits) {
-  return {number, {{argument, bits, 0}}};
-}
-Rule request(unsigned long number) {
-  return callWith(__NR_ioctl, 1, static_cast<std::uint32_t>(number));
-}
-
-// What any thread of a C program does: locks, signals, its end.
-Rules everyThread() {
-  return {
-      call(__NR_futex),           call(__NR_rt_sigreturn),
-      call(__NR_rt_sigprocmask),  // pthread_exit, pthread_kill
-      call(__NR_restart_syscall), call(__NR_exit),
-      call(__NR_exit_group),      callWith(__NR_madvise, 2, MADV_DONTNEED),  // a thread gives its stack back
-      call(__NR_getpid),          call(__NR_gettid),
-      call(__NR_clock_gettime),  // where the vDSO has no clock
-  };
-}
 
 // KJ's event loop and RPC over sockets, log, counters, memory for messages.
 Rules controlThread(pid_t pid) {
@@ -71,13 +40,6 @@ Rules controlThread(pid_t pid) {
       call(__NR_lseek),  // kernel and initrd
       call(__NR_close),
       call(__NR_shutdown),
-      call(__NR_brk),
-      call(__NR_munmap),
-      call(__NR_mremap),
-      callWith(__NR_madvise, 2, MADV_FREE),
-      callWithout(__NR_mprotect, 2, PROT_EXEC),
-      // The heap only: nothing executable, nothing shared.
-      {__NR_mmap, {{2, PROT_EXEC, 0}, {3, MAP_SHARED, 0}}},
       callWith(__NR_fcntl, 1, F_GETFL),
       callWith(__NR_fcntl, 1, F_GETFD),
       callWith(__NR_fcntl, 1, F_SETFD),
@@ -85,6 +47,7 @@ Rules controlThread(pid_t pid) {
       callWith(__NR_tgkill, 0, static_cast<std::uint32_t>(pid)),  // kicks virtual CPUs; abort()
       call(__NR_timerfd_settime),
   };
+  append(rules, heap());
   append(rules, everyThread());
   return rules;
 }
@@ -95,6 +58,9 @@ Rules machineState() {
       request(KVM_GET_REGS),      request(KVM_SET_REGS),        request(KVM_SET_SREGS),    request(KVM_SET_FPU),
       request(KVM_SET_DEBUGREGS), request(KVM_SET_VCPU_EVENTS), request(KVM_SET_MP_STATE), request(KVM_SET_LAPIC),
       request(kSetMsrs),          request(KVM_SET_IRQCHIP),     request(KVM_SET_PIT2),
+      // Interrupts and doorbells, as a guest places them; to eventfds only.
+      request(KVM_IRQFD),         request(kSetGsiRouting),      request(KVM_IOEVENTFD),
+      request(KVM_KVMCLOCK_CTRL), call(__NR_poll),
   };
 }
 
@@ -113,7 +79,6 @@ Rules machineCreation() {
       request(KVM_GET_IRQCHIP),
       request(KVM_CREATE_PIT2),
       request(KVM_GET_PIT2),
-      request(KVM_IRQFD),
       request(KVM_CREATE_VCPU),
       request(kSetCpuid2),
       request(KVM_GET_SREGS),

@@ -88,7 +88,6 @@ const std::vector<Named> kNever = {
     {"prctl PR_SET_DUMPABLE", __NR_prctl, {PR_SET_DUMPABLE, 1}},
     {"ioctl TIOCSTI", __NR_ioctl, {0, 0x5412}},
     {"ioctl KVM_CREATE_DEVICE", __NR_ioctl, {8, KVM_CREATE_DEVICE}},
-    {"ioctl KVM_IOEVENTFD", __NR_ioctl, {8, KVM_IOEVENTFD}},
 };
 
 // What ends with creation.
@@ -98,7 +97,6 @@ const std::vector<Named> kOnlyForCreation = {
     {"KVM_CREATE_IRQCHIP", __NR_ioctl, {8, KVM_CREATE_IRQCHIP}},
     {"KVM_ENABLE_CAP", __NR_ioctl, {8, KVM_ENABLE_CAP}},
     {"KVM_SET_USER_MEMORY_REGION", __NR_ioctl, {8, KVM_SET_USER_MEMORY_REGION}},
-    {"KVM_IRQFD", __NR_ioctl, {8, KVM_IRQFD}},
     {"KVM_SET_CPUID2", __NR_ioctl, {kVcpu, kSetCpuid2}},
     {"memfd_create", __NR_memfd_create},
     {"eventfd2", __NR_eventfd2},
@@ -109,6 +107,13 @@ const std::vector<Named> kOnlyForCreation = {
      {CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
       CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID}},
     {"seccomp", __NR_seccomp, {SECCOMP_SET_MODE_FILTER}},
+};
+
+// What the control thread does for a guest that places interrupts and doorbells.
+const std::vector<Named> kForPlacing = {
+    {"KVM_IRQFD", __NR_ioctl, {8, KVM_IRQFD}},
+    {"KVM_IOEVENTFD", __NR_ioctl, {8, KVM_IOEVENTFD}},
+    {"KVM_SET_GSI_ROUTING", __NR_ioctl, {8, kSetGsiRouting}},
 };
 
 bool allows(const Evaluated& policy, const Named& call) {
@@ -124,6 +129,15 @@ TEST(Policies, nothingThatReachesBeyondTheVm_isAllowedAtAnyStage) {
     EXPECT_FALSE(allows(creation, call)) << "creation: " << call.name;
     EXPECT_FALSE(allows(control, call)) << "control: " << call.name;
     EXPECT_FALSE(allows(vcpu, call)) << "vcpu: " << call.name;
+  }
+}
+
+TEST(Policies, placingInterrupts_isTheControlThreadsAlone) {
+  const Evaluated control(controlPolicy(kPid));
+  const Evaluated vcpu(vcpuPolicy(kVcpu, std::array{kWake}));
+  for (const Named& call : kForPlacing) {
+    EXPECT_TRUE(allows(control, call)) << call.name;
+    EXPECT_FALSE(allows(vcpu, call)) << call.name;
   }
 }
 

@@ -32,6 +32,8 @@ class KvmMachine final : public worker::Machine {
   kj::Promise<void> resume() override;
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
+  bool hasPowerButton() const override { return true; }
+  kj::Promise<void> pressPowerButton() override;
 
  private:
   enum class Life { kCreated, kStarted, kEnding, kEnded };
@@ -40,6 +42,7 @@ class KvmMachine final : public worker::Machine {
   void lookAtMachine();
   // Lets the virtual CPUs run, or asks them to park, as the wishes below say.
   void apply();
+  kj::Promise<void> whenQuiet();
   void restart();
   void reportEnd();
   void requireAlive(const char* operation) const;
@@ -54,6 +57,7 @@ class KvmMachine final : public worker::Machine {
   bool paused_ = false;
   int resetsUnderWay_ = 0;
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForPark_;
+  kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForQuiet_;
   kj::Promise<void> watchTask_;
   kj::Promise<void> endTask_ = kj::READY_NOW;
 };

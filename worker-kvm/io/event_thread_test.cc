@@ -1,0 +1,78 @@
+#include "worker-kvm/io/event_thread.h"
+
+#include <asm/unistd.h>
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+
+#include <future>
+
+namespace vmmhost::kvm::io {
+namespace {
+
+class CountingSource final : public EventThread::Source {
+ public:
+  explicit CountingSource(const vm::Wake& event) : event_(event) {}
+  void ready(std::uint32_t) noexcept override {
+    event_.drain();
+    seen_.set_value();
+  }
+  std::future<void> seen() { return seen_.get_future(); }
+
+ private:
+  const vm::Wake& event_;
+  std::promise<void> seen_;
+};
+
+class EventThreadTest : public ::testing::Test {
+ protected:
+  EventThreadTest() { ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); }
+};
+
+TEST_F(EventThreadTest, posts_runInOrderOnOneThread_andBeforeTheEnd) {
+  std::vector<int> order;
+  {
+    EventThread thread("test", {});
+    for (int i = 0; i < 1000; ++i) {
+      thread.post([&order, i] { order.push_back(i); });
+    }
+  }
+  ASSERT_EQ(order.size(), 1000u);
+  for (int i = 0; i < 1000; ++i) {
+    EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+  }
+}
+
+TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
+  const vm::Wake event;
+  CountingSource source(event);
+  EventThread thread("test", {confine::callOn(__NR_read, event.descriptor())});
+  thread.watch(event.descriptor(), EPOLLIN, source);
+  event.signal();
+  source.seen().get();
+  std::promise<void> unwatched;
+  thread.post([&] {
+    thread.unwatch(event.descriptor(), source);
+    unwatched.set_value();
+  });
+  unwatched.get_future().get();
+  event.signal();
+  std::promise<void> later;
+  thread.post([&] { later.set_value(); });
+  later.get_future().get();  // a second report would have thrown
+}
+
+#ifndef VMMHOST_SANITIZED
+TEST_F(EventThreadTest, whatItsRulesLack_endsTheProcess) {
+  EXPECT_EXIT(
+      {
+        EventThread thread("test", {});
+        std::promise<void> never;
+        thread.post([] { ::eventfd(0, 0); });
+        never.get_future().get();
+      },
+      ::testing::KilledBySignal(SIGSYS), "");
+}
+#endif
+
+}  // namespace
+}  // namespace vmmhost::kvm::io

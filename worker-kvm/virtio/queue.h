@@ -1,0 +1,103 @@
+// A split virtqueue as a device sees it: a walk over guest memory, apart from any I/O.
+// Source: virtio 1.2, 2.7 (split virtqueues), 2.7.5.3 (indirect descriptors), 2.7.10 (used buffer notification
+// suppression with VIRTIO_F_EVENT_IDX).
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "worker-kvm/memory/guest_memory.h"
+
+namespace vmmhost::kvm::virtio {
+
+inline constexpr std::uint16_t kMaxQueueSize = 1024;
+
+// Where a driver has put a queue.
+struct QueueLayout {
+  std::uint16_t size = 0;  // a power of 2, at most kMaxQueueSize
+  std::uint64_t descriptorTable = 0;
+  std::uint64_t availableRing = 0;
+  std::uint64_t usedRing = 0;
+  bool eventIndex = false;  // VIRTIO_F_EVENT_IDX was agreed
+  bool indirect = false;    // VIRTIO_F_INDIRECT_DESC was agreed
+};
+
+// One buffer of the driver: what the device may read, then what it may write, as the host's view of guest memory. The
+// guest may change the bytes at any time.
+struct Chain {
+  std::uint16_t head = 0;
+  std::vector<iovec> readable;
+  std::vector<iovec> writable;
+  std::uint64_t readableBytes = 0;
+  std::uint64_t writableBytes = 0;
+};
+
+class Queue {
+ public:
+  // Nothing if the layout is not what the specification asks for or not entirely in guest memory. `memory` outlives the
+  // queue.
+  static std::optional<Queue> make(const memory::GuestMemory& memory, const QueueLayout& layout);
+
+  // From one thread at a time.
+  enum class Taken : std::uint8_t {
+    kNone,   // the driver has made nothing more available
+    kChain,  // `chain` is the next one
+    kBroken  // the driver broke the rules: a loop, a chain beyond the queue, an address outside guest memory, more than
+             // 2^32 bytes, more available than the queue holds. Nothing more can be taken, the device needs a reset.
+  };
+  // Reuses the memory of `chain`.
+  Taken take(Chain& chain) noexcept;
+  // The chain that begins at `head` is used; the device wrote `writtenBytes` into it. In any order.
+  void give(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  // Takes the last chain back: it is taken again next time. Only right after take().
+  void untake() noexcept { --nextAvailable_; }
+
+  // True if the driver wants to hear of what was given since the last call. Call it after a batch of give().
+  bool needsInterrupt() noexcept;
+
+  // Asks the driver to be told of what it makes available, and says whether something has come meanwhile: then go on
+  // taking. Without it, a driver need not notify.
+  bool enableNotifications() noexcept;
+  // Tells the driver that there is no need to notify: the device looks by itself.
+  void disableNotifications() noexcept;
+
+  bool isBroken() const noexcept { return broken_; }
+  std::uint16_t size() const noexcept { return layout_.size; }
+
+  // For snapshots: how far both sides have come. Nothing is under way.
+  struct Position {
+    std::uint16_t nextAvailable = 0;
+    std::uint16_t nextUsed = 0;
+  };
+  Position position() const noexcept { return {nextAvailable_, nextUsed_}; }
+  void setPosition(Position position) noexcept;
+
+ private:
+  Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
+        memory::Bytes available, memory::Bytes used);
+  Taken broken() noexcept;
+  bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index, bool mayBeIndirect,
+            std::uint32_t& budget) noexcept;
+
+  const memory::GuestMemory* memory_;
+  QueueLayout layout_;
+  std::uint8_t* descriptors_;
+  std::uint8_t* available_;
+  std::uint8_t* used_;
+  std::uint16_t nextAvailable_ = 0;
+  std::uint16_t nextUsed_ = 0;
+  std::uint16_t lastSignalled_ = 0;  // used index at the last interrupt decision
+  bool signalledValid_ = false;
+  bool broken_ = false;
+};
+
+// Copies between a chain's segments and a flat buffer; the number of bytes copied. `offset` counts from the first
+// segment's first byte.
+std::size_t copyFrom(std::span<const iovec> segments, std::uint64_t offset, memory::Bytes target) noexcept;
+std::size_t copyTo(std::span<const iovec> segments, std::uint64_t offset, memory::ConstBytes source) noexcept;
+
+}  // namespace vmmhost::kvm::virtio
