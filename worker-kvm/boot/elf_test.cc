@@ -10,25 +10,10 @@
 #include <string>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/boot/bytes_source.h"
 
 namespace vmmhost::kvm::boot {
 namespace {
-
-class Buffer final : public ByteSource {
- public:
-  explicit Buffer(std::vector<std::uint8_t> bytes) : bytes_(std::move(bytes)) {}
-  std::size_t read(std::uint64_t offset, memory::Bytes target) const override {
-    if (offset >= bytes_.size()) {
-      return 0;
-    }
-    const std::size_t count = std::min<std::size_t>(target.size(), bytes_.size() - offset);
-    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset), count, target.begin());
-    return count;
-  }
-
- private:
-  std::vector<std::uint8_t> bytes_;
-};
 
 struct Note {
   Elf32_Nhdr header{4, 8, 18};
@@ -80,7 +65,7 @@ using Kernel32 = Kernel<Elf32_Ehdr, Elf32_Phdr>;
 
 void expectRefusal(const Kernel64& kernel, const std::string& text) {
   try {
-    parseElf(Buffer(kernel.bytes()));
+    parseElf(BytesSource(kernel.bytes()));
     ADD_FAILURE() << "was accepted, expected: " << text;
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
@@ -95,7 +80,7 @@ void expectRefusal(const std::function<void(Kernel64&)>& spoil, const std::strin
 }
 
 TEST(ParseElf, kernelOf64Bits_isRead) {
-  const ElfImage image = parseElf(Buffer(Kernel64().bytes()));
+  const ElfImage image = parseElf(BytesSource(Kernel64().bytes()));
   EXPECT_EQ(image.pvhEntry, 0x100010U);
   EXPECT_EQ(image.linux64Entry, 0x100000U);
   ASSERT_EQ(image.segments.size(), 2U);
@@ -105,7 +90,7 @@ TEST(ParseElf, kernelOf64Bits_isRead) {
 }
 
 TEST(ParseElf, kernelOf32Bits_isRead) {
-  const ElfImage image = parseElf(Buffer(Kernel32().bytes()));
+  const ElfImage image = parseElf(BytesSource(Kernel32().bytes()));
   EXPECT_EQ(image.pvhEntry, 0x100010U);
   EXPECT_FALSE(image.linux64Entry);
 }
@@ -115,7 +100,7 @@ TEST(ParseElf, notAnElfFile_isRefused) {
                                  "\x7f"
                                  "ELF",
                                  "MZ and so on, at least sixteen bytes of it"}) {
-    EXPECT_THROW(parseElf(Buffer({text.begin(), text.end()})), Error) << text;
+    EXPECT_THROW(parseElf(BytesSource({text.begin(), text.end()})), Error) << text;
   }
 }
 
@@ -129,7 +114,7 @@ TEST(ParseElf, foreignFile_isRefusedByWhatIsForeign) {
 TEST(ParseElf, kernelWithoutNote_hasTheEntryOfItsHeader) {
   Kernel64 kernel;
   kernel.note.header.n_type = 17;
-  const ElfImage image = parseElf(Buffer(kernel.bytes()));
+  const ElfImage image = parseElf(BytesSource(kernel.bytes()));
   EXPECT_FALSE(image.pvhEntry);
   EXPECT_EQ(image.linux64Entry, 0x100000U);
 }
@@ -138,7 +123,7 @@ TEST(ParseElf, noteWithoutEntryInTheHeader_isEnough) {
   for (const std::uint64_t entry : {0x0UL, 0x102000UL, 0xffffffff81000000UL, UINT64_MAX}) {
     Kernel64 kernel;
     kernel.header.e_entry = entry;
-    const ElfImage image = parseElf(Buffer(kernel.bytes()));
+    const ElfImage image = parseElf(BytesSource(kernel.bytes()));
     EXPECT_EQ(image.pvhEntry, 0x100010U);
     EXPECT_FALSE(image.linux64Entry) << entry;
   }
@@ -153,11 +138,11 @@ TEST(ParseElf, kernelWithoutAnyEntry_isRefused) {
       "no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note), and the ELF header's entry point lies outside");
   Kernel32 old;
   old.segments[2].p_type = PT_NULL;
-  EXPECT_THROW(parseElf(Buffer(old.bytes())), Error);
+  EXPECT_THROW(parseElf(BytesSource(old.bytes())), Error);
   Kernel64 foreign;  // the 64-bit class is no 64-bit processor
   foreign.segments[2].p_type = PT_NULL;
   foreign.header.e_machine = EM_386;
-  EXPECT_THROW(parseElf(Buffer(foreign.bytes())), Error);
+  EXPECT_THROW(parseElf(BytesSource(foreign.bytes())), Error);
 }
 
 TEST(ParseElf, programHeadersOutsideTheFile_areRefused) {
@@ -179,7 +164,7 @@ TEST(ParseElf, malformedNotes_areAsNone) {
   for (Elf32_Word Elf32_Nhdr::*field : {&Elf32_Nhdr::n_namesz, &Elf32_Nhdr::n_descsz}) {
     Kernel64 kernel;
     kernel.note.header.*field = UINT32_MAX;
-    EXPECT_FALSE(parseElf(Buffer(kernel.bytes())).pvhEntry);
+    EXPECT_FALSE(parseElf(BytesSource(kernel.bytes())).pvhEntry);
   }
 }
 
@@ -232,7 +217,7 @@ TEST(ParseElf, mutatedFiles_neverBreakTheRules) {
       bytes.resize(random() % bytes.size());
     }
     try {
-      const ElfImage image = parseElf(Buffer(std::move(bytes)));
+      const ElfImage image = parseElf(BytesSource(std::move(bytes)));
       ++accepted;
       const auto isLoaded = [&image](std::uint64_t entry) {
         return std::any_of(image.segments.begin(), image.segments.end(), [entry](const Segment& segment) {

@@ -9,6 +9,7 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
+#include "worker-kvm/boot/test_bzimage.h"
 
 namespace vmmhost::kvm::boot {
 namespace {
@@ -139,6 +140,79 @@ TEST_F(LoadTest, commandLine_hasItsLimit) {
   EXPECT_EQ(refusal(), "accepted");
   files_.commandLine += "x";
   EXPECT_NE(refusal().find("2048 bytes"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, firmwareTables_areWrittenAndThePointerIsTold) {
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kStartInfo + 32), 0U);
+  firmware_.acpi = {1, 2, 3};
+  firmware_.smbios = {4, 5, 6};
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kStartInfo + 32), arch::kRsdp);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kAcpiStart + 2), 3);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kSmbiosStart + 2), 6);
+}
+
+TEST_F(LoadTest, elfWithANote_isEnteredAsItIsAskedFor) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  const std::uint64_t entry = 0x100008;
+  std::memcpy(bytes.data() + 24, &entry, sizeof entry);  // e_entry
+  files_.kernel = file(bytes, "kernel");
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kPvh, 0x100000}));
+  files_.elfProtocol = ElfProtocol::kLinux64;
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x100008}));
+}
+
+TEST_F(LoadTest, elfWithoutLinuxEntry_cannotBeEnteredSo) {
+  files_.elfProtocol = ElfProtocol::kLinux64;
+  EXPECT_NE(refusal().find("only a PVH entry point"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, elfWithoutANote_isEnteredInLongMode) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  const std::uint64_t entry = 0x100008;
+  std::memcpy(bytes.data() + 24, &entry, sizeof entry);
+  bytes[176 + 8] = 0;  // the note's type
+  files_.kernel = file(bytes, "kernel");
+  firmware_.acpi = {1};
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x100008}));
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kZeroPage + 0x070), arch::kRsdp);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kZeroPage + 0x1e8), 4);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kPageMapLevel4), 0xa003U);
+}
+
+TEST_F(LoadTest, bzImage_isEnteredBehindItsFirst512Bytes) {
+  files_.kernel = file(TestBzImage({0xaa, 0xbb}).bytes(), "kernel");
+  files_.commandLine = "one";
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x200200}));
+  EXPECT_EQ(read<std::uint16_t>(memory_, 0x200200), 0xbbaa);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kZeroPage + 0x238), 3U);
+}
+
+TEST_F(LoadTest, initrdOfBzImage_isClearOfWhatTheKernelNeedsAndBelowItsLimit) {
+  files_.initrd = file(std::vector<std::uint8_t>(0x1000, 7), "initrd");
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0x3fefff}).bytes(), "kernel");
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kZeroPage + 0x218), 0x3fe000U);
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0x2fffff}).bytes(), "kernel");
+  EXPECT_NE(refusal().find("overlap the kernel"), std::string::npos) << refusal();
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0xfffff}).bytes(), "kernel");
+  EXPECT_NE(refusal().find("do not fit into 1 MiB"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, commandLineBeyondTheKernelsOwnLimit_isRefused) {
+  files_.kernel = file(TestBzImage().put(setup::kCommandLineSize, std::uint32_t{255}).bytes(), "kernel");
+  files_.commandLine = std::string(255, 'x');
+  EXPECT_EQ(refusal(), "accepted");
+  files_.commandLine += "x";
+  EXPECT_NE(refusal().find("256 bytes, and the kernel takes at most 255"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, fileOfAnotherKind_isRefused) {
+  files_.kernel = file(std::vector<std::uint8_t>(4096, 'x'), "kernel");
+  EXPECT_NE(refusal().find("boot.kernel: neither an ELF file (vmlinux) nor a bzImage"), std::string::npos) << refusal();
+  files_.kernel = file({}, "kernel");
+  EXPECT_NE(refusal().find("boot.kernel: neither"), std::string::npos) << refusal();
 }
 
 }  // namespace
