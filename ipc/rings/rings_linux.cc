@@ -11,6 +11,9 @@
 #ifndef IORING_SETUP_COOP_TASKRUN
 #define IORING_SETUP_COOP_TASKRUN (1U << 8)
 #endif
+#ifndef IORING_SETUP_SUBMIT_ALL
+#define IORING_SETUP_SUBMIT_ALL (1U << 7)
+#endif
 
 namespace vmmhost::rings {
 
@@ -64,8 +67,9 @@ int valueOf(char digit) noexcept {
 
 int make(Geometry& geometry) noexcept {
   io_uring_params parameters;
-  // Completions wait for the next system call instead of interrupting the thread; kernels before 5.19 cannot.
-  int ring = setUp(parameters, IORING_SETUP_COOP_TASKRUN);
+  // Completions wait for the next system call instead of interrupting the thread, and an operation that the kernel
+  // refuses does not end the hand-over of those behind it; kernels before 5.19 cannot do both.
+  int ring = setUp(parameters, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL);
   if (ring == -EINVAL) {
     ring = setUp(parameters, 0);
   }
