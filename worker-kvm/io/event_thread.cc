@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cerrno>
 #include <condition_variable>
+#include <utility>
 
 #include "vmmhost/error.h"
 
@@ -82,8 +83,25 @@ void EventThread::post(std::function<void()> work) {
   bool isFirst = false;
   {
     const std::lock_guard lock(mutex_);
-    isFirst = posted_.empty();
+    isFirst = posted_.empty() && firstJob_ == nullptr;
     posted_.push_back(std::move(work));
+  }
+  if (isFirst) {
+    wake_.signal();
+  }
+}
+
+void EventThread::post(Job& job) noexcept {
+  bool isFirst = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (job.isPosted_) {
+      return;
+    }
+    job.isPosted_ = true;
+    isFirst = posted_.empty() && firstJob_ == nullptr;
+    (firstJob_ == nullptr ? firstJob_ : lastJob_->next_) = &job;
+    lastJob_ = &job;
   }
   if (isFirst) {
     wake_.signal();
@@ -118,18 +136,36 @@ void EventThread::control(int operation, int descriptor, std::uint32_t events, S
 
 bool EventThread::runPosted() noexcept {
   wake_.drain();
-  while (true) {
+  Job* job = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (posted_.empty() && firstJob_ == nullptr) {
+      return !ending_;
+    }
+    running_.swap(posted_);
+    job = std::exchange(firstJob_, nullptr);
+  }
+  for (auto& work : running_) {
+    work();
+  }
+  running_.clear();
+  runJobs(job);
+  const std::lock_guard lock(mutex_);
+  if (ending_ && posted_.empty() && firstJob_ == nullptr) {
+    wake_.signal();  // the one for the end may have been drained above
+  }
+  return true;
+}
+
+void EventThread::runJobs(Job* first) noexcept {
+  while (first != nullptr) {
+    Job& job = *first;
     {
       const std::lock_guard lock(mutex_);
-      if (posted_.empty()) {
-        return !ending_;
-      }
-      running_.swap(posted_);
+      first = std::exchange(job.next_, nullptr);
+      job.isPosted_ = false;
     }
-    for (auto& work : running_) {
-      work();
-    }
-    running_.clear();
+    job.run();  // may end the job's life
   }
 }
 

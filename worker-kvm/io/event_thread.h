@@ -27,6 +27,22 @@ class EventThread {
     virtual void ready(std::uint32_t events) noexcept = 0;  // EPOLLIN, ...
   };
 
+  // Work that is posted without memory: for the threads of virtual CPUs, whose filters let no heap grow, and for what
+  // is posted often. Made once; outlives what was posted of it.
+  class Job {
+   public:
+    Job() = default;
+    Job(const Job&) = delete;
+    Job& operator=(const Job&) = delete;
+    virtual ~Job() = default;
+    virtual void run() noexcept = 0;  // on the thread
+
+   private:
+    friend class EventThread;
+    Job* next_ = nullptr;  // of the thread that it was posted to, like the next one: under its lock
+    bool isPosted_ = false;
+  };
+
   // Returns once the thread runs under its seccomp filter: the rules for waiting, locks and the heap, and `rules`,
   // which are the device's own. `name`: at most 15 bytes. Throws Error. Builds with sanitizers install no filter.
   EventThread(std::string name, confine::Rules rules);
@@ -35,8 +51,14 @@ class EventThread {
   EventThread(const EventThread&) = delete;
   EventThread& operator=(const EventThread&) = delete;
 
-  // From any thread: runs on the thread, in order. Never blocks.
+  // From any thread: runs on the thread, in order. Never blocks. What is posted while it works waits until descriptors
+  // had their turn: work may post itself without starving anybody.
   void post(std::function<void()> work);
+  // The same without memory; behind the above when both wait. A job that waits to be run already stays where it is: it
+  // runs once. A job belongs to one thread.
+  void post(Job& job) noexcept;
+  // Where posts are signalled, for the filters of threads that post.
+  int wakeDescriptor() const noexcept { return wake_.descriptor(); }
 
   // From the thread itself, or before anything was posted. `source` outlives its watch. Throw nothing: what can fail
   // here is only what we do wrong. After unwatch, `source` is not called any more.
@@ -50,6 +72,7 @@ class EventThread {
   void threadMain();
   void control(int operation, int descriptor, std::uint32_t events, Source* source) noexcept;
   bool runPosted() noexcept;  // false: the thread is to end
+  void runJobs(Job* first) noexcept;
 
   Fd epoll_;
   vm::Wake wake_;
@@ -58,6 +81,8 @@ class EventThread {
   std::mutex mutex_;
   std::vector<std::function<void()>> posted_;
   std::vector<std::function<void()>> running_;
+  Job* firstJob_ = nullptr;
+  Job* lastJob_ = nullptr;
   bool ending_ = false;
   int startError_ = -1;  // -1: not started; else an errno value of the filter's installation
   std::unique_ptr<vm::Thread> thread_;
