@@ -7,15 +7,56 @@
 #include "worker-kvm/pci/pvpanic.h"
 #include "worker-kvm/pci/watchdog.h"
 #include "worker-kvm/smbios/tables.h"
+#include "worker-kvm/virtio/block/block_device.h"
+#include "worker-kvm/virtio/pci_transport.h"
 #include "worker-kvm/vm/machine.h"
 
 namespace vmmhost::kvm {
 
 namespace {
 
+virtio::block::Cache readCache(schema::Disk::Cache cache) {
+  switch (cache) {
+    case schema::Disk::Cache::DIRECT:
+      return virtio::block::Cache::kDirect;
+    case schema::Disk::Cache::UNSAFE:
+      return virtio::block::Cache::kUnsafe;
+    case schema::Disk::Cache::WRITEBACK:
+      break;
+  }
+  return virtio::block::Cache::kWriteback;
+}
+
+vm::DeviceMaker virtioDevice(std::function<std::unique_ptr<virtio::Device>(const vm::Platform&)> make) {
+  return [make = std::move(make)](const vm::Platform& platform) {
+    return std::make_unique<virtio::PciTransport>(
+        make(platform), virtio::TransportContext{platform.memory, platform.messages, platform.doorbells,
+                                                 platform.calls, platform.wake});
+  };
+}
+
+void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, vm::Parameters& parameters) {
+  std::uint32_t index = 0;
+  for (const auto disk : config.getDisks()) {
+    auto options = std::make_shared<virtio::block::BlockOptions>();
+    options->name = "blk" + std::to_string(index++);
+    options->file = resources.takeFile(disk.getFile().getResource());
+    options->readOnly = disk.getReadOnly();
+    options->serial = disk.getSerial().cStr();
+    options->cache = readCache(disk.getCache());
+    if (rings::Ring ring = resources.takeRing(); ring.descriptor) {
+      options->rings.push_back(std::move(ring));
+    }
+    options->log = [](const std::string& line) { worker::log(worker::LogLevel::kWarning, line); };
+    parameters.devices.push_back(virtioDevice(
+        [options](const vm::Platform&) { return std::make_unique<virtio::block::BlockDevice>(std::move(*options)); }));
+  }
+}
+
 // The devices that a configuration asks for, in the order of their device numbers, and the rules of the thread that the
 // quiet ones share.
-void addDevices(schema::VmConfig::Reader config, vm::Parameters& parameters) {
+void addDevices(schema::VmConfig::Reader config, worker::Resources& resources, vm::Parameters& parameters) {
+  addDisks(config, resources, parameters);
   parameters.devices.push_back(
       [](const vm::Platform& platform) { return std::make_unique<pci::Pvpanic>(platform.machine); });
   if (config.hasWatchdog()) {
@@ -41,7 +82,7 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
         std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "boot.initrd");
   }
   parameters.uuid = smbios::parseUuid(config.getPlatform().getUuid().cStr());
-  addDevices(config, parameters);
+  addDevices(config, resources, parameters);
   return parameters;
 }
 

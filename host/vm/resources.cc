@@ -59,7 +59,8 @@ class Opener {
     const std::string path = disk.getFile().getPath().cStr();
     const std::string subject = subjectOf(diskField(disks_.size()), path);
     const bool readOnly = disk.getReadOnly();
-    Fd fd = openFile(subject, path, readOnly ? O_RDONLY : O_RDWR);
+    const int direct = disk.getCache() == schema::Disk::Cache::DIRECT ? O_DIRECT : 0;
+    Fd fd = openFile(subject, path, (readOnly ? O_RDONLY : O_RDWR) | direct);
     const struct stat info = look(fd);
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
@@ -122,6 +123,10 @@ class Opener {
       if (errno == ENXIO) {
         throw Error(ErrorCode::kInvalidArgument, subject + " is a socket, or a device that is not there",
                     "name a regular file");
+      }
+      if (errno == EINVAL && (flags & O_DIRECT) != 0) {
+        throw Error(ErrorCode::kInvalidArgument, subject + ": its file system has no direct input and output",
+                    "leave out the disk's cache, or say \"writeback\"");
       }
       const Error error = systemError(subject, errno);
       const bool writing = (flags & O_ACCMODE) == O_RDWR && error.code() == ErrorCode::kPermissionDenied;

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::size_t kMaxCommandLineBytes = 2047;
+constexpr std::uint32_t kMaxDisks = 16;
+constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1
 constexpr char kIrqchipOption[] = "irqchip";
 
 [[noreturn]] void unsupported(const std::string& field, const std::string& reason) {
@@ -98,6 +100,22 @@ void checkConsoles(capnp::List<schema::Console>::Reader consoles) {
   }
 }
 
+void checkDisks(capnp::List<schema::Disk>::Reader disks) {
+  if (disks.size() > kMaxDisks) {
+    unsupported("disks[" + std::to_string(kMaxDisks) + "]",
+                "the kvm backend has " + std::to_string(kMaxDisks) + " disks at most");
+  }
+  for (std::uint32_t index = 0; index < disks.size(); ++index) {
+    const std::string field = "disks[" + std::to_string(index) + "]";
+    if (disks[index].getFormat() != schema::Disk::Format::RAW) {
+      unsupported(field + ".format", "the kvm backend reads raw disks only");
+    }
+    if (disks[index].getSerial().size() > kMaxSerialBytes) {
+      invalid(field + ".serial", "longer than " + std::to_string(kMaxSerialBytes) + " bytes");
+    }
+  }
+}
+
 void checkPlatform(schema::Platform::Reader platform) {
   if (platform.getMachine().size() != 0) {
     unsupported("platform.machine", "the kvm backend has one machine type");
@@ -127,7 +145,7 @@ void check(schema::VmConfig::Reader config) {
   checkBoot(config.getBoot());
   checkCpus(config.getCpus());
   checkMemory(config.getMemory());
-  refuseList(config.getDisks(), "disks");
+  checkDisks(config.getDisks());
   refuseList(config.getNics(), "nics");
   checkConsoles(config.getConsoles());
   refuseDevice(config.hasVsock() && config.getVsock().getEnabled(), "vsock");

@@ -52,7 +52,11 @@ TEST(Check, plainConfiguration_isAccepted) {
 }
 
 TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
-  expectRefusal("unsupported disks[0]", [](auto config) { config.initDisks(1); });
+  expectRefusal("unsupported disks[16]", [](auto config) { config.initDisks(17); });
+  expectRefusal("unsupported disks[1].format",
+                [](auto config) { config.initDisks(2)[1].setFormat(schema::Disk::Format::QCOW2); });
+  expectRefusal("invalidArgument disks[0].serial",
+                [](auto config) { config.initDisks(1)[0].setSerial("123456789012345678901"); });
   expectRefusal("unsupported nics[0]", [](auto config) { config.initNics(2); });
   expectRefusal("unsupported shares[0]", [](auto config) { config.initShares(1); });
   expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
