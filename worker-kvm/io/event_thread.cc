@@ -36,7 +36,7 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
 
 }  // namespace
 
-EventThread::EventThread(std::string name, confine::Rules rules) : epoll_(makeEpoll()) {
+EventThread::EventThread(std::string name, [[maybe_unused]] confine::Rules rules) : epoll_(makeEpoll()) {
   control(EPOLL_CTL_ADD, wake_.descriptor(), EPOLLIN, nullptr);
   std::vector<sock_filter> filter;
 #ifndef VMMHOST_SANITIZED
