@@ -9,6 +9,7 @@
 #include "worker-kvm/smbios/tables.h"
 #include "worker-kvm/virtio/block/block_device.h"
 #include "worker-kvm/virtio/pci_transport.h"
+#include "worker-kvm/virtio/rng/rng_device.h"
 #include "worker-kvm/vm/machine.h"
 
 namespace vmmhost::kvm {
@@ -57,6 +58,12 @@ void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, vm:
 // quiet ones share.
 void addDevices(schema::VmConfig::Reader config, worker::Resources& resources, vm::Parameters& parameters) {
   addDisks(config, resources, parameters);
+  if (config.hasRng() && config.getRng().getEnabled()) {
+    confine::append(parameters.sharedThreadRules, virtio::rng::RngDevice::rules());
+    parameters.devices.push_back(virtioDevice([](const vm::Platform& platform) {
+      return std::make_unique<virtio::rng::RngDevice>(platform.sharedThread(), virtio::rng::RngOptions());
+    }));
+  }
   parameters.devices.push_back(
       [](const vm::Platform& platform) { return std::make_unique<pci::Pvpanic>(platform.machine); });
   if (config.hasWatchdog()) {

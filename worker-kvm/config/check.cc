@@ -150,7 +150,6 @@ void check(schema::VmConfig::Reader config) {
   checkConsoles(config.getConsoles());
   refuseDevice(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
   refuseList(config.getShares(), "shares");
-  refuseDevice(config.hasRng() && config.getRng().getEnabled(), "rng");
   refuseDevice(config.hasBalloon(), "balloon");
   if (config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::PAUSE) {
     unsupported("watchdog.action", "the kvm backend resets or ends a VM whose watchdog runs out");

@@ -41,7 +41,7 @@ TEST(Check, plainConfiguration_isAccepted) {
               config.getCpus().setCoresPerSocket(64);
               config.initMemory().setShared(true);
               config.initConsoles(1);
-              config.initRng().setEnabled(false);
+              config.initRng();
               config.initVsock().setEnabled(false);
               config.initWatchdog();
               config.initPlatform().setUuid("123e4567-e89b-12d3-a456-426614174000");
@@ -60,7 +60,6 @@ TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
   expectRefusal("unsupported nics[0]", [](auto config) { config.initNics(2); });
   expectRefusal("unsupported shares[0]", [](auto config) { config.initShares(1); });
   expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
-  expectRefusal("unsupported rng", [](auto config) { config.initRng(); });
   expectRefusal("unsupported balloon", [](auto config) { config.initBalloon(); });
   expectRefusal("unsupported watchdog.action",
                 [](auto config) { config.initWatchdog().setAction(schema::Watchdog::Action::PAUSE); });

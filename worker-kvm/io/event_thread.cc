@@ -36,15 +36,18 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
 
 }  // namespace
 
-EventThread::EventThread(std::string name, [[maybe_unused]] confine::Rules rules) : epoll_(makeEpoll()) {
+EventThread::EventThread(std::string name) : name_(std::move(name)), epoll_(makeEpoll()) {
   control(EPOLL_CTL_ADD, wake_.descriptor(), EPOLLIN, nullptr);
+}
+
+void EventThread::start([[maybe_unused]] confine::Rules rules) {
   std::vector<sock_filter> filter;
 #ifndef VMMHOST_SANITIZED
-  filter = makeFilter(name, std::move(rules), epoll_.get(), wake_.descriptor());
+  filter = makeFilter(name_, std::move(rules), epoll_.get(), wake_.descriptor());
 #endif
   std::mutex startMutex;
   std::condition_variable started;
-  thread_ = std::make_unique<vm::Thread>(name, [this, &startMutex, &started, &filter]() {
+  thread_ = std::make_unique<vm::Thread>(name_, [this, &startMutex, &started, &filter]() {
     const int error = filter.empty() ? 0 : seccomp::install(filter, false);
     {
       // Notified with the lock held: whoever waits ends with these two.
@@ -64,7 +67,7 @@ EventThread::EventThread(std::string name, [[maybe_unused]] confine::Rules rules
     const int error = startError_;
     thread_.reset();
     throw Error(ErrorCode::kConfinement,
-                "the seccomp filter of thread " + name + " cannot be installed: errno " + std::to_string(error));
+                "the seccomp filter of thread " + name_ + " cannot be installed: errno " + std::to_string(error));
   }
 }
 
@@ -79,10 +82,23 @@ EventThread::~EventThread() {
   }
 }
 
+void EventThread::giveUp() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    hasGivenUp_ = true;
+  }
+  runPosted();
+}
+
 void EventThread::post(std::function<void()> work) {
   bool isFirst = false;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (hasGivenUp_) {
+      lock.unlock();
+      work();
+      return;
+    }
     isFirst = posted_.empty() && firstJob_ == nullptr;
     posted_.push_back(std::move(work));
   }
@@ -94,7 +110,12 @@ void EventThread::post(std::function<void()> work) {
 void EventThread::post(Job& job) noexcept {
   bool isFirst = false;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (hasGivenUp_) {
+      lock.unlock();
+      job.run();
+      return;
+    }
     if (job.isPosted_) {
       return;
     }

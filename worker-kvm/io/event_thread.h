@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vmmhost/fd.h"
@@ -43,9 +44,14 @@ class EventThread {
     bool isPosted_ = false;
   };
 
+  // `name`: at most 15 bytes. The thread itself begins with start(): what is posted before waits. Throws Error.
+  explicit EventThread(std::string name);
   // Returns once the thread runs under its seccomp filter: the rules for waiting, locks and the heap, and `rules`,
-  // which are the device's own. `name`: at most 15 bytes. Throws Error. Builds with sanitizers install no filter.
-  EventThread(std::string name, confine::Rules rules);
+  // which are the device's own. Throws Error. Builds with sanitizers install no filter.
+  void start(confine::Rules rules);
+  EventThread(std::string name, confine::Rules rules) : EventThread(std::move(name)) { start(std::move(rules)); }
+  // There will be no thread: what was and is posted is carried out by who posts it, so that nobody waits for ever.
+  void giveUp() noexcept;
   // Carries out what was posted before, then joins. Nothing is watched any more.
   ~EventThread();
   EventThread(const EventThread&) = delete;
@@ -74,6 +80,7 @@ class EventThread {
   bool runPosted() noexcept;  // false: the thread is to end
   void runJobs(Job* first) noexcept;
 
+  std::string name_;
   Fd epoll_;
   vm::Wake wake_;
   std::array<epoll_event, kBatch> batch_{};
@@ -84,6 +91,7 @@ class EventThread {
   Job* firstJob_ = nullptr;
   Job* lastJob_ = nullptr;
   bool ending_ = false;
+  bool hasGivenUp_ = false;
   int startError_ = -1;  // -1: not started; else an errno value of the filter's installation
   std::unique_ptr<vm::Thread> thread_;
 };
