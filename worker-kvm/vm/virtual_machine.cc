@@ -113,6 +113,7 @@ void VirtualMachine::makeDevices() {
     }
     if (sharedThread_) {
       confine::Rules rules = parameters_.sharedThreadRules;
+      rules.push_back(confine::callOn(__NR_write, wake_.descriptor()));
       for (const int descriptor : pci_.interruptDescriptors()) {
         rules.push_back(confine::callOn(__NR_write, descriptor));
       }
