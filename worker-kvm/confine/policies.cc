@@ -88,6 +88,8 @@ Rules machineCreation() {
       request(KVM_GET_LAPIC),
       request(KVM_RUN),
       call(__NR_eventfd2),
+      call(__NR_epoll_create1),  // threads of devices wait
+      call(__NR_timerfd_create),
       callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
       callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
       call(__NR_memfd_create),

@@ -110,6 +110,8 @@ const std::vector<Named> kOnlyForCreation = {
     {"KVM_SET_CPUID2", __NR_ioctl, {kVcpu, kSetCpuid2}},
     {"memfd_create", __NR_memfd_create},
     {"eventfd2", __NR_eventfd2},
+    {"epoll_create1", __NR_epoll_create1},
+    {"timerfd_create", __NR_timerfd_create},
     {"pwrite64", __NR_pwrite64},
     {"preadv", __NR_preadv},
     {"pwritev", __NR_pwritev},
