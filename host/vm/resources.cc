@@ -1,8 +1,10 @@
 #include "host/vm/resources.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,6 +67,9 @@ class Opener {
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
                   "name a regular file or a block device");
+    }
+    if (S_ISREG(info.st_mode)) {
+      waitForDisk(fd);
     }
     if (S_ISREG(info.st_mode) && info.st_size == 0) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
@@ -141,6 +146,15 @@ class Opener {
       throw systemError("looking at a file", errno);
     }
     return info;
+  }
+  // What is opened non-blocking a ring of io_uring reads without handing it to another thread first, even where that
+  // waits for a disk or a network all the same. Right only for files in memory.
+  static void waitForDisk(const Fd& fd) {
+    struct statfs system = {};
+    const int flags = ::fcntl(fd.get(), F_GETFL);
+    if (::fstatfs(fd.get(), &system) == 0 && system.f_type != TMPFS_MAGIC && flags >= 0) {
+      ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK);
+    }
   }
   void keep(schema::FileRef::Builder ref, Fd fd) {
     const auto resource = static_cast<std::uint32_t>(opened_.files.size() + 1);

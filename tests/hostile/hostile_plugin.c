@@ -102,6 +102,10 @@ static int forge(const char* what, vmmhost_launch_plan* plan) {
     plan->max_processes = UINT32_MAX;
   } else if (strcmp(what, "memory") == 0) {
     plan->overhead_bytes = UINT64_MAX;
+  } else if (strcmp(what, "rings") == 0) {
+    plan->ring_count = 33;
+  } else if (strcmp(what, "rings-beside-programs") == 0) {
+    plan->seccomp = "worker-system", plan->ring_count = 1;
   } else {
     return -1;
   }
@@ -143,6 +147,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->worker = HOSTILE_WORKER;
     plan->root = VMMHOST_ROOT_EMPTY;
     plan->seccomp = "worker-static";
+    plan->ring_count = 1;
   }
   plan->plugin_private = launch;
   plan->release = release;
