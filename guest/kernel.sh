@@ -19,11 +19,24 @@ own_apt() {  # SUITE COMMAND...: SUITE may be empty
     "${options[@]}" "$@"
 }
 
-kernel_package() {  # NAME APT_CACHE...: the package that NAME, which is always the newest, stands for; or nothing
-  local name=$1
+depends() {  # PACKAGE APT_CACHE...: what it depends on, one a line
+  local package=$1
   shift
-  { "$@" depends --no-recommends --no-suggests "$name" 2>/dev/null || true; } |
-    sed -n -e '/^ *Depends: \(linux-image-[^ ]*\)$/!d' -e 's//\1/p' -e q
+  { "$@" depends --no-recommends --no-suggests "$package" 2>/dev/null || true; } |
+    sed -n 's/^ *Depends: \([^<].*\)$/\1/p'
+}
+
+# The packages that NAME, which always means the newest, stands for now: image, and after Debian 13 its parts. Nothing
+# if it is not known.
+kernel_packages() {  # NAME APT_CACHE...
+  local name=$1 image
+  shift
+  image=$(depends "$name" "$@" | grep -m 1 '^linux-image-' || true)
+  if [ -n "$image" ]; then
+    echo "$image"
+    depends "$image" "$@" | grep -Fx -e "linux-base-${image#linux-image-}" -e "linux-binary-${image#linux-image-}" \
+      -e "linux-modules-${image#linux-image-}" || true
+  fi
 }
 
 # The mirror that the system's own configuration names for Debian itself; nothing before its lists were read.
@@ -56,50 +69,54 @@ name_suite() {  # SUITE: writes the source that own_apt SUITE reads
 }
 
 download_from() {  # NAME FOLDER SUITE: from a suite that is not the system's; says why if it cannot
-  local package
+  local packages
   name_suite "$3" || return 1
   read_lists "$3" || { cat "$work/log" >&2; return 1; }
-  package=$(kernel_package "$1" own_apt "$3" apt-cache)
-  if [ -z "$package" ]; then
+  mapfile -t packages < <(kernel_packages "$1" own_apt "$3" apt-cache)
+  if [ ${#packages[@]} -eq 0 ]; then
     echo "$me: $1 is not among the packages of $3" >&2
     return 1
   fi
-  echo "$me: downloading $package of $3" >&2
-  (cd "$2" && own_apt "$3" apt-get download "$package") >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
+  echo "$me: downloading ${packages[0]} of $3" >&2
+  (cd "$2" && own_apt "$3" apt-get download "${packages[@]}") >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
 }
 
-download_kernel() {  # NAME FOLDER: the package that NAME depends on, into FOLDER
+download_kernel() {  # NAME FOLDER: what NAME stands for, into FOLDER
   command -v apt-get >/dev/null || fail "apt-get is missing: kernels come from Debian's packages"
-  local package
-  package=$(kernel_package "$1" apt-cache)
-  if [ -n "$package" ]; then
-    echo "$me: downloading $package" >&2
-    if (cd "$2" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$package") >"$work/log" 2>&1; then
+  local packages
+  mapfile -t packages < <(kernel_packages "$1" apt-cache)
+  if [ ${#packages[@]} -gt 0 ]; then
+    echo "$me: downloading ${packages[0]}" >&2
+    if (cd "$2" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "${packages[@]}") >"$work/log" 2>&1; then
       return
     fi
+    # Lists that are too old name what is no longer there; what did come is not to stay beside another version.
+    rm -f "$2"/*.deb
   fi
   read_lists "" || { cat "$work/log" >&2; fail "the package lists cannot be read"; }
-  package=$(kernel_package "$1" own_apt "" apt-cache)
-  [ -n "$package" ] || fail "$1 is not among this system's packages"
-  echo "$me: downloading $package" >&2
-  (cd "$2" && own_apt "" apt-get download "$package") >"$work/log" 2>&1 ||
-    { cat "$work/log" >&2; fail "$package cannot be downloaded"; }
+  mapfile -t packages < <(kernel_packages "$1" own_apt "" apt-cache)
+  [ ${#packages[@]} -gt 0 ] || fail "$1 is not among this system's packages"
+  echo "$me: downloading ${packages[0]}" >&2
+  (cd "$2" && own_apt "" apt-get download "${packages[@]}") >"$work/log" 2>&1 ||
+    { cat "$work/log" >&2; fail "${packages[0]} cannot be downloaded"; }
 }
 
-unpack_kernel() {  # DEB FOLDER: makes FOLDER with vmlinuz, vmlinux, version, modules.builtin and the folder modules
-  local unpacked=$2/unpacked image version top
+unpack_kernel() {  # FOLDER_OF_PACKAGES FOLDER: makes FOLDER: vmlinuz, vmlinux, version, modules.builtin, folder modules
+  local unpacked=$2/unpacked package folder=
   mkdir -p "$unpacked"
-  dpkg-deb -x "$1" "$unpacked"
-  image=$(echo "$unpacked"/boot/vmlinuz-*)
-  [ -f "$image" ] || fail "the kernel package holds no vmlinuz"
-  version=${image##*/vmlinuz-}
-  # Where Debian 13 and later have them.
-  top=$unpacked/usr/lib/modules/$version
-  [ -d "$top" ] || top=$unpacked/lib/modules/$version
-  mv "$image" "$2/vmlinuz"
-  mv "$top/kernel" "$2/modules"
-  mv "$top/modules.builtin" "$2/modules.builtin"
+  for package in "$1"/*.deb; do dpkg-deb -x "$package" "$unpacked"; done
+  # Below /usr since Debian 13, where the kernel itself came to lie there after it.
+  for folder in "$unpacked"/usr/lib/modules/* "$unpacked"/lib/modules/*; do
+    if [ -d "$folder/kernel" ]; then break; fi
+  done
+  mv "$folder/kernel" "$2/modules" || fail "the kernel package holds no modules"
+  mv "$folder/modules.builtin" "$2/modules.builtin"
+  if [ -f "$folder/vmlinuz" ]; then
+    mv "$folder/vmlinuz" "$2/vmlinuz"
+  else
+    mv "$unpacked/boot/vmlinuz-${folder##*/}" "$2/vmlinuz" || fail "the kernel package holds no vmlinuz"
+  fi
+  echo "${folder##*/}" >"$2/version"
   rm -rf "$unpacked"
   python3 "$kernel_tools/extract_vmlinux.py" "$2/vmlinuz" "$2/vmlinux"
-  echo "$version" >"$2/version"
 }

@@ -91,6 +91,7 @@ def write(archive, init, busybox, applets, modules, extras):
                  0o755)
     for extra in extras:
         name, _, path = extra.partition("=")
+        archive.folder(os.path.dirname(name))
         with open(path, "rb") as file:
             archive.file(name, file.read(), 0o755)
     archive.finish()
@@ -100,7 +101,7 @@ def main():
     parser = argparse.ArgumentParser()
     for option in ("busybox", "init", "modules", "kernel-modules", "builtin", "output"):
         parser.add_argument("--" + option, required=True)
-    parser.add_argument("--add", metavar="NAME=PATH", action="append", default=[], help="one more executable file")
+    parser.add_argument("--add", metavar="NAME=PATH", action="append", default=[], help="one more executable, in a folder of its own")
     options = parser.parse_args()
 
     with open(options.modules, encoding="ascii") as file:
