@@ -20,11 +20,11 @@ BOOT_LIMIT = 240
 SILENCE_LIMIT = 120
 MAX_INPUT = 32 << 10  # what agent.c takes at once
 CONSOLE_KEPT = 64 << 10
-CONSOLE_SHOWN = 40  # lines
+CONSOLE_SHOWN = 100  # lines: the traces of two processors
 # Fresh in the machine: what is to stay visible below them is named to init.
 FRESH = ("/tmp/", "/run/")
 COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 oops=panic "
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic "
     # A machine that translates on a busy host misses the ticks by which the kernel checks its timer.
     "no_timer_check tsc=reliable "
     "rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on audit=0")
@@ -138,7 +138,7 @@ class Machine:
         # setpriv: should this process be killed, the kernel ends QEMU.
         command = [
             "setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config",
-            "-display", "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+            "-display", "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
             "-m", memory, "-kernel", os.path.join(kit, "vmlinux"), "-initrd", self.initramfs.name, "-append",
             COMMAND_LINE, "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
             "-chardev", f"socket,id=lab,fd={port.fileno()}", "-device", "virtio-serial-pci", "-device",
