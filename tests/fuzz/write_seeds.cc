@@ -38,7 +38,8 @@ Bytes prefixed(std::uint8_t first, const Bytes& rest) {
 Bytes framed(std::initializer_list<Bytes> messages) {
   Bytes bytes{1};
   for (const Bytes& message : messages) {
-    bytes = bytes + Bytes{static_cast<std::uint8_t>(message.size() / 8 - 1)} + Bytes(message.begin() + 8, message.end());
+    bytes =
+        bytes + Bytes{static_cast<std::uint8_t>(message.size() / 8 - 1)} + Bytes(message.begin() + 8, message.end());
   }
   return bytes;
 }

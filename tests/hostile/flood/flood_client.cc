@@ -1,6 +1,6 @@
-// flood-client SOCKET FLOOD MILLISECONDS TOTAL CONNECTIONS: attacks a control socket with one of the floods of floods.h,
-// on so many connections at once, over and over for that time and until TOTAL connections were made. Prints how many
-// were made, how many the other side cut, and how many bytes it took.
+// flood-client SOCKET FLOOD MILLISECONDS TOTAL CONNECTIONS: attacks a control socket with one of the floods of
+// floods.h, on so many connections at once, over and over for that time and until TOTAL connections were made. Prints
+// how many were made, how many the other side cut, and how many bytes it took.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
