@@ -201,6 +201,7 @@ TEST(BasePolicy, dynamicWorker_readsFilesButNeverWritesThem) {
     EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, static_cast<std::uint64_t>(flags)}}),
               SECCOMP_RET_ERRNO | EROFS);
   }
+  EXPECT_EQ(verdict(program, {"", __NR_readlinkat}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_clone, {SIGCHLD}}), SECCOMP_RET_ERRNO | EPERM);
   EXPECT_EQ(verdict(program, {"", __NR_clone, {0x3d0f00}}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_execve}), SECCOMP_RET_KILL_PROCESS);
