@@ -31,8 +31,8 @@ virtio::block::Cache readCache(schema::Disk::Cache cache) {
 vm::DeviceMaker virtioDevice(std::function<std::unique_ptr<virtio::Device>(const vm::Platform&)> make) {
   return [make = std::move(make)](const vm::Platform& platform) {
     return std::make_unique<virtio::PciTransport>(
-        make(platform), virtio::TransportContext{platform.memory, platform.messages, platform.doorbells,
-                                                 platform.calls, platform.wake});
+        make(platform), virtio::TransportContext{platform.memory, platform.messages, platform.doorbells, platform.calls,
+                                                 platform.wake});
   };
 }
 
@@ -113,8 +113,7 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
                                                                  kj::AsyncIoContext& io) {
   config::check(config);
   vm::KvmMachine::Parts parts;
-  parts.resetsByWatchdog =
-      config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::RESET;
+  parts.resetsByWatchdog = config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::RESET;
   parts.console = resources.takeConsole(0);
   parts.counters = openCounters(resources);
   {

@@ -25,9 +25,9 @@ constexpr int kMaxConfigNesting = 24;
 // No "smp": other processors than the first wait for an INIT, but nothing tells a kernel of them yet.
 // The last one only where kernels of distributions run: a KVM that emulates lacks instructions that they use.
 constexpr std::array<const char*, 11> kCapabilities = {
-    VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD,     VMMHOST_CAP_SMP,          VMMHOST_CAP_CONSOLE_SERIAL,
-    VMMHOST_CAP_PAUSE,        VMMHOST_CAP_RESET,      VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS,
-    VMMHOST_CAP_POWER_BUTTON, VMMHOST_CAP_DISK,         VMMHOST_CAP_BOOT_LINUX,
+    VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD, VMMHOST_CAP_SMP,          VMMHOST_CAP_CONSOLE_SERIAL,
+    VMMHOST_CAP_PAUSE,        VMMHOST_CAP_RESET,  VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS,
+    VMMHOST_CAP_POWER_BUTTON, VMMHOST_CAP_DISK,   VMMHOST_CAP_BOOT_LINUX,
 };
 constexpr std::array<vmmhost_device, 1> kDevices = {{{"kvm", kDevicePath, 0, 0}}};
 

@@ -58,12 +58,23 @@ Rules controlThread(pid_t pid) {
 // The state of parked virtual CPUs, and what of the VM is put back at a reset.
 Rules machineState() {
   return {
-      request(KVM_GET_REGS),      request(KVM_SET_REGS),        request(KVM_SET_SREGS),    request(KVM_SET_FPU),
-      request(KVM_SET_DEBUGREGS), request(KVM_SET_VCPU_EVENTS), request(KVM_SET_MP_STATE), request(KVM_SET_LAPIC),
-      request(kSetMsrs),          request(KVM_SET_IRQCHIP),     request(KVM_SET_PIT2),
+      request(KVM_GET_REGS),
+      request(KVM_SET_REGS),
+      request(KVM_SET_SREGS),
+      request(KVM_SET_FPU),
+      request(KVM_SET_DEBUGREGS),
+      request(KVM_SET_VCPU_EVENTS),
+      request(KVM_SET_MP_STATE),
+      request(KVM_SET_LAPIC),
+      request(kSetMsrs),
+      request(KVM_SET_IRQCHIP),
+      request(KVM_SET_PIT2),
       // Interrupts and doorbells, as a guest places them; to eventfds only.
-      request(KVM_IRQFD),         request(kSetGsiRouting),      request(KVM_IOEVENTFD),
-      request(KVM_KVMCLOCK_CTRL), call(__NR_poll),
+      request(KVM_IRQFD),
+      request(kSetGsiRouting),
+      request(KVM_IOEVENTFD),
+      request(KVM_KVMCLOCK_CTRL),
+      call(__NR_poll),
   };
 }
 

@@ -11,8 +11,12 @@ struct start_info {
   uint32_t memory_map_entries;
 };
 
-static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
-static inline void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
+static inline void outb(uint16_t port, uint8_t value) {
+  __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+static inline void outl(uint16_t port, uint32_t value) {
+  __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
 static inline uint8_t inb(uint16_t port) {
   uint8_t value;
   __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
@@ -23,7 +27,9 @@ static inline uint32_t inl(uint16_t port) {
   __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
   return value;
 }
-static inline void barrier(void) { __asm__ volatile("lock; addl $0, (%%esp)" : : : "memory", "cc"); }
+static inline void barrier(void) {
+  __asm__ volatile("lock; addl $0, (%%esp)" : : : "memory", "cc");
+}
 
 static void put_char(char c) {
   while ((inb(0x3fd) & 0x20) == 0) {
@@ -68,12 +74,24 @@ static uint32_t random32(void) {
 }
 
 /* Memory accesses of a driver. */
-static inline uint32_t read32(uint32_t at) { return *(volatile uint32_t*)at; }
-static inline uint16_t read16(uint32_t at) { return *(volatile uint16_t*)at; }
-static inline uint8_t read8(uint32_t at) { return *(volatile uint8_t*)at; }
-static inline void write32(uint32_t at, uint32_t value) { *(volatile uint32_t*)at = value; }
-static inline void write16(uint32_t at, uint16_t value) { *(volatile uint16_t*)at = value; }
-static inline void write8(uint32_t at, uint8_t value) { *(volatile uint8_t*)at = value; }
+static inline uint32_t read32(uint32_t at) {
+  return *(volatile uint32_t*)at;
+}
+static inline uint16_t read16(uint32_t at) {
+  return *(volatile uint16_t*)at;
+}
+static inline uint8_t read8(uint32_t at) {
+  return *(volatile uint8_t*)at;
+}
+static inline void write32(uint32_t at, uint32_t value) {
+  *(volatile uint32_t*)at = value;
+}
+static inline void write16(uint32_t at, uint16_t value) {
+  *(volatile uint16_t*)at = value;
+}
+static inline void write8(uint32_t at, uint8_t value) {
+  *(volatile uint8_t*)at = value;
+}
 
 /* PCI configuration, by ports. */
 static uint32_t config_read(unsigned device, unsigned offset) {
@@ -84,7 +102,9 @@ static void config_write(unsigned device, unsigned offset, uint32_t value) {
   outl(0xcf8, 0x80000000u | device << 11 | (offset & 0xfc));
   outl(0xcfc, value);
 }
-static int is_there(unsigned device) { return (config_read(device, 0) & 0xffff) != 0xffff; }
+static int is_there(unsigned device) {
+  return (config_read(device, 0) & 0xffff) != 0xffff;
+}
 static uint8_t config_byte(unsigned device, unsigned offset) {
   return (uint8_t)(config_read(device, offset) >> (offset & 3) * 8);
 }
@@ -117,23 +137,41 @@ static int find_virtio(unsigned device, struct virtio* found) {
     }
     const uint32_t place = found->window + config_read(device, at + 8);
     switch (config_byte(device, at + 3)) {
-      case 1: found->common = place; break;
+      case 1:
+        found->common = place;
+        break;
       case 2:
         found->notify = place;
         found->notify_multiplier = config_read(device, at + 16);
         break;
-      case 3: found->isr = place; break;
-      case 4: found->config = place; break;
-      default: break;
+      case 3:
+        found->isr = place;
+        break;
+      case 4:
+        found->config = place;
+        break;
+      default:
+        break;
     }
   }
   return found->common != 0;
 }
 
 enum {
-  DEVICE_FEATURE_SELECT = 0x00, DEVICE_FEATURE = 0x04, DRIVER_FEATURE_SELECT = 0x08, DRIVER_FEATURE = 0x0c,
-  CONFIG_VECTOR = 0x10, NUM_QUEUES = 0x12, DEVICE_STATUS = 0x14, QUEUE_SELECT = 0x16, QUEUE_SIZE = 0x18,
-  QUEUE_VECTOR = 0x1a, QUEUE_ENABLE = 0x1c, QUEUE_DESC = 0x20, QUEUE_DRIVER = 0x28, QUEUE_DEVICE = 0x30
+  DEVICE_FEATURE_SELECT = 0x00,
+  DEVICE_FEATURE = 0x04,
+  DRIVER_FEATURE_SELECT = 0x08,
+  DRIVER_FEATURE = 0x0c,
+  CONFIG_VECTOR = 0x10,
+  NUM_QUEUES = 0x12,
+  DEVICE_STATUS = 0x14,
+  QUEUE_SELECT = 0x16,
+  QUEUE_SIZE = 0x18,
+  QUEUE_VECTOR = 0x1a,
+  QUEUE_ENABLE = 0x1c,
+  QUEUE_DESC = 0x20,
+  QUEUE_DRIVER = 0x28,
+  QUEUE_DEVICE = 0x30
 };
 
 /* True once the device has forgotten its driver; it may take its time. */
