@@ -9,10 +9,13 @@
 #include "tests/fuzz/fuzz.h"
 #include "worker-kvm/boot/pvh.h"
 #include "worker/image_check.h"
+#include "worker/kernel_check.h"
 
 using namespace vmmhost;
 
 namespace {
+
+constexpr std::uint64_t kQemuMemory = std::uint64_t{64} << 20;
 
 class BytesSource final : public kvm::boot::ByteSource {
  public:
@@ -30,12 +33,17 @@ class BytesSource final : public kvm::boot::ByteSource {
   std::span<const std::uint8_t> bytes_;
 };
 
-void load(const std::uint8_t* data, std::size_t size) {
-  static const kvm::memory::Range kRanges[] = {{0, 0xa0000}, {0x100000, 0x400000}};
+Fd fileOf(std::span<const std::uint8_t> bytes) {
   Fd file(::memfd_create("kernel", MFD_CLOEXEC));
-  fuzz::require(file && ::write(file.get(), data, size) == static_cast<ssize_t>(size), "a file can be made");
+  fuzz::require(file && ::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()),
+                "a file can be made");
+  return file;
+}
+
+void load(std::span<const std::uint8_t> bytes) {
+  static const kvm::memory::Range kRanges[] = {{0, 0xa0000}, {0x100000, 0x400000}};
   kvm::boot::BootFiles files;
-  files.kernel = std::make_unique<kvm::boot::FileSource>(std::move(file), "kernel");
+  files.kernel = std::make_unique<kvm::boot::FileSource>(fileOf(bytes), "kernel");
   files.commandLine = "console=ttyS0";
   kvm::memory::GuestMemory memory(kRanges, false);
   fuzz::accepted([&] { kvm::boot::load(files, memory, true); });
@@ -45,7 +53,10 @@ void load(const std::uint8_t* data, std::size_t size) {
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  fuzz::accepted([&] { qemubackend::checkKernelHeader(bytes); });
+  fuzz::accepted([&] {
+    const Fd file = fileOf({data, size});
+    qemubackend::checkInitrd(file, kQemuMemory, qemubackend::checkKernel(file, kQemuMemory));
+  });
   fuzz::accepted([&] { qemubackend::checkQcow2Header("disks[0]", bytes); });
   kvm::boot::findPvhEntry({data, size}, size % 2 == 0 ? 4 : 8);
   if (fuzz::accepted([&] {
@@ -56,7 +67,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
                                   }),
                       "the entry is inside a segment");
       })) {
-    load(data, size);
+    load({data, size});
   }
   return 0;
 }

@@ -19,6 +19,7 @@
 
 using namespace vmmhost;
 using hostile::Bytes;
+using hostile::operator+;
 
 namespace {
 
