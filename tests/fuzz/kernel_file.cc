@@ -14,18 +14,24 @@
 #include "worker-kvm/boot/elf.h"
 #include "worker-kvm/boot/load.h"
 #include "worker/image_check.h"
+#include "worker/kernel_check.h"
 
 using namespace vmmhost;
 
 namespace {
 
 constexpr std::uint64_t kMemoryBytes = 32 << 20;
+constexpr std::uint64_t kQemuMemory = std::uint64_t{64} << 20;
 
-std::unique_ptr<kvm::boot::FileSource> file(std::span<const std::uint8_t> bytes, const char* name) {
+Fd fileOf(std::span<const std::uint8_t> bytes, const char* name) {
   Fd memfd(::memfd_create(name, MFD_CLOEXEC));
   fuzz::require(memfd && ::write(memfd.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()),
                 "a file can be made");
-  return std::make_unique<kvm::boot::FileSource>(std::move(memfd), name);
+  return memfd;
+}
+
+std::unique_ptr<kvm::boot::FileSource> file(std::span<const std::uint8_t> bytes, const char* name) {
+  return std::make_unique<kvm::boot::FileSource>(fileOf(bytes, name), name);
 }
 
 bool isLoaded(const kvm::boot::ElfImage& image, std::uint64_t entry) {
@@ -76,7 +82,10 @@ void load(std::span<const std::uint8_t> bytes) {
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  fuzz::accepted([&] { qemubackend::checkKernelHeader(bytes); });
+  fuzz::accepted([&] {
+    const Fd kernel = fileOf({data, size}, "kernel");
+    qemubackend::checkInitrd(kernel, kQemuMemory, qemubackend::checkKernel(kernel, kQemuMemory));
+  });
   fuzz::accepted([&] { qemubackend::checkQcow2Header("disks[0]", bytes); });
   kvm::boot::findPvhEntry({data, size}, size % 2 == 0 ? 4 : 8);
   const kvm::boot::BytesSource source({data, data + size});

@@ -20,6 +20,7 @@
 
 using namespace vmmhost;
 using hostile::Bytes;
+using hostile::operator+;
 
 namespace {
 
