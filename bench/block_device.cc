@@ -194,7 +194,8 @@ std::unique_ptr<Bench> make(const std::string& folder, bool withRing, bool direc
   }
   if (direct) {
     ::fdatasync(file);
-    options.file.reset(::open(("/proc/self/fd/" + std::to_string(file)).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT | O_NONBLOCK));
+    options.file.reset(
+        ::open(("/proc/self/fd/" + std::to_string(file)).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT | O_NONBLOCK));
     if (!options.file) {
       return nullptr;
     }
