@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker-kvm/memory/guest_memory.h"
@@ -125,10 +126,9 @@ class DriverQueue {
     return head;
   }
   void offerHead(std::uint16_t head) {
-    put<std::uint16_t>(layout_.availableRing + 4 + 2 * (available_ % layout_.size), head);
+    shared(layout_.availableRing + 4 + 2 * (available_ % layout_.size)).store(head, std::memory_order_relaxed);
     ++available_;
-    std::atomic_thread_fence(std::memory_order_release);
-    put<std::uint16_t>(layout_.availableRing + 2, available_);
+    shared(layout_.availableRing + 2).store(available_, std::memory_order_release);
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
@@ -136,28 +136,50 @@ class DriverQueue {
     std::uint32_t head = 0;
     std::uint32_t bytes = 0;
   };
-  std::uint16_t usedIndex() const {
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return get<std::uint16_t>(layout_.usedRing + 2);
-  }
+  std::uint16_t usedIndex() const { return shared(layout_.usedRing + 2).load(std::memory_order_acquire); }
   bool hasUsed() const { return usedIndex() != usedSeen_; }
-  // The next used chain; waits for it.
+  // The next used chain; waits for it. With an event index it asks to be told of it only when it has to wait.
   Used takeUsed(RecordedInterrupts& interrupts) {
-    EXPECT_TRUE(interrupts.waitFor([this] { return hasUsed(); })) << "nothing was used in time";
+    if (!hasUsed()) {
+      if (layout_.eventIndex) {
+        shared(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}).store(usedSeen_, std::memory_order_relaxed);
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+      }
+      EXPECT_TRUE(interrupts.waitFor([this] { return hasUsed(); })) << "nothing was used in time";
+    }
     const std::uint64_t at = layout_.usedRing + 4 + 8 * std::uint64_t{usedSeen_} % (8 * std::uint64_t{layout_.size});
     ++usedSeen_;
-    if (layout_.eventIndex) {
-      put<std::uint16_t>(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}, usedSeen_);
-    }
     return {get<std::uint32_t>(at), get<std::uint32_t>(at + 4)};
+  }
+  // Notifies if the device has asked for it since the last time (2.7.7, 2.7.10).
+  void notifyIfWanted() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const std::uint16_t before = std::exchange(notifiedOf_, available_);
+    if (layout_.eventIndex) {
+      const std::uint16_t wanted =
+          shared(layout_.usedRing + 4 + 8 * std::uint64_t{layout_.size}).load(std::memory_order_relaxed);
+      if (static_cast<std::uint16_t>(available_ - wanted - 1) >= static_cast<std::uint16_t>(available_ - before)) {
+        return;
+      }
+    } else if ((shared(layout_.usedRing).load(std::memory_order_relaxed) & 1) != 0) {
+      return;
+    }
+    notify();
   }
 
  private:
+  // What both sides read and write while the other one does.
+  std::atomic_ref<std::uint16_t> shared(std::uint64_t address) const {
+    return std::atomic_ref(
+        *reinterpret_cast<std::uint16_t*>(memory_.require(address, sizeof(std::uint16_t), "test").data()));
+  }
+
   memory::GuestMemory& memory_;
   QueueLayout layout_;
   vm::Wake kick_;
   std::uint16_t next_ = 0;
   std::uint16_t available_ = 0;
+  std::uint16_t notifiedOf_ = 0;
   std::uint16_t usedSeen_ = 0;
 };
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +34,10 @@ struct Setting {
   Place place = Place::kDisk;
 };
 
+inline std::string nameOf(const Setting& setting);
+inline void PrintTo(const Setting& setting, std::ostream* out) {
+  *out << nameOf(setting);
+}
 inline std::string nameOf(const Setting& setting) {
   const char* place = setting.place == Place::kMemory ? "tmpfs" : setting.place == Place::kDisk ? "disk" : "direct";
   return std::string(setting.how == How::kRing ? "ring_" : "calls_") + place;

@@ -44,9 +44,12 @@ RngDevice::~RngDevice() {
   if (isNeeded) {
     deactivate([] {});
   }
-  Last last;
-  thread_.post(last);
-  last.wait();
+  // Behind the first one it serves nobody any more; what it had posted to itself before that is behind the second.
+  for (int i = 0; i < 2; ++i) {
+    Last last;
+    thread_.post(last);
+    last.wait();
+  }
 }
 
 confine::Rules RngDevice::rules(int source) {
