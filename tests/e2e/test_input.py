@@ -43,7 +43,7 @@ class BackendInput:
             ("larger than memory", ("segment 1", "64 MiB"), kernel([(MIB, 16, BIG)])),
             ("in the low megabyte", ("segment 1", "1 MiB"), kernel([(0x7000, 16, 4096)], entry=0x7000)),
             ("entry outside the segments", "entry point", kernel(entry=32 * MIB)),
-            ("no entry", "entry", kernel([(2 * MIB, 16, 4096)], note=False)),
+            ("no entry", "XEN_ELFNOTE_PHYS32_ENTRY", kernel([(2 * MIB, 16, 4096)], note=False)),
             ("no segments", "segment", kernel([])),
             ("65535 program headers", "65535 program headers", kernel(headers=65535) + bytes(65536 * 56)),
             ("65535 program headers, not there", "65535 program headers", kernel(headers=65535)),
