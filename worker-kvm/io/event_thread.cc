@@ -36,6 +36,8 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
 }  // namespace
 
 EventThread::EventThread(std::string name, confine::Rules rules) : epoll_(makeEpoll()) {
+  posted_.reserve(kReservedPosts);
+  running_.reserve(kReservedPosts);
   control(EPOLL_CTL_ADD, wake_.descriptor(), EPOLLIN, nullptr);
   std::vector<sock_filter> filter;
 #ifndef VMMHOST_SANITIZED

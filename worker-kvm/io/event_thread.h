@@ -20,6 +20,8 @@ namespace vmmhost::kvm::io {
 
 class EventThread {
  public:
+  static constexpr std::size_t kReservedPosts = 32;
+
   // What happens when a watched descriptor is ready. On the thread; never throws.
   class Source {
    public:
@@ -35,8 +37,12 @@ class EventThread {
   EventThread(const EventThread&) = delete;
   EventThread& operator=(const EventThread&) = delete;
 
-  // From any thread: runs on the thread, in order. Never blocks.
+  // From any thread: runs on the thread, in order. Never blocks. As long as fewer than kReservedPosts wait and `work`
+  // captures no more than std::function holds in itself (two pointers), it takes no memory: so may the threads of
+  // virtual CPUs, which cannot ask the kernel for any.
   void post(std::function<void()> work);
+  // What post() writes to, for the filters of threads that call it.
+  int postDescriptor() const noexcept { return wake_.descriptor(); }
 
   // From the thread itself, or before anything was posted. `source` outlives its watch. Throw nothing: what can fail
   // here is only what we do wrong. After unwatch, `source` is not called any more.

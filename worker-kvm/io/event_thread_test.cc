@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
 
+#include <atomic>
 #include <future>
 
 namespace vmmhost::kvm::io {
@@ -62,6 +63,41 @@ TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
 }
 
 #ifndef VMMHOST_SANITIZED
+TEST_F(EventThreadTest, postsOfAThreadThatCannotHaveMemory_arrive) {
+  EXPECT_EXIT(
+      {
+        EventThread thread("test", {});
+        std::promise<void> blocking;
+        auto blocked = blocking.get_future();
+        std::promise<void> waiting;
+        thread.post([&] {
+          blocking.set_value();
+          waiting.get_future().get();
+        });
+        blocked.get();
+        std::atomic<std::size_t> carriedOut = 0;
+        confine::Rules rules = confine::everyThread();
+        confine::append(rules, {confine::callOn(__NR_write, thread.postDescriptor())});
+        const auto filter = seccomp::compile({"test", rules, {}});
+        {
+          vm::Thread poor("poor", [&] {
+            if (seccomp::install(filter, false) != 0) {
+              ::_exit(1);
+            }
+            for (std::size_t i = 0; i < EventThread::kReservedPosts; ++i) {
+              thread.post([&carriedOut] { ++carriedOut; });
+            }
+          });
+        }
+        waiting.set_value();
+        std::promise<void> last;
+        thread.post([&] { last.set_value(); });
+        last.get_future().get();
+        ::_exit(carriedOut == EventThread::kReservedPosts ? 0 : 2);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
 TEST_F(EventThreadTest, whatItsRulesLack_endsTheProcess) {
   EXPECT_EXIT(
       {

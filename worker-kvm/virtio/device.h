@@ -52,8 +52,9 @@ class Device {
   virtual void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept = 0;
   virtual void writeConfig(std::uint64_t, std::span<const std::uint8_t>) noexcept {}
 
-  // Once, before everything else, by the control thread: where to report. Outlives the device.
-  virtual void connect(Interrupts& interrupts) noexcept = 0;
+  // Once, before everything else, by the control thread while it may still create: where to report. Outlives the
+  // device. A device whose threads' filters name the descriptors of `interrupts` starts them here. May throw Error.
+  virtual void connect(Interrupts& interrupts) = 0;
   // DRIVER_OK: serve the queues, on threads of the device, until deactivate.
   virtual void activate(Activation activation) noexcept = 0;
   // Forget the driver. `done` is called once, from any thread and maybe before this returns, when no thread of the
