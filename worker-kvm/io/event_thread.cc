@@ -120,19 +120,17 @@ void EventThread::control(int operation, int descriptor, std::uint32_t events, S
 
 bool EventThread::runPosted() noexcept {
   wake_.drain();
-  while (true) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (posted_.empty()) {
-        return !ending_;
-      }
-      running_.swap(posted_);
-    }
-    for (auto& work : running_) {
-      work();
-    }
-    running_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    running_.swap(posted_);
   }
+  for (auto& work : running_) {
+    work();
+  }
+  running_.clear();
+  // What was posted meanwhile has signalled again: descriptors have their turn before it.
+  const std::lock_guard lock(mutex_);
+  return !ending_ || !posted_.empty();
 }
 
 void EventThread::threadMain() {

@@ -5,7 +5,9 @@
 #include <sys/prctl.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
+#include <optional>
 
 namespace vmmhost::kvm::io {
 namespace {
@@ -60,6 +62,44 @@ TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
   std::promise<void> later;
   thread.post([&] { later.set_value(); });
   later.get_future().get();  // a second report would have thrown
+}
+
+// Posts itself again until told not to.
+class Restless {
+ public:
+  explicit Restless(EventThread& thread) : thread_(thread) {
+    thread_.post([this] { run(); });
+  }
+  void end() { ends_ = true; }
+
+ private:
+  void run() {
+    if (!ends_) {
+      thread_.post([this] { run(); });
+    }
+  }
+  EventThread& thread_;
+  std::atomic<bool> ends_ = false;
+};
+
+TEST_F(EventThreadTest, postsThatPost_keepNoDescriptorWaiting_andAreCarriedOutBeforeTheEnd) {
+  const vm::Wake event;
+  CountingSource source(event);
+  std::optional<EventThread> thread(std::in_place, "test",
+                                    confine::Rules{confine::callOn(__NR_read, event.descriptor())});
+  thread->watch(event.descriptor(), EPOLLIN, source);
+  Restless restless(*thread);
+  auto seen = source.seen();
+  event.signal();
+  EXPECT_EQ(seen.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  restless.end();
+  std::atomic<int> last = 0;
+  thread->post([&] {
+    ++last;
+    thread->post([&last] { ++last; });
+  });
+  thread.reset();
+  EXPECT_EQ(last, 2);
 }
 
 #ifndef VMMHOST_SANITIZED
