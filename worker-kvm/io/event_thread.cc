@@ -35,7 +35,7 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
 
 }  // namespace
 
-EventThread::EventThread(std::string name, confine::Rules rules) : epoll_(makeEpoll()) {
+EventThread::EventThread(std::string name, [[maybe_unused]] confine::Rules rules) : epoll_(makeEpoll()) {
   posted_.reserve(kReservedPosts);
   running_.reserve(kReservedPosts);
   control(EPOLL_CTL_ADD, wake_.descriptor(), EPOLLIN, nullptr);
