@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker-kvm/memory/guest_memory.h"
@@ -141,15 +142,32 @@ class DriverQueue {
     return get<std::uint16_t>(layout_.usedRing + 2);
   }
   bool hasUsed() const { return usedIndex() != usedSeen_; }
-  // The next used chain; waits for it.
+  // The next used chain; waits for it. With an event index it asks to be told of it only when it has to wait.
   Used takeUsed(RecordedInterrupts& interrupts) {
-    EXPECT_TRUE(interrupts.waitFor([this] { return hasUsed(); })) << "nothing was used in time";
+    if (!hasUsed()) {
+      if (layout_.eventIndex) {
+        put<std::uint16_t>(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}, usedSeen_);
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+      }
+      EXPECT_TRUE(interrupts.waitFor([this] { return hasUsed(); })) << "nothing was used in time";
+    }
     const std::uint64_t at = layout_.usedRing + 4 + 8 * std::uint64_t{usedSeen_} % (8 * std::uint64_t{layout_.size});
     ++usedSeen_;
-    if (layout_.eventIndex) {
-      put<std::uint16_t>(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}, usedSeen_);
-    }
     return {get<std::uint32_t>(at), get<std::uint32_t>(at + 4)};
+  }
+  // Notifies if the device has asked for it since the last time (2.7.7, 2.7.10).
+  void notifyIfWanted() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const std::uint16_t before = std::exchange(notifiedOf_, available_);
+    if (layout_.eventIndex) {
+      const auto wanted = get<std::uint16_t>(layout_.usedRing + 4 + 8 * std::uint64_t{layout_.size});
+      if (static_cast<std::uint16_t>(available_ - wanted - 1) >= static_cast<std::uint16_t>(available_ - before)) {
+        return;
+      }
+    } else if ((get<std::uint16_t>(layout_.usedRing) & 1) != 0) {
+      return;
+    }
+    notify();
   }
 
  private:
@@ -158,6 +176,7 @@ class DriverQueue {
   vm::Wake kick_;
   std::uint16_t next_ = 0;
   std::uint16_t available_ = 0;
+  std::uint16_t notifiedOf_ = 0;
   std::uint16_t usedSeen_ = 0;
 };
 
