@@ -42,7 +42,7 @@ class EventThread {
   // virtual CPUs, which cannot ask the kernel for any.
   void post(std::function<void()> work);
   // What post() writes to, for the filters of threads that call it.
-  int postDescriptor() const noexcept { return wake_.descriptor(); }
+  int wakeDescriptor() const noexcept { return wake_.descriptor(); }
 
   // From the thread itself, or before anything was posted. `source` outlives its watch. Throw nothing: what can fail
   // here is only what we do wrong. After unwatch, `source` is not called any more.

@@ -117,7 +117,7 @@ TEST_F(EventThreadTest, postsOfAThreadThatCannotHaveMemory_arrive) {
         blocked.get();
         std::atomic<std::size_t> carriedOut = 0;
         confine::Rules rules = confine::everyThread();
-        confine::append(rules, {confine::callOn(__NR_write, thread.postDescriptor())});
+        confine::append(rules, {confine::callOn(__NR_write, thread.wakeDescriptor())});
         const auto filter = seccomp::compile({"test", rules, {}});
         {
           vm::Thread poor("poor", [&] {

@@ -29,7 +29,7 @@ class OwnCredit {
     told_ = forwarded_;
   }
   // The guest should be told, before it comes to a stop for want of credit.
-  bool wantsUpdate() const noexcept { return forwarded_ - told_ >= (allocation_ + 3) / 4; }
+  bool wantsUpdate() const noexcept { return forwarded_ - told_ >= (allocation_ + 1) / 2; }
   std::uint32_t allocation() const noexcept { return allocation_; }
 
  private:

@@ -55,7 +55,7 @@ class Vsock final : public Device {
   std::size_t connections() const noexcept { return connectionCount_.load(std::memory_order_relaxed); }
 
   // What activate and deactivate write to, for the filters of the threads that call them. After connect.
-  int postDescriptor() const noexcept { return thread_->postDescriptor(); }
+  int wakeDescriptor() const noexcept { return thread_->wakeDescriptor(); }
 
   std::uint16_t type() const noexcept override { return 19; }  // 5.10.1
   const char* name() const noexcept override { return "vsock"; }

@@ -112,14 +112,14 @@ TEST(VsockCredit, guestThatSendsMoreThanItMay_isFound) {
 TEST(VsockCredit, update_isWantedBeforeTheGuestStops_andOnceOnly) {
   OwnCredit credit(1000);
   ASSERT_TRUE(credit.receive(1000));
-  credit.forward(249);
+  credit.forward(499);
   EXPECT_FALSE(credit.wantsUpdate());
   credit.forward(1);
   EXPECT_TRUE(credit.wantsUpdate());
   Header header;
   credit.stamp(header);
   EXPECT_EQ(header.bufferAllocation, 1000u);
-  EXPECT_EQ(header.forwardCount, 250u);
+  EXPECT_EQ(header.forwardCount, 500u);
   EXPECT_FALSE(credit.wantsUpdate());
 }
 
