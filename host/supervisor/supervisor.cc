@@ -152,6 +152,8 @@ void Supervisor::makeVm() {
   spec.measureMemory = request_.getMeasureMemory();
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
   spec.consoleFile = std::make_unique<RotatingFile>(reservation_->stateFd(), "console.log", kConsoleFileBytes);
+  spec.vsockFolder = duplicate(reservation_->runtimeFd());
+  spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
   vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_);
   for (auto& [phase, ns] : early_) {

@@ -19,6 +19,7 @@
 #include "host/vm/console.h"
 #include "host/vm/outcome.h"
 #include "host/vm/resources.h"
+#include "host/vm/vsock.h"
 #include "host/vm/worker_process.h"
 #include "vmmhost/counters.h"
 
@@ -37,6 +38,9 @@ struct VmSpec {
   std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
   std::unique_ptr<RotatingFile> consoleFile;                       // may be null
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
+  // For the sockets of a vsock device (host/vm/vsock.h), with its path; empty: the VM can have none.
+  Fd vsockFolder;
+  std::string vsockFolderPath;
 };
 
 class Vm {
@@ -90,6 +94,7 @@ class Vm {
   kj::Promise<void> launch();
   kj::Promise<void> handOver();
   void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
+  void prepareVsock(schema::VmConfig::Builder config);
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
@@ -122,6 +127,7 @@ class Vm {
   std::unique_ptr<Console> console_;
   Fd consoleRemote_;
   std::unique_ptr<WorkerProcess> worker_;
+  std::unique_ptr<Vsock> vsock_;  // null: the configuration has no vsock device
   schema::Vm::Client vm_ = nullptr;
   std::vector<plugin::LaunchPlan::Device> devices_;
   std::chrono::milliseconds createTimeout_{0};
