@@ -46,6 +46,7 @@ struct LogsOptions {
 int logs(const LogsOptions& options);
 
 int console(const std::string& name, bool json);
+int vsock(const std::string& name, const std::string& port);
 
 struct ControlOptions {
   enum class Verb { kShutdown, kStop, kPause, kResume, kReset };
