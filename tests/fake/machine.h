@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tests/fake/performance.h"
+#include "tests/fake/vsock.h"
 #include "vmmhost/counters.h"
 #include "vmmhost/worker/worker.h"
 
@@ -19,6 +20,7 @@ class FakeMachine final : public worker::Machine {
     Performance performance;
     Fd console;
     std::unique_ptr<counters::WorkerPage> counters;
+    bool hasVsock = false;
   };
   FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~FakeMachine() noexcept override;
@@ -33,6 +35,8 @@ class FakeMachine final : public worker::Machine {
   kj::Promise<void> pressPowerButton() override;
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
+  bool hasVsock() const override { return vsock_ != nullptr; }
+  kj::Promise<void> connectVsock(std::uint32_t port, Fd socket) override;
 
  private:
   enum class Life { kCreated, kStarted, kEnded };
@@ -52,6 +56,7 @@ class FakeMachine final : public worker::Machine {
   Performance performance_;
   Fd console_;
   std::unique_ptr<counters::WorkerPage> counters_;
+  std::unique_ptr<FakeVsock> vsock_;
   worker::Events& events_;
   kj::Timer& timer_;
   kj::UnixEventPort::FdObserver observer_;
