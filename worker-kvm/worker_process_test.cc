@@ -356,11 +356,11 @@ TEST_F(WorkerProcessTest, callsAfterTheEnd_areRefused) {
 
 TEST_F(WorkerProcessTest, unsupportedField_isRefusedByName) {
   try {
-    create("hello", [](schema::VmConfig::Builder config) { config.initDisks(1); });
+    create("hello", [](schema::VmConfig::Builder config) { config.initNics(1); });
     FAIL() << "was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(error.message().find("disks[0]"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("nics[0]"), std::string::npos) << error.message();
   }
 }
 
@@ -370,7 +370,7 @@ TEST_F(WorkerProcessTest, fileThatIsNoKernel_isRefused) {
     FAIL() << "was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_NE(error.message().find("boot.kernel: not an ELF file"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("boot.kernel: neither an ELF file"), std::string::npos) << error.message();
   }
 }
 

@@ -124,7 +124,7 @@ TEST(Version, isMachineReadable) {
   const TestCommand command;
   const Json json = Json::parse(command.run({"version", "--json"}).out);
   EXPECT_TRUE(contains(command.run({"version"}).out, "vmmhost " + json["version"].get<std::string>()));
-  EXPECT_EQ(json["pluginAbi"], "1.0");
+  EXPECT_EQ(json["pluginAbi"], "1.1");
 }
 
 TEST(Output, fullDisk_isAnError) {

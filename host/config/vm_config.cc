@@ -58,10 +58,13 @@ void checkText(const std::string& field, std::string_view text, std::size_t maxB
 }
 
 bool isGiven(schema::FileRef::Reader file) {
-  return file.getPath().size() > 0 || file.getResource() != 0;
+  return file.getPath().size() > 0;
 }
 
 void checkFile(const std::string& field, schema::FileRef::Reader file, bool required) {
+  if (file.getResource() != 0) {
+    refuse(field + ".resource", "only the host numbers files, when it has opened them");
+  }
   if (required && !isGiven(file)) {
     refuse(field, "a file is missing");
   }

@@ -163,12 +163,25 @@ TEST(VmConfig, theRest_isChecked) {
   EXPECT_EQ(with(R"("consoles":[{},{},{},{},{},{},{},{},{}])"), "consoles: 9 are too many; expected at most 8");
 }
 
-TEST(VmConfig, filesThatTheHostHasReplaced_countAsGiven) {
-  capnp::MallocMessageBuilder message;
-  auto config = message.initRoot<schema::VmConfig>();
-  config.initBoot().initKernel().setResource(1);
-  config.initDisks(1)[0].initFile().setResource(2);
-  EXPECT_NO_THROW(validateVmConfig(config.asReader()));
+// JSON cannot say it, but a client of the control protocol could.
+TEST(VmConfig, numbersOfOpenedFiles_areTheHostsToGive) {
+  const auto refusalOf = [](auto fill) -> std::string {
+    capnp::MallocMessageBuilder message;
+    auto config = message.initRoot<schema::VmConfig>();
+    config.initBoot().initKernel().setPath("k");
+    fill(config);
+    try {
+      validateVmConfig(config.asReader());
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  const std::string why = ".resource: only the host numbers files, when it has opened them";
+  EXPECT_EQ(refusalOf([](auto) {}), "accepted");
+  EXPECT_EQ(refusalOf([](auto config) { config.getBoot().getKernel().setResource(1); }), "boot.kernel" + why);
+  EXPECT_EQ(refusalOf([](auto config) { config.getBoot().initInitrd().setResource(1); }), "boot.initrd" + why);
+  EXPECT_EQ(refusalOf([](auto config) { config.initDisks(1)[0].initFile().setResource(2); }), "disks[0].file" + why);
 }
 
 }  // namespace

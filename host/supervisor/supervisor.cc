@@ -151,6 +151,7 @@ void Supervisor::makeVm() {
   }
   spec.measureMemory = request_.getMeasureMemory();
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
+  spec.keepConsole = true;
   spec.consoleFile = std::make_unique<RotatingFile>(reservation_->stateFd(), "console.log", kConsoleFileBytes);
   spec.vsockFolder = duplicate(reservation_->runtimeFd());
   spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();

@@ -77,8 +77,12 @@ TEST_F(KvmPluginTest, probe_tellsWhatThisMachineHas) {
     EXPECT_NE(std::string(result.hint), "");
   }
   std::set<std::string> capabilities(result.capabilities, result.capabilities + result.capability_count);
-  EXPECT_EQ(capabilities, (std::set<std::string>{"boot-pvh", "initrd", "console-serial", "pause", "reset",
-                                                 "triple-fault", "counters"}));
+  std::set<std::string> expected{"boot-pvh", "initrd", "smp",          "console-serial", "pause",
+                                 "reset",    "disk",   "triple-fault", "counters",       "power-button"};
+  if (result.acceleration == VMMHOST_ACCELERATION_HARDWARE) {
+    expected.insert("boot-linux");
+  }
+  EXPECT_EQ(capabilities, expected);
 }
 
 TEST_F(KvmPluginTest, probeWithoutMeasuring_isUsableAndClaimsNoHardware) {
@@ -93,11 +97,11 @@ TEST_F(KvmPluginTest, probeWithoutMeasuring_isUsableAndClaimsNoHardware) {
 
 TEST_F(KvmPluginTest, validate_namesTheFieldThatIsNotServed) {
   EXPECT_EQ(call(plugin_->validate, [](auto) {}), 0) << error_.message;
-  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initCpus().setCount(2); }), -1);
+  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initCpus().setCount(65); }), -1);
   EXPECT_EQ(error_.message.rfind("cpus.count: ", 0), 0U) << error_.message;
-  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initDisks(1); }), -1);
+  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initNics(1); }), -1);
   EXPECT_EQ(error_.code, static_cast<std::uint32_t>(VMMHOST_ERROR_UNSUPPORTED));
-  EXPECT_NE(error_.message.find("disks[0]"), std::string::npos);
+  EXPECT_NE(error_.message.find("nics[0]"), std::string::npos);
   EXPECT_NE(error_.hint, "");
 }
 

@@ -43,7 +43,7 @@ class BackendInput:
             ("larger than memory", ("segment 1", "64 MiB"), kernel([(MIB, 16, BIG)])),
             ("in the low megabyte", ("segment 1", "1 MiB"), kernel([(0x7000, 16, 4096)], entry=0x7000)),
             ("entry outside the segments", "entry point", kernel(entry=32 * MIB)),
-            ("no entry", "XEN_ELFNOTE_PHYS32_ENTRY", kernel(note=False)),
+            ("no entry", "XEN_ELFNOTE_PHYS32_ENTRY", kernel([(2 * MIB, 16, 4096)], note=False)),
             ("no segments", "segment", kernel([])),
             ("65535 program headers", "65535 program headers", kernel(headers=65535) + bytes(65536 * 56)),
             ("65535 program headers, not there", "65535 program headers", kernel(headers=65535)),
@@ -83,7 +83,8 @@ class BackendInput:
                     *self.run_flags(memory="1M"))
 
     def test_fields_not_served(self):
-        for fields, name in (('"nics":[{}]', "nics"), ('"balloon":{}', "balloon"), ('"watchdog":{}', "watchdog"),
+        for fields, name in (('"nics":[{}]', "nics"), ('"balloon":{}', "balloon"),
+                             ('"watchdog":{"action":"pause"}', "watchdog"),
                              ('"vsock":{}', "vsock"), ('"shares":[{"tag":"t","directory":"/"}]', "shares"),
                              ('"platform":{"machine":"pc"}', "platform.machine"),
                              ('"consoles":[{"kind":"virtio"}]', "consoles[0].kind"),

@@ -175,20 +175,30 @@ class KvmVerbs(Verbs, VmmhostTest):
         result = self.run_guest("internal_error", "--json")
         self.assertEqual((result.code, result.json["outcome"]["cause"]), (1, "crash"), result.out)
 
-    def test_shutdown_is_unsupported_and_says_so(self):
+    def test_shutdown_of_a_guest_that_does_not_listen_changes_nothing(self):
         self.detached("deaf", self.backend)
-        result = self.run_vmmhost("shutdown", "deaf")
-        self.assertEqual(result.code, 125)
-        self.assertIn("vmmhost stop", result.err)
+        self.check("shutdown", "deaf")
+        self.assertEqual(self.state("deaf"), "running")
         self.check("rm", "-f", "deaf")
 
-    def test_disk_is_unsupported_and_named(self):
+    def test_disk_is_locked_while_it_is_used(self):
         path = os.path.join(self.folder, "disk")
         with open(path, "wb") as file:
             file.truncate(1 << 20)
+        self.detached("first", self.backend, "--disk", path)
         result = self.run_guest("poweroff", "--disk", path)
         self.assertEqual(result.code, 125)
-        self.assertIn("disks", result.err)
+        self.assertIn("disks[0]: " + path + " is in use by another VM", result.err)
+        self.check("rm", "-f", "first")
+        self.assertEqual(self.run_guest("poweroff", "--disk", path).code, 0)
+
+    def test_network_is_unsupported_and_named(self):
+        path = os.path.join(self.folder, "vm.json")
+        with open(path, "w") as file:
+            file.write('{"nics":[{}]}')
+        result = self.run_guest("poweroff", "-f", path)
+        self.assertEqual(result.code, 125)
+        self.assertIn("nics", result.err)
 
 
 class QemuVerbs(Verbs, VmmhostTest):

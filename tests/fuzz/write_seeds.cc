@@ -16,9 +16,11 @@
 #include "tests/hostile/flood/frames.h"
 #include "vmmhost/schema/host.capnp.h"
 #include "vmmhost/schema/worker.capnp.h"
+#include "worker-kvm/boot/test_bzimage.h"
 
 using namespace vmmhost;
 using hostile::Bytes;
+using hostile::operator+;
 
 namespace {
 
@@ -38,7 +40,8 @@ Bytes prefixed(std::uint8_t first, const Bytes& rest) {
 Bytes framed(std::initializer_list<Bytes> messages) {
   Bytes bytes{1};
   for (const Bytes& message : messages) {
-    bytes = bytes + Bytes{static_cast<std::uint8_t>(message.size() / 8 - 1)} + Bytes(message.begin() + 8, message.end());
+    bytes =
+        bytes + Bytes{static_cast<std::uint8_t>(message.size() / 8 - 1)} + Bytes(message.begin() + 8, message.end());
   }
   return bytes;
 }
@@ -130,6 +133,7 @@ Bytes kernel(std::uint8_t fileClass, std::uint16_t machine) {
   file.header.e_ident[EI_VERSION] = EV_CURRENT;
   file.header.e_type = ET_EXEC;
   file.header.e_machine = machine;
+  file.header.e_entry = 0x100000;
   file.header.e_phoff = offsetof(File, segments);
   file.header.e_phentsize = sizeof(ProgramHeader);
   file.header.e_phnum = 2;
@@ -149,11 +153,9 @@ Bytes kernel(std::uint8_t fileClass, std::uint16_t machine) {
 void kernels() {
   write("kernel_file", "elf64", kernel<Elf64_Ehdr, Elf64_Phdr>(ELFCLASS64, EM_X86_64));
   write("kernel_file", "elf32", kernel<Elf32_Ehdr, Elf32_Phdr>(ELFCLASS32, EM_386));
-  Bytes bzImage(0x210);
-  bzImage[0x1fe] = 0x55;
-  bzImage[0x1ff] = 0xaa;
-  std::memcpy(bzImage.data() + 0x202, "HdrS", 4);
+  const Bytes bzImage = kvm::boot::TestBzImage().bytes();
   write("kernel_file", "bzimage", bzImage);
+  write("kernel_file", "bzimage-cut", Bytes(bzImage.begin(), bzImage.begin() + 0x210));
   Bytes qcow2(104);
   std::memcpy(qcow2.data(), "QFI\xfb\0\0\0\3", 8);
   write("kernel_file", "qcow2", qcow2);

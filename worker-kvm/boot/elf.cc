@@ -18,16 +18,11 @@ namespace {
 constexpr std::uint32_t kXenPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY, Xen's public/elfnote.h
 constexpr std::uint64_t kMaxPhysicalAddress = std::uint64_t{1} << 52;  // x86-64
 
-constexpr char kHint[] = "a PVH kernel is an uncompressed ELF file (vmlinux) with a XEN_ELFNOTE_PHYS32_ENTRY note";
+constexpr char kHint[] =
+    "an ELF kernel is an uncompressed one (vmlinux) for x86: of 64 bits, or with a XEN_ELFNOTE_PHYS32_ENTRY note (PVH)";
 
 [[noreturn]] void refuse(std::string message) {
   throw Error(ErrorCode::kInvalidArgument, "boot.kernel: " + std::move(message), kHint);
-}
-
-// The Linux/x86 boot protocol, 1.3: "HdrS" at 0x202 of kernels as distributions ship them.
-bool isBzImage(const ByteSource& file) {
-  std::array<std::uint8_t, 4> magic{};
-  return file.read(0x202, magic) == magic.size() && std::memcmp(magic.data(), "HdrS", magic.size()) == 0;
 }
 
 // The same program header for both classes.
@@ -55,8 +50,15 @@ Struct readStruct(const ByteSource& file, std::uint64_t offset, const std::strin
   return value;
 }
 
+// What both classes say, in 64 bits.
+struct Headers {
+  std::uint64_t entry = 0;
+  std::uint16_t machine = 0;
+  std::vector<ProgramHeader> programs;
+};
+
 template <typename FileHeader, typename Header>
-std::vector<ProgramHeader> readProgramHeaders(const ByteSource& file) {
+Headers readHeaders(const ByteSource& file) {
   const auto header = readStruct<FileHeader>(file, 0, "the ELF header");
   if (header.e_machine != EM_X86_64 && header.e_machine != EM_386) {
     refuse("an ELF file for machine " + std::to_string(header.e_machine) + ", not for x86");
@@ -71,15 +73,16 @@ std::vector<ProgramHeader> readProgramHeaders(const ByteSource& file) {
   if (header.e_phnum == 0 || header.e_phnum > kMaxProgramHeaders) {
     refuse(std::to_string(header.e_phnum) + " program headers, not 1 to " + std::to_string(kMaxProgramHeaders));
   }
-  std::vector<ProgramHeader> headers;
-  headers.reserve(header.e_phnum);
+  Headers headers{header.e_entry, header.e_machine, {}};
+  headers.programs.reserve(header.e_phnum);
   for (std::uint32_t index = 0; index < header.e_phnum; ++index) {
     const std::uint64_t offset = std::uint64_t{header.e_phoff} + std::uint64_t{index} * sizeof(Header);
     if (offset < header.e_phoff) {
       refuse("the program headers' offset overflows");
     }
     const auto entry = readStruct<Header>(file, offset, "program header " + std::to_string(index));
-    headers.push_back({entry.p_type, entry.p_offset, entry.p_paddr, entry.p_filesz, entry.p_memsz, entry.p_align});
+    headers.programs.push_back(
+        {entry.p_type, entry.p_offset, entry.p_paddr, entry.p_filesz, entry.p_memsz, entry.p_align});
   }
   return headers;
 }
@@ -103,6 +106,47 @@ Segment checkSegment(std::uint32_t index, const ProgramHeader& header) {
 
 std::uint64_t alignUp(std::uint64_t value, std::uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
+}
+
+std::vector<Segment> readSegments(const std::vector<ProgramHeader>& headers) {
+  std::vector<Segment> segments;
+  for (std::uint32_t index = 0; index < headers.size(); ++index) {
+    if (headers[index].type == PT_LOAD && headers[index].memoryBytes != 0) {
+      segments.push_back(checkSegment(index, headers[index]));
+    }
+  }
+  if (segments.empty()) {
+    refuse("no segment to load");
+  }
+  for (std::size_t first = 0; first < segments.size(); ++first) {
+    for (std::size_t second = first + 1; second < segments.size(); ++second) {
+      if (segments[first].memory.overlaps(segments[second].memory)) {
+        refuse("segments " + std::to_string(segments[first].index) + " and " + std::to_string(segments[second].index) +
+               " overlap in memory");
+      }
+    }
+  }
+  return segments;
+}
+
+// Of the first note segment that has one.
+std::optional<std::uint64_t> readPvhEntry(const ByteSource& file, const std::vector<ProgramHeader>& headers) {
+  for (std::uint32_t index = 0; index < headers.size(); ++index) {
+    const ProgramHeader& header = headers[index];
+    if (header.type != PT_NOTE) {
+      continue;
+    }
+    const std::string name = "note segment " + std::to_string(index);
+    if (header.fileBytes > kMaxNoteBytes) {
+      refuse(name + " has more than " + std::to_string(kMaxNoteBytes) + " bytes");
+    }
+    std::vector<std::uint8_t> notes(header.fileBytes);
+    readExactly(file, header.offset, notes, name);
+    if (const auto entry = findPvhEntry(notes, header.alignment)) {
+      return entry;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -135,63 +179,47 @@ std::optional<std::uint64_t> findPvhEntry(memory::ConstBytes notes, std::uint64_
   return std::nullopt;
 }
 
-KernelImage parseElf(const ByteSource& file) {
+bool looksLikeElf(const ByteSource& file) {
+  std::array<std::uint8_t, SELFMAG> magic{};
+  return file.read(0, magic) == magic.size() && std::memcmp(magic.data(), ELFMAG, SELFMAG) == 0;
+}
+
+ElfImage parseElf(const ByteSource& file) {
   std::array<std::uint8_t, EI_NIDENT> ident{};
   if (file.read(0, ident) != ident.size() || std::memcmp(ident.data(), ELFMAG, SELFMAG) != 0) {
-    if (isBzImage(file)) {
-      throw Error(ErrorCode::kUnsupported, "boot.kernel: a bzImage, and the kvm backend starts ELF files only", kHint);
-    }
     refuse("not an ELF file");
   }
   if (ident[EI_DATA] != ELFDATA2LSB || ident[EI_VERSION] != EV_CURRENT) {
     refuse("not a little-endian ELF file of version 1");
   }
-  std::vector<ProgramHeader> headers;
-  if (ident[EI_CLASS] == ELFCLASS64) {
-    headers = readProgramHeaders<Elf64_Ehdr, Elf64_Phdr>(file);
-  } else if (ident[EI_CLASS] == ELFCLASS32) {
-    headers = readProgramHeaders<Elf32_Ehdr, Elf32_Phdr>(file);
-  } else {
+  const bool of64Bits = ident[EI_CLASS] == ELFCLASS64;
+  if (!of64Bits && ident[EI_CLASS] != ELFCLASS32) {
     refuse("an ELF file of unknown class " + std::to_string(ident[EI_CLASS]));
   }
+  const Headers headers =
+      of64Bits ? readHeaders<Elf64_Ehdr, Elf64_Phdr>(file) : readHeaders<Elf32_Ehdr, Elf32_Phdr>(file);
 
-  KernelImage image;
-  std::optional<std::uint64_t> entry;
-  for (std::uint32_t index = 0; index < headers.size(); ++index) {
-    const ProgramHeader& header = headers[index];
-    if (header.type == PT_NOTE && !entry) {
-      if (header.fileBytes > kMaxNoteBytes) {
-        refuse("note segment " + std::to_string(index) + " has more than " + std::to_string(kMaxNoteBytes) + " bytes");
-      }
-      std::vector<std::uint8_t> notes(header.fileBytes);
-      readExactly(file, header.offset, notes, "note segment " + std::to_string(index));
-      entry = findPvhEntry(notes, header.alignment);
-    } else if (header.type == PT_LOAD && header.memoryBytes != 0) {
-      image.segments.push_back(checkSegment(index, header));
+  ElfImage image;
+  image.segments = readSegments(headers.programs);
+  const auto isLoaded = [&image](std::uint64_t address) {
+    return std::any_of(image.segments.begin(), image.segments.end(), [address](const Segment& segment) {
+      return address >= segment.memory.start && address < segment.memory.end();
+    });
+  };
+  if (const auto entry = readPvhEntry(file, headers.programs)) {
+    if (*entry > UINT32_MAX || !isLoaded(*entry)) {
+      refuse("the PVH entry point lies outside the loaded segments");
     }
+    image.pvhEntry = static_cast<std::uint32_t>(*entry);
   }
-  if (image.segments.empty()) {
-    refuse("no segment to load");
+  if (of64Bits && headers.machine == EM_X86_64 && headers.entry <= UINT32_MAX && isLoaded(headers.entry)) {
+    image.linux64Entry = headers.entry;
   }
-  for (std::size_t first = 0; first < image.segments.size(); ++first) {
-    for (std::size_t second = first + 1; second < image.segments.size(); ++second) {
-      if (image.segments[first].memory.overlaps(image.segments[second].memory)) {
-        refuse("segments " + std::to_string(image.segments[first].index) + " and " +
-               std::to_string(image.segments[second].index) + " overlap in memory");
-      }
-    }
+  if (!image.pvhEntry && !image.linux64Entry) {
+    refuse(of64Bits ? "no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note), and the ELF header's entry point lies "
+                      "outside the loaded segments"
+                    : "no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note) in a file of 32 bits");
   }
-  if (!entry) {
-    refuse("no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note)");
-  }
-  const bool inside =
-      *entry <= UINT32_MAX && std::any_of(image.segments.begin(), image.segments.end(), [&](const Segment& segment) {
-        return *entry >= segment.memory.start && *entry < segment.memory.end();
-      });
-  if (!inside) {
-    refuse("the PVH entry point lies outside the loaded segments");
-  }
-  image.entry = static_cast<std::uint32_t>(*entry);
   return image;
 }
 

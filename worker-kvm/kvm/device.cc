@@ -126,6 +126,11 @@ void Vcpu::setRunState(std::uint32_t mpState) {
   request(fd_, KVM_SET_MP_STATE, "KVM_SET_MP_STATE", &value);
 }
 
+void Vcpu::noteStandstill() noexcept {
+  // EINVAL where the guest has no such clock.
+  (void)::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0UL);
+}
+
 void Vcpu::setKnownMsrs(std::span<const kvm_msr_entry> entries) {
   for (const kvm_msr_entry& entry : entries) {
     // One at a time: a list stops at the first that is refused.
@@ -189,6 +194,51 @@ void Vm::attachInterrupt(int eventDescriptor, std::uint32_t gsi) {
   value.fd = static_cast<std::uint32_t>(eventDescriptor);
   value.gsi = gsi;
   request(fd_, KVM_IRQFD, "KVM_IRQFD", &value);
+}
+
+void Vm::detachInterrupt(int eventDescriptor, std::uint32_t gsi) {
+  kvm_irqfd value{};
+  value.fd = static_cast<std::uint32_t>(eventDescriptor);
+  value.gsi = gsi;
+  value.flags = KVM_IRQFD_FLAG_DEASSIGN;
+  request(fd_, KVM_IRQFD, "KVM_IRQFD", &value);
+}
+
+void Vm::setRoutes(std::span<const kvm_irq_routing_entry> routes) {
+  struct RouteList {
+    std::uint32_t count = 0;
+    std::uint32_t flags = 0;
+    std::array<kvm_irq_routing_entry, kMaxRoutes> entries{};
+  };
+  if (routes.size() > kMaxRoutes) {
+    throw Error(ErrorCode::kInternal, "KVM_SET_GSI_ROUTING: too many routes");
+  }
+  RouteList list;
+  list.count = static_cast<std::uint32_t>(routes.size());
+  std::copy(routes.begin(), routes.end(), list.entries.begin());
+  request(fd_, kSetGsiRouting, "KVM_SET_GSI_ROUTING", &list);
+}
+
+namespace {
+
+kvm_ioeventfd doorbell(std::uint64_t address, int eventDescriptor) {
+  kvm_ioeventfd value{};
+  value.addr = address;
+  value.fd = eventDescriptor;
+  return value;  // no length: any write (KVM_CAP_IOEVENTFD_NO_LENGTH)
+}
+
+}  // namespace
+
+void Vm::attachDoorbell(std::uint64_t address, int eventDescriptor) {
+  const kvm_ioeventfd value = doorbell(address, eventDescriptor);
+  request(fd_, KVM_IOEVENTFD, "KVM_IOEVENTFD", &value);
+}
+
+void Vm::detachDoorbell(std::uint64_t address, int eventDescriptor) {
+  kvm_ioeventfd value = doorbell(address, eventDescriptor);
+  value.flags = KVM_IOEVENTFD_FLAG_DEASSIGN;
+  request(fd_, KVM_IOEVENTFD, "KVM_IOEVENTFD", &value);
 }
 
 Vcpu Vm::createVcpu(std::uint32_t id, std::size_t mapBytes) {

@@ -19,7 +19,11 @@ namespace vmmhost::kvm {
 // other request numbers. These are the kernel's.
 inline constexpr unsigned long kGetSupportedCpuid = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x05, 8);
 inline constexpr unsigned long kSetCpuid2 = _IOC(_IOC_WRITE, KVMIO, 0x90, 8);
+inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, 8);
 inline constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
+
+// More than any machine here has; KVM bears 4096.
+inline constexpr std::size_t kMaxRoutes = 1024;
 
 class Vcpu {
  public:
@@ -48,6 +52,8 @@ class Vcpu {
   void setDebugRegisters(const kvm_debugregs& value);
   void setEvents(const kvm_vcpu_events& value);
   void setRunState(std::uint32_t mpState);
+  // Tells a guest with a paravirtual clock that it stood still: its watchdogs are not to complain (KVM_KVMCLOCK_CTRL).
+  void noteStandstill() noexcept;
   // Writes those that this KVM knows and passes over the others.
   void setKnownMsrs(std::span<const kvm_msr_entry> entries);
 
@@ -74,8 +80,14 @@ class Vm {
   void createPit();
   kvm_pit_state2 pit() const;
   void setPit(const kvm_pit_state2& value);
-  // A write to `eventDescriptor` is an edge on interrupt line `gsi`.
+  // A write to `eventDescriptor` is an edge on interrupt line `gsi`, or the message that it is routed to.
   void attachInterrupt(int eventDescriptor, std::uint32_t gsi);
+  void detachInterrupt(int eventDescriptor, std::uint32_t gsi);
+  // All routes at once; at most kMaxRoutes.
+  void setRoutes(std::span<const kvm_irq_routing_entry> routes);
+  // A guest's write of any size to this address of device memory is a write to `eventDescriptor`.
+  void attachDoorbell(std::uint64_t address, int eventDescriptor);
+  void detachDoorbell(std::uint64_t address, int eventDescriptor);
   Vcpu createVcpu(std::uint32_t id, std::size_t mapBytes);
 
   int descriptor() const noexcept { return fd_.get(); }

@@ -98,26 +98,15 @@ class DriverQueue {
   const vm::Wake& kick() const { return kick_; }
   void notify() const { kick_.signal(); }
 
-  // Fields of 16 bits are what both sides wait for: with the order that ThreadSanitizer sees.
   template <typename Value>
   void put(std::uint64_t address, Value value) {
-    auto* at = memory_.require(address, sizeof value, "test").data();
-    if constexpr (sizeof value == 2) {
-      std::atomic_ref(*reinterpret_cast<Value*>(at)).store(value, std::memory_order_release);
-    } else {
-      std::memcpy(at, &value, sizeof value);
-    }
+    std::memcpy(memory_.require(address, sizeof value, "test").data(), &value, sizeof value);
   }
   template <typename Value>
   Value get(std::uint64_t address) const {
-    auto* at = memory_.require(address, sizeof(Value), "test").data();
-    if constexpr (sizeof(Value) == 2) {
-      return std::atomic_ref(*reinterpret_cast<Value*>(at)).load(std::memory_order_acquire);
-    } else {
-      Value value;
-      std::memcpy(&value, at, sizeof value);
-      return value;
-    }
+    Value value;
+    std::memcpy(&value, memory_.require(address, sizeof value, "test").data(), sizeof value);
+    return value;
   }
 
   // Makes a chain of these parts available; its head.
@@ -137,10 +126,9 @@ class DriverQueue {
     return head;
   }
   void offerHead(std::uint16_t head) {
-    put<std::uint16_t>(layout_.availableRing + 4 + 2 * (available_ % layout_.size), head);
+    shared(layout_.availableRing + 4 + 2 * (available_ % layout_.size)).store(head, std::memory_order_relaxed);
     ++available_;
-    std::atomic_thread_fence(std::memory_order_release);
-    put<std::uint16_t>(layout_.availableRing + 2, available_);
+    shared(layout_.availableRing + 2).store(available_, std::memory_order_release);
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
@@ -148,16 +136,13 @@ class DriverQueue {
     std::uint32_t head = 0;
     std::uint32_t bytes = 0;
   };
-  std::uint16_t usedIndex() const {
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return get<std::uint16_t>(layout_.usedRing + 2);
-  }
+  std::uint16_t usedIndex() const { return shared(layout_.usedRing + 2).load(std::memory_order_acquire); }
   bool hasUsed() const { return usedIndex() != usedSeen_; }
   // The next used chain; waits for it. With an event index it asks to be told of it only when it has to wait.
   Used takeUsed(RecordedInterrupts& interrupts) {
     if (!hasUsed()) {
       if (layout_.eventIndex) {
-        put<std::uint16_t>(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}, usedSeen_);
+        shared(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}).store(usedSeen_, std::memory_order_relaxed);
         std::atomic_thread_fence(std::memory_order_seq_cst);
       }
       EXPECT_TRUE(interrupts.waitFor([this] { return hasUsed(); })) << "nothing was used in time";
@@ -171,17 +156,24 @@ class DriverQueue {
     std::atomic_thread_fence(std::memory_order_seq_cst);
     const std::uint16_t before = std::exchange(notifiedOf_, available_);
     if (layout_.eventIndex) {
-      const auto wanted = get<std::uint16_t>(layout_.usedRing + 4 + 8 * std::uint64_t{layout_.size});
+      const std::uint16_t wanted =
+          shared(layout_.usedRing + 4 + 8 * std::uint64_t{layout_.size}).load(std::memory_order_relaxed);
       if (static_cast<std::uint16_t>(available_ - wanted - 1) >= static_cast<std::uint16_t>(available_ - before)) {
         return;
       }
-    } else if ((get<std::uint16_t>(layout_.usedRing) & 1) != 0) {
+    } else if ((shared(layout_.usedRing).load(std::memory_order_relaxed) & 1) != 0) {
       return;
     }
     notify();
   }
 
  private:
+  // What both sides read and write while the other one does.
+  std::atomic_ref<std::uint16_t> shared(std::uint64_t address) const {
+    return std::atomic_ref(
+        *reinterpret_cast<std::uint16_t*>(memory_.require(address, sizeof(std::uint16_t), "test").data()));
+  }
+
   memory::GuestMemory& memory_;
   QueueLayout layout_;
   vm::Wake kick_;

@@ -21,6 +21,8 @@ schema::EndCause toSchema(EndCause cause) {
       return schema::EndCause::TRIPLE_FAULT;
     case EndCause::kPanic:
       return schema::EndCause::PANIC;
+    case EndCause::kWatchdog:
+      return schema::EndCause::WATCHDOG;
     case EndCause::kCrash:
       break;
   }
@@ -36,6 +38,7 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
+      resetsByWatchdog_(parts.resetsByWatchdog),
       watchTask_(watch().eagerlyEvaluate(nullptr)) {
 }
 
@@ -69,6 +72,9 @@ kj::Promise<void> KvmMachine::pause() {
 
 kj::Promise<void> KvmMachine::resume() {
   requireAlive("resume");
+  if (paused_ && machine_->allParked()) {
+    machine_->goOn();
+  }
   paused_ = false;
   apply();
   return kj::READY_NOW;
@@ -78,7 +84,7 @@ kj::Promise<void> KvmMachine::reset() {
   requireAlive("reset");
   ++resetsUnderWay_;
   apply();
-  return whenParked().then([this]() -> kj::Promise<void> {
+  return whenParked().then([this]() { return whenQuiet(); }).then([this]() -> kj::Promise<void> {
     --resetsUnderWay_;
     try {
       requireAlive("reset");
@@ -88,6 +94,22 @@ kj::Promise<void> KvmMachine::reset() {
     }
     return kj::READY_NOW;
   });
+}
+
+kj::Promise<void> KvmMachine::pressPowerButton() {
+  requireAlive("shutdown");
+  machine_->pressPowerButton();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::whenQuiet() {
+  machine_->beginQuiet();
+  if (machine_->devicesQuiet()) {
+    return kj::READY_NOW;
+  }
+  auto pair = kj::newPromiseAndFulfiller<void>();
+  waitingForQuiet_.add(kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
 }
 
 void KvmMachine::restart() {
@@ -113,12 +135,38 @@ kj::Promise<void> KvmMachine::watch() {
 }
 
 void KvmMachine::lookAtMachine() {
+  machine_->serveCalls();
   console_.pump();
-  if (life_ == Life::kStarted && machine_->ended()) {
-    life_ = Life::kEnding;
-    apply();
+  for (const BootPhase& phase : machine_->takeBootPhases()) {
+    events_.bootPhase(phase.value, static_cast<std::uint64_t>(phase.monotonic.count()));
+  }
+  if (machine_->takeCrash()) {
+    events_.guestPanicked("the guest's kernel crashed, and its crash kernel takes over");
+  }
+  for (const std::string& fault : machine_->takeFaults()) {
+    worker::log(worker::LogLevel::kWarning, fault);
+  }
+  if (!waitingForQuiet_.empty() && machine_->devicesQuiet()) {
+    for (auto& waiting : waitingForQuiet_) {
+      waiting->fulfill();
+    }
+    waitingForQuiet_.clear();
+  }
+  if (const auto end = machine_->ended(); life_ == Life::kStarted && end) {
+    if (end->cause != EndCause::kWatchdog || !resetsByWatchdog_) {
+      life_ = Life::kEnding;
+      apply();
+    } else if (resetsUnderWay_ == 0) {
+      worker::log(worker::LogLevel::kWarning, std::string("reset: ") + end->detail.data());
+      watchdogTask_ = reset().eagerlyEvaluate([](auto&&) {
+        // restart() has told the host.
+      });
+    }
   }
   if (machine_->allParked()) {
+    if (paused_) {
+      machine_->standStill();
+    }
     for (auto& waiting : waitingForPark_) {
       waiting->fulfill();
     }

@@ -19,6 +19,7 @@ class KvmMachine final : public worker::Machine {
     std::unique_ptr<counters::WorkerPage> counters;  // that `machine` counts into
     std::unique_ptr<VirtualMachine> machine;         // its threads are started
     Fd console;
+    bool resetsByWatchdog = false;  // a watchdog that runs out resets the machine; else it ends it
   };
   KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~KvmMachine() noexcept override;
@@ -32,6 +33,8 @@ class KvmMachine final : public worker::Machine {
   kj::Promise<void> resume() override;
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
+  bool hasPowerButton() const override { return true; }
+  kj::Promise<void> pressPowerButton() override;
 
  private:
   enum class Life { kCreated, kStarted, kEnding, kEnded };
@@ -40,6 +43,7 @@ class KvmMachine final : public worker::Machine {
   void lookAtMachine();
   // Lets the virtual CPUs run, or asks them to park, as the wishes below say.
   void apply();
+  kj::Promise<void> whenQuiet();
   void restart();
   void reportEnd();
   void requireAlive(const char* operation) const;
@@ -50,12 +54,15 @@ class KvmMachine final : public worker::Machine {
   std::unique_ptr<VirtualMachine> machine_;
   kj::UnixEventPort::FdObserver observer_;
   Console console_;
+  const bool resetsByWatchdog_;
   Life life_ = Life::kCreated;
   bool paused_ = false;
   int resetsUnderWay_ = 0;
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForPark_;
+  kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForQuiet_;
   kj::Promise<void> watchTask_;
   kj::Promise<void> endTask_ = kj::READY_NOW;
+  kj::Promise<void> watchdogTask_ = kj::READY_NOW;
 };
 
 }  // namespace vmmhost::kvm::vm

@@ -12,7 +12,7 @@
 
 namespace vmmhost::kvm::vm {
 
-enum class EndCause : std::uint8_t { kPowerOff, kReset, kTripleFault, kCrash, kPanic };
+enum class EndCause : std::uint8_t { kPowerOff, kReset, kTripleFault, kCrash, kPanic, kWatchdog };
 
 // Why a virtual CPU cannot or may not go on. Filled without allocating memory.
 struct EndReport {

@@ -1,8 +1,12 @@
 #include "worker-kvm/vm/virtual_machine.h"
 
+#include <asm/unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/acpi/tables.h"
 #include "worker-kvm/arch/x86_64/cpuid.h"
 #include "worker-kvm/arch/x86_64/layout.h"
 #include "worker-kvm/arch/x86_64/registers.h"
@@ -22,8 +26,39 @@ Vm makeVm(const Device& device, memory::GuestMemory& memory) {
   return vm;
 }
 
+// CPUID 0x80000008, EAX bits 0 to 7; processors without it have 36.
+std::uint32_t physicalAddressBits(const std::vector<kvm_cpuid_entry2>& leaves) {
+  const auto found =
+      std::find_if(leaves.begin(), leaves.end(), [](const auto& leaf) { return leaf.function == 0x80000008; });
+  return found == leaves.end() ? 36 : found->eax & 0xff;
+}
+
+EndCause causeOf(devices::EndReason reason) {
+  switch (reason) {
+    case devices::EndReason::kPowerOff:
+      return EndCause::kPowerOff;
+    case devices::EndReason::kReset:
+      return EndCause::kReset;
+    case devices::EndReason::kPanic:
+      return EndCause::kPanic;
+    case devices::EndReason::kWatchdog:
+      return EndCause::kWatchdog;
+  }
+  return EndCause::kCrash;
+}
+
 const char* reasonName(devices::EndReason reason) {
-  return reason == devices::EndReason::kPowerOff ? "the guest powered off" : "the guest asked for a reset";
+  switch (reason) {
+    case devices::EndReason::kPowerOff:
+      return "the guest powered off";
+    case devices::EndReason::kReset:
+      return "the guest asked for a reset";
+    case devices::EndReason::kPanic:
+      return "the guest's kernel panicked";
+    case devices::EndReason::kWatchdog:
+      return "the guest did not reload its watchdog in time";
+  }
+  return "";
 }
 
 }  // namespace
@@ -33,12 +68,19 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       control_(wake_),
       memory_(arch::memoryRanges(parameters_.memoryBytes), parameters_.sharedMemory),
       vm_(makeVm(device, memory_)),
-      interrupts_(vm_, parameters_.irqchip),
+      calls_(wake_),
+      interrupts_(vm_, parameters_.irqchip, mmio_, calls_),
       powerPort_(ports_, *this),
       keyboardController_(ports_, *this),
-      serial_(ports_, arch::kSerialPort, *this, interrupts_.serialLine()) {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, true);
+      serial_(ports_, arch::kSerialPort, *this, &interrupts_.line(arch::kSerialInterrupt)),
+      ged_(ports_, &interrupts_.line(arch::kGedInterrupt)),
+      bootTimer_(ports_, *this),
+      pci_(ports_, mmio_) {
+  bootPhases_.reserve(256);
+  makeDevices();
   const std::vector<kvm_cpuid_entry2> supported = device.supportedCpuid();
+  firmware_ = makeFirmware(physicalAddressBits(supported));
+  const arch::EntryState entry = boot::load(parameters_.boot, firmware_, memory_, true);
   const bool tscDeadline = device.extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   const std::size_t mapBytes = device.vcpuMapBytes();
   const VcpuRunner::Context context{control_, ports_, mmio_, counters};
@@ -48,6 +90,7 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
     if (!cpuid.empty()) {
       vcpu.setCpuid(cpuid);
     }
+    arch::setFirmwareMsrs(vcpu);
     runners_.push_back(std::make_unique<VcpuRunner>(index, std::move(vcpu), context));
   }
   Vcpu& first = runners_.front()->vcpu();
@@ -57,8 +100,51 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
   setBootState(*runners_.front(), entry);
 }
 
+void VirtualMachine::makeDevices() {
+  const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, [this]() -> io::EventThread& {
+                            if (!sharedThread_) {
+                              sharedThread_ = std::make_unique<io::EventThread>("devices");
+                            }
+                            return *sharedThread_;
+                          }};
+  try {
+    for (const DeviceMaker& make : parameters_.devices) {
+      pci_.add(make(platform));
+    }
+    if (sharedThread_) {
+      confine::Rules rules = parameters_.sharedThreadRules;
+      rules.push_back(confine::callOn(__NR_write, wake_.descriptor()));
+      for (const int descriptor : pci_.interruptDescriptors()) {
+        rules.push_back(confine::callOn(__NR_write, descriptor));
+      }
+      sharedThread_->start(std::move(rules));
+    }
+  } catch (...) {
+    if (sharedThread_) {
+      sharedThread_->giveUp();  // devices that were made wait for it when they go
+    }
+    throw;
+  }
+}
+
 VirtualMachine::~VirtualMachine() {
   control_.exit();
+  calls_.end();
+}
+
+boot::Firmware VirtualMachine::makeFirmware(std::uint32_t physicalAddressBits) const {
+  acpi::MachineDescription machine;
+  machine.cpus = parameters_.cpus;
+  machine.pciWindow32 = {arch::kPciWindow32Start, arch::kPciWindow32Bytes};
+  machine.pciWindow64 = arch::pciWindow64(parameters_.memoryBytes, physicalAddressBits);
+  boot::Firmware firmware;
+  firmware.acpi = acpi::build(machine, arch::kAcpiStart, arch::kAcpiBytes).bytes;
+  firmware.smbios = smbios::build({.uuid = parameters_.uuid,
+                                   .version = VMMHOST_VERSION,
+                                   .cpus = parameters_.cpus,
+                                   .memoryBytes = parameters_.memoryBytes},
+                                  arch::kSmbiosStart, arch::kSmbiosBytes);
+  return firmware;
 }
 
 void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor) {
@@ -94,7 +180,8 @@ std::string VirtualMachine::describe(const EndReport& report) {
 }
 
 void VirtualMachine::reset() {
-  const std::uint32_t entry = boot::load(parameters_.boot, memory_, false);
+  const arch::EntryState entry = boot::load(parameters_.boot, firmware_, memory_, false);
+  pci_.reset();
   ports_.resetDevices();
   mmio_.resetDevices();
   interrupts_.reset();
@@ -114,20 +201,69 @@ void VirtualMachine::reset() {
 
 std::vector<int> VirtualMachine::signalDescriptors() const {
   std::vector<int> descriptors = interrupts_.signalDescriptors();
+  const std::vector<int> doorbells = pci_.signalDescriptors();
+  descriptors.insert(descriptors.end(), doorbells.begin(), doorbells.end());
   descriptors.push_back(wake_.descriptor());
   return descriptors;
 }
 
+void VirtualMachine::goOn() noexcept {
+  pci_.setRunning(true);
+  for (const auto& runner : runners_) {
+    runner->vcpu().noteStandstill();
+  }
+}
+
+void VirtualMachine::noteCrash() noexcept {
+  hasCrashed_.store(true);
+  wake_.signal();
+}
+
+void VirtualMachine::bootPhase(std::uint8_t value, std::chrono::nanoseconds monotonic) noexcept {
+  {
+    const std::lock_guard lock(bootPhasesMutex_);
+    if (bootPhases_.size() < bootPhases_.capacity()) {  // never more between two resets
+      bootPhases_.push_back({value, monotonic});
+    }
+  }
+  wake_.signal();
+}
+
+std::vector<BootPhase> VirtualMachine::takeBootPhases() {
+  const std::lock_guard lock(bootPhasesMutex_);
+  std::vector<BootPhase> taken(bootPhases_);
+  bootPhases_.clear();
+  return taken;
+}
+
+// Both come by way of ControlCalls.
+bool VirtualMachine::attach(std::uint64_t address, int event) noexcept {
+  try {
+    vm_.attachDoorbell(address, event);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+void VirtualMachine::detach(std::uint64_t address, int event) noexcept {
+  try {
+    vm_.detachDoorbell(address, event);
+  } catch (const Error&) {
+    // It was refused when it was attached.
+  }
+}
+
 void VirtualMachine::requestEnd(devices::EndReason reason) noexcept {
   EndReport report;
-  report.cause = reason == devices::EndReason::kPowerOff ? EndCause::kPowerOff : EndCause::kReset;
+  report.cause = causeOf(reason);
   std::snprintf(report.detail.data(), report.detail.size(), "%s", reasonName(reason));
   control_.end(report);
 }
 
-void VirtualMachine::setBootState(VcpuRunner& runner, std::uint32_t entry) {
-  runner.vcpu().setSpecialRegisters(arch::pvhSpecialRegisters(initialSpecialRegisters_));
-  runner.vcpu().setRegisters(arch::pvhRegisters(entry));
+void VirtualMachine::setBootState(VcpuRunner& runner, const arch::EntryState& entry) {
+  runner.vcpu().setSpecialRegisters(arch::entrySpecialRegisters(entry, initialSpecialRegisters_));
+  runner.vcpu().setRegisters(arch::entryRegisters(entry));
 }
 
 }  // namespace vmmhost::kvm::vm

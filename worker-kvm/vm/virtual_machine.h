@@ -3,23 +3,34 @@
 
 #include <linux/filter.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "vmmhost/counters.h"
-#include "worker-kvm/boot/pvh.h"
+#include "worker-kvm/arch/x86_64/entry.h"
+#include "worker-kvm/boot/load.h"
+#include "worker-kvm/devices/boot_timer.h"
 #include "worker-kvm/devices/bus.h"
+#include "worker-kvm/devices/ged.h"
 #include "worker-kvm/devices/keyboard_controller.h"
 #include "worker-kvm/devices/machine_control.h"
 #include "worker-kvm/devices/power_port.h"
 #include "worker-kvm/devices/serial.h"
+#include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/kvm/device.h"
 #include "worker-kvm/memory/guest_memory.h"
+#include "worker-kvm/pci/root.h"
+#include "worker-kvm/smbios/tables.h"
+#include "worker-kvm/vm/control_calls.h"
 #include "worker-kvm/vm/interrupts.h"
+#include "worker-kvm/vm/platform.h"
 #include "worker-kvm/vm/run_control.h"
 #include "worker-kvm/vm/vcpu_runner.h"
 
@@ -31,11 +42,22 @@ struct Parameters {
   bool sharedMemory = false;
   IrqchipMode irqchip = IrqchipMode::kSplit;
   boot::BootFiles boot;
+  std::optional<smbios::Uuid> uuid;
+  std::vector<DeviceMaker> devices;  // in the order of their device numbers
+  confine::Rules sharedThreadRules;  // of all devices that use Platform::sharedThread
+};
+
+struct BootPhase {
+  std::uint8_t value = 0;
+  std::chrono::nanoseconds monotonic{};
 };
 
 // Made, used and destroyed by one thread, the control thread. Its descriptor wake() becomes readable when something is
 // to be looked at: serial(), ended(), allParked().
-class VirtualMachine final : private devices::MachineControl, private devices::Serial::Peer {
+class VirtualMachine final : private devices::MachineControl,
+                             private devices::Serial::Peer,
+                             private devices::BootTimer::Sink,
+                             private devices::Doorbells {
  public:
   // Loads the boot files; needs `device` no longer afterwards. Throws Error. `counters` outlives the machine.
   VirtualMachine(const Device& device, Parameters parameters, counters::WorkerPage& counters);
@@ -53,8 +75,25 @@ class VirtualMachine final : private devices::MachineControl, private devices::S
   // For people: where the virtual CPU of an end stood. All are parked.
   std::string describe(const EndReport& report);
 
-  // Back to the boot state. All virtual CPUs are parked and stay so. Throws Error.
+  // Asks the devices to stop touching guest memory; devicesQuiet() tells when they have. All virtual CPUs are parked
+  // and stay so, and only reset() follows.
+  void beginQuiet() { pci_.beginQuiet(); }
+  bool devicesQuiet() const { return pci_.isQuiet(); }
+  // Back to the boot state. All virtual CPUs are parked and stay so, the devices are quiet. Throws Error.
   void reset();
+
+  // Asks the guest to switch off.
+  void pressPowerButton() noexcept { ged_.pressPowerButton(); }
+  // Timers of devices stand still from one to the other, and watchdogs of the guest's own are not to count the time
+  // between. All virtual CPUs are parked. Idempotent.
+  void standStill() noexcept { pci_.setRunning(false); }
+  void goOn() noexcept;
+
+  // To be called after each wake: runs what virtual CPUs wait for.
+  void serveCalls() noexcept { calls_.runWaiting(); }
+  std::vector<BootPhase> takeBootPhases();
+  bool takeCrash() noexcept { return hasCrashed_.exchange(false); }    // MachineControl::noteCrash came
+  std::vector<std::string> takeFaults() { return pci_.takeFaults(); }  // of guests' drivers, for the log
 
   devices::Serial& serial() noexcept { return serial_; }
   const Wake& wake() const noexcept { return wake_; }
@@ -64,20 +103,35 @@ class VirtualMachine final : private devices::MachineControl, private devices::S
 
  private:
   void requestEnd(devices::EndReason reason) noexcept override;
+  void noteCrash() noexcept override;
   void serialNeedsAttention() noexcept override { wake_.signal(); }
-  void setBootState(VcpuRunner& runner, std::uint32_t entry);
+  void bootPhase(std::uint8_t value, std::chrono::nanoseconds monotonic) noexcept override;
+  bool attach(std::uint64_t address, int event) noexcept override;
+  void detach(std::uint64_t address, int event) noexcept override;
+  void makeDevices();
+  boot::Firmware makeFirmware(std::uint32_t physicalAddressBits) const;
+  void setBootState(VcpuRunner& runner, const arch::EntryState& entry);
 
   Parameters parameters_;
   Wake wake_;
   RunControl control_;
   memory::GuestMemory memory_;
   Vm vm_;
-  Interrupts interrupts_;
+  ControlCalls calls_;
   devices::PortBus ports_;
   devices::MmioBus mmio_;
+  Interrupts interrupts_;
   devices::PowerPort powerPort_;
   devices::KeyboardController keyboardController_;
   devices::Serial serial_;
+  devices::Ged ged_;
+  devices::BootTimer bootTimer_;
+  std::unique_ptr<io::EventThread> sharedThread_;
+  pci::Root pci_;
+  boot::Firmware firmware_;
+  std::mutex bootPhasesMutex_;
+  std::atomic<bool> hasCrashed_ = false;
+  std::vector<BootPhase> bootPhases_;  // room for all that a guest can cause is reserved
   kvm_sregs initialSpecialRegisters_{};
   std::optional<kvm_lapic_state> initialLocalApic_;  // of the first virtual CPU; others differ in the number only
   std::vector<std::unique_ptr<VcpuRunner>> runners_;

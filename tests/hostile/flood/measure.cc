@@ -37,7 +37,8 @@ std::uint64_t privateBytes(pid_t pid) {
   std::string name;
   std::string unit;
   while (file >> name >> kib >> unit) {
-    total += name == "Private_Dirty:" || name == "Private_Clean:" ? kib * 1024 : 0;
+    // Not clean pages of files: those of a program are shared while another runs it, and private once it has ended.
+    total += name == "Private_Dirty:" ? kib * 1024 : 0;
   }
   return total;
 }

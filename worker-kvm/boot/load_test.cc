@@ -1,4 +1,4 @@
-#include "worker-kvm/boot/pvh.h"
+#include "worker-kvm/boot/load.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -9,6 +9,7 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
+#include "worker-kvm/boot/test_bzimage.h"
 
 namespace vmmhost::kvm::boot {
 namespace {
@@ -63,12 +64,12 @@ Value read(const memory::GuestMemory& memory, std::uint64_t address) {
   return value;
 }
 
-class PvhLoadTest : public testing::Test {
+class LoadTest : public testing::Test {
  protected:
-  PvhLoadTest() { files_.kernel = file(kernelBytes(), "kernel"); }
+  LoadTest() { files_.kernel = file(kernelBytes(), "kernel"); }
   std::string refusal() {
     try {
-      load(files_, memory_, true);
+      load(files_, firmware_, memory_, true);
     } catch (const Error& error) {
       return error.message();
     }
@@ -77,54 +78,55 @@ class PvhLoadTest : public testing::Test {
 
   memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB), false};
   BootFiles files_;
+  Firmware firmware_;
 };
 
-TEST_F(PvhLoadTest, kernelAndStartInfo_lieWhereTheyShould) {
+TEST_F(LoadTest, kernelAndStartInfo_lieWhereTheyShould) {
   files_.commandLine = "one two";
-  EXPECT_EQ(load(files_, memory_, true), 0x100000U);
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kPvh, 0x100000}));
   EXPECT_EQ(read<std::uint64_t>(memory_, 0x100008), 0x2222222222222222U);
   EXPECT_EQ(read<std::uint64_t>(memory_, 0x100010), 0U);
   EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo), 0x336ec578U);
   EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 12), 0U);  // modules
   const auto commandLine = read<std::uint64_t>(memory_, arch::kStartInfo + 24);
   EXPECT_STREQ(reinterpret_cast<const char*>(memory_.require(commandLine, 8, "test").data()), "one two");
-  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 48), 3U);  // memory map entries
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 48), 4U);  // memory map entries
 }
 
-TEST_F(PvhLoadTest, initrd_goesToTheTopPageAligned) {
+TEST_F(LoadTest, initrd_goesToTheTopPageAligned) {
   files_.initrd = file(std::vector<std::uint8_t>(5000, 7), "initrd");
-  load(files_, memory_, true);
+  load(files_, firmware_, memory_, true);
   EXPECT_EQ(read<std::uint32_t>(memory_, arch::kStartInfo + 12), 1U);
   EXPECT_EQ(read<std::uint64_t>(memory_, arch::kModuleList), 4 * kMiB - 8192);
   EXPECT_EQ(read<std::uint64_t>(memory_, arch::kModuleList + 8), 5000U);
   EXPECT_EQ(read<std::uint8_t>(memory_, 4 * kMiB - 8192 + 4999), 7);
 }
 
-TEST_F(PvhLoadTest, secondLoad_clearsWhatTheKernelWantsZero) {
-  load(files_, memory_, true);
+TEST_F(LoadTest, secondLoad_clearsWhatTheKernelWantsZero) {
+  load(files_, firmware_, memory_, true);
   const std::array<std::uint8_t, 1> dirt = {1};
   memory_.write(0x100ffe, dirt, "dirt");
   memory_.write(0x100003, dirt, "dirt");
-  load(files_, memory_, false);
+  load(files_, firmware_, memory_, false);
   EXPECT_EQ(read<std::uint8_t>(memory_, 0x100ffe), 0);
   EXPECT_EQ(read<std::uint8_t>(memory_, 0x100003), 0x11);
 }
 
-TEST_F(PvhLoadTest, initrdThatDoesNotFit_isRefused) {
+TEST_F(LoadTest, initrdThatDoesNotFit_isRefused) {
   files_.initrd = file(std::vector<std::uint8_t>(4 * kMiB, 7), "initrd");
   EXPECT_NE(refusal().find("boot.initrd: 4194304 bytes do not fit"), std::string::npos) << refusal();
   files_.initrd = file(std::vector<std::uint8_t>(3 * kMiB - 100, 7), "initrd");
-  EXPECT_NE(refusal().find("overlap the kernel's segment 0"), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find("overlap the kernel"), std::string::npos) << refusal();
 }
 
-TEST_F(PvhLoadTest, truncatedKernel_isRefused) {
+TEST_F(LoadTest, truncatedKernel_isRefused) {
   std::vector<std::uint8_t> bytes = kernelBytes();
   bytes.pop_back();
   files_.kernel = file(bytes, "kernel");
   EXPECT_NE(refusal().find("segment 0 goes beyond the end of the file"), std::string::npos) << refusal();
 }
 
-TEST_F(PvhLoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
+TEST_F(LoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
   std::vector<std::uint8_t> bytes = kernelBytes();
   const std::uint64_t place = 0xfee00000;
   std::memcpy(bytes.data() + 11 * 8, &place, sizeof place);  // p_paddr
@@ -133,22 +135,84 @@ TEST_F(PvhLoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
   EXPECT_NE(refusal().find("segment 0 reaches into the gap"), std::string::npos) << refusal();
 }
 
-TEST_F(PvhLoadTest, commandLine_hasItsLimit) {
+TEST_F(LoadTest, commandLine_hasItsLimit) {
   files_.commandLine = std::string(2047, 'x');
   EXPECT_EQ(refusal(), "accepted");
   files_.commandLine += "x";
   EXPECT_NE(refusal().find("2048 bytes"), std::string::npos) << refusal();
 }
 
-TEST(MemoryMap, hasThePcHoleAndMemoryAboveTheGap) {
-  const auto map = memoryMap(arch::memoryRanges(5 * 1024 * kMiB));
-  ASSERT_EQ(map.size(), 4U);
-  EXPECT_EQ(map[0].bytes, 0x9fc00U);
-  EXPECT_FALSE(map[1].usable);
-  EXPECT_EQ(map[1].address + map[1].bytes, kMiB);
-  EXPECT_EQ(map[2].address + map[2].bytes, 3 * 1024 * kMiB);
-  EXPECT_EQ(map[3].address, 4 * 1024 * kMiB);
-  EXPECT_EQ(map[3].bytes, 2 * 1024 * kMiB);
+TEST_F(LoadTest, firmwareTables_areWrittenAndThePointerIsTold) {
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kStartInfo + 32), 0U);
+  firmware_.acpi = {1, 2, 3};
+  firmware_.smbios = {4, 5, 6};
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kStartInfo + 32), arch::kRsdp);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kAcpiStart + 2), 3);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kSmbiosStart + 2), 6);
+}
+
+TEST_F(LoadTest, elfWithANote_isEnteredAsItIsAskedFor) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  const std::uint64_t entry = 0x100008;
+  std::memcpy(bytes.data() + 24, &entry, sizeof entry);  // e_entry
+  files_.kernel = file(bytes, "kernel");
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kPvh, 0x100000}));
+  files_.elfProtocol = ElfProtocol::kLinux64;
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x100008}));
+}
+
+TEST_F(LoadTest, elfWithoutLinuxEntry_cannotBeEnteredSo) {
+  files_.elfProtocol = ElfProtocol::kLinux64;
+  EXPECT_NE(refusal().find("only a PVH entry point"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, elfWithoutANote_isEnteredInLongMode) {
+  std::vector<std::uint8_t> bytes = kernelBytes();
+  const std::uint64_t entry = 0x100008;
+  std::memcpy(bytes.data() + 24, &entry, sizeof entry);
+  bytes[176 + 8] = 0;  // the note's type
+  files_.kernel = file(bytes, "kernel");
+  firmware_.acpi = {1};
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x100008}));
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kZeroPage + 0x070), arch::kRsdp);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kZeroPage + 0x1e8), 4);
+  EXPECT_EQ(read<std::uint64_t>(memory_, arch::kPageMapLevel4), 0xa003U);
+}
+
+TEST_F(LoadTest, bzImage_isEnteredBehindItsFirst512Bytes) {
+  files_.kernel = file(TestBzImage({0xaa, 0xbb}).bytes(), "kernel");
+  files_.commandLine = "one";
+  EXPECT_EQ(load(files_, firmware_, memory_, true), (arch::EntryState{arch::EntryMode::kLinux64, 0x200200}));
+  EXPECT_EQ(read<std::uint16_t>(memory_, 0x200200), 0xbbaa);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kZeroPage + 0x238), 3U);
+}
+
+TEST_F(LoadTest, initrdOfBzImage_isClearOfWhatTheKernelNeedsAndBelowItsLimit) {
+  files_.initrd = file(std::vector<std::uint8_t>(0x1000, 7), "initrd");
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0x3fefff}).bytes(), "kernel");
+  load(files_, firmware_, memory_, true);
+  EXPECT_EQ(read<std::uint32_t>(memory_, arch::kZeroPage + 0x218), 0x3fe000U);
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0x2fffff}).bytes(), "kernel");
+  EXPECT_NE(refusal().find("overlap the kernel"), std::string::npos) << refusal();
+  files_.kernel = file(TestBzImage().put(setup::kInitrdAddressMax, std::uint32_t{0xfffff}).bytes(), "kernel");
+  EXPECT_NE(refusal().find("do not fit into 1 MiB"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, commandLineBeyondTheKernelsOwnLimit_isRefused) {
+  files_.kernel = file(TestBzImage().put(setup::kCommandLineSize, std::uint32_t{255}).bytes(), "kernel");
+  files_.commandLine = std::string(255, 'x');
+  EXPECT_EQ(refusal(), "accepted");
+  files_.commandLine += "x";
+  EXPECT_NE(refusal().find("256 bytes, and the kernel takes at most 255"), std::string::npos) << refusal();
+}
+
+TEST_F(LoadTest, fileOfAnotherKind_isRefused) {
+  files_.kernel = file(std::vector<std::uint8_t>(4096, 'x'), "kernel");
+  EXPECT_NE(refusal().find("boot.kernel: neither an ELF file (vmlinux) nor a bzImage"), std::string::npos) << refusal();
+  files_.kernel = file({}, "kernel");
+  EXPECT_NE(refusal().find("boot.kernel: neither"), std::string::npos) << refusal();
 }
 
 }  // namespace

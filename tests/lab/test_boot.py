@@ -1,0 +1,90 @@
+"""worker-kvm boots what distributions ship: kernels, forms of their files and numbers of processors, pairwise."""
+import hashlib
+import os
+import re
+import unittest
+
+from lab_harness import LINUX_TIMEOUT, LabTest, kernel_release
+
+KERNELS, FORMS, CPUS = ("cloud", "generic", "current"), ("vmlinux", "vmlinuz"), (1, 2, 4)
+# Every two of a kernel, a form and a number meet once or more.
+PAIRS = [(name, FORMS[(i + j) % 2], cpus) for i, name in enumerate(KERNELS) for j, cpus in enumerate(CPUS)]
+COMPLAINTS = re.compile(r"BUG:|WARNING:|Call Trace|ACPI (BIOS )?(Error|Warning|Exception)|Firmware Bug|unhandled", re.I)
+LOOK = "uname -r; echo cpus=$(nproc); echo kib=$(grep MemTotal /proc/meminfo | tr -dc 0-9); dmesg"
+
+
+class Boot(LabTest):
+    def test_kernels_forms_and_processors(self):
+        for name, form, cpus in PAIRS:
+            with self.subTest(f"{name} {form} {cpus}"):
+                said = self.boot_linux(name, LOOK, "--cpus", str(cpus), image=form)
+                lines = said.splitlines()
+                self.assertIn(kernel_release(name), lines)
+                self.assertIn(f"cpus={cpus}", lines)
+                kib = int(re.search(r"^kib=(\d+)$", said, re.M).group(1))
+                self.assertGreater(kib, 190 * 1024)
+                self.assertEqual([line for line in lines if COMPLAINTS.search(line)], [])
+
+    def test_memory_beyond_the_gap_is_seen(self):
+        said = self.boot_linux("cloud", LOOK, memory="3584M")
+        self.assertGreater(int(re.search(r"^kib=(\d+)$", said, re.M).group(1)), 3400 * 1024)
+
+    def test_smallest_memory(self):
+        self.assertIn("cpus=1", self.boot_linux("cloud", LOOK, memory="128M"))
+
+
+class Devices(LabTest):
+    def file(self, name, content):
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+    def test_disks_carry_what_is_on_them_both_ways(self):
+        content = os.urandom(3 << 20)
+        source, target = self.file("source.img", content), self.file("target.img", bytes(4 << 20))
+        said = self.boot_linux(
+            "cloud", "sha256sum /dev/vda; dd if=/dev/vda of=/dev/vdb bs=64k conv=fsync 2>/dev/null; "
+            "echo x >/dev/vda && echo wrote || echo refused; cat /sys/block/vdb/serial; echo; "
+            "blkdiscard -o 3145728 -l 1048576 /dev/vdb 2>/dev/null; head -c 16 /dev/hwrng | wc -c",
+            "--cpus", "2", "-f", self.file("vm.json", b'{"disks":[{"file":"%s","readOnly":true},'
+                                           b'{"file":"%s","serial":"twenty-bytes-serial"}],"rng":{}}'
+                                           % (source.encode(), target.encode())))
+        self.assertIn(hashlib.sha256(content).hexdigest(), said)
+        self.assertIn("refused", said)
+        self.assertIn("twenty-bytes-serial", said)
+        self.assertIn("16", said.splitlines())
+        with open(target, "rb") as file:
+            self.assertEqual(hashlib.sha256(file.read(len(content))).hexdigest(), hashlib.sha256(content).hexdigest())
+        with open(source, "rb") as file:
+            self.assertEqual(file.read(), content)
+
+    def test_power_button_ends_it(self):
+        self.check("run", "--detach", "--name", "button", *self.linux_arguments("cloud", None))
+        console = self.start("console", "button")
+        self.read_until(console, "vmmhost-guest: a shell", LINUX_TIMEOUT)
+        self.check("shutdown", "button")
+        self.assertEqual(self.run_vmmhost("wait", "button", timeout=LINUX_TIMEOUT).code, 0)
+        self.finish(console)
+        self.check("rm", "button")
+
+    def test_panic_is_a_panic(self):
+        arguments = self.linux_arguments("cloud", "echo c >/proc/sysrq-trigger; sleep 100")
+        result = self.check("run", "--rm", "--json", *arguments, code=1, timeout=LINUX_TIMEOUT)
+        self.assertEqual(result.json["outcome"]["cause"], "panic", result.out)
+
+    def test_reboot_asks_for_a_reset(self):
+        result = self.run_vmmhost("run", "--rm", *self.linux_arguments("cloud", "reboot -f"), timeout=LINUX_TIMEOUT)
+        self.assertEqual(result.code, 3, result.err)
+
+    def test_worker_stays_small(self):
+        arguments = self.linux_arguments("cloud", "true", "--cpus", "2")
+        result = self.check("run", "--rm", "--json", *arguments, timeout=LINUX_TIMEOUT)
+        used = int(result.json["workerPrivateBytes"])
+        self.assertGreater(used, 0)
+        self.assertLessEqual(used, 9 << 19)
+        print(f"private memory of the worker with stock Linux: {used / (1 << 20):.2f} MiB")
+
+
+if __name__ == "__main__":
+    unittest.main()

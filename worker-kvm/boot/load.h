@@ -1,0 +1,40 @@
+// Puts a kernel and all that it is told into guest memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker-kvm/arch/x86_64/entry.h"
+#include "worker-kvm/boot/file.h"
+#include "worker-kvm/memory/guest_memory.h"
+
+namespace vmmhost::kvm::boot {
+
+// Which form a file has is seen by its magic numbers: an ELF file (vmlinux) or a bzImage (vmlinuz). An ELF file with a
+// PVH note may be entered both ways.
+enum class ElfProtocol : std::uint8_t {
+  kAuto,     // PVH where there is a note, else Linux's 64-bit protocol
+  kLinux64,  // Linux's 64-bit protocol, note or not
+};
+
+// What a VM boots. Kept for as long as it may be reset.
+struct BootFiles {
+  std::unique_ptr<FileSource> kernel;
+  std::unique_ptr<FileSource> initrd;  // may be null
+  std::string commandLine;
+  ElfProtocol elfProtocol = ElfProtocol::kAuto;
+};
+
+// What a PC's firmware would have left in memory: made once (acpi::build, smbios::build), written at each load.
+struct Firmware {
+  std::vector<std::uint8_t> acpi;    // for arch::kAcpiStart, the RSDP first; empty: no ACPI
+  std::vector<std::uint8_t> smbios;  // for arch::kSmbiosStart; empty: no SMBIOS
+};
+
+// Writes everything to memory and says how to enter it. `fresh` memory is zero already: what a kernel wants zero is
+// then not touched. Throws Error that names the file and what is wrong.
+arch::EntryState load(const BootFiles& files, const Firmware& firmware, memory::GuestMemory& memory, bool fresh);
+
+}  // namespace vmmhost::kvm::boot

@@ -1,0 +1,59 @@
+// The PCI host: one bus, its configuration accesses, and the window of addresses that functions answer in.
+// Source: PCI Firmware Specification 3.2, 4.1 (ECAM); PCI Local Bus Specification 3.0, 3.2.2.3.2 (ports 0xcf8, 0xcfc).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "worker-kvm/devices/bus.h"
+#include "worker-kvm/pci/function.h"
+
+namespace vmmhost::kvm::pci {
+
+inline constexpr std::size_t kMaxFunctions = 32;  // devices of one bus, each with function 0 only
+
+class Root {
+ public:
+  Root(devices::PortBus& ports, devices::MmioBus& memory);
+  ~Root();
+  Root(const Root&) = delete;
+  Root& operator=(const Root&) = delete;
+
+  // At the next free device number, its base addresses placed in the window. Only while the machine is made. Throws
+  // kResourceExhausted.
+  void add(std::unique_ptr<Function> function);
+  std::size_t count() const noexcept { return functions_.size(); }
+
+  void beginQuiet() noexcept;
+  bool isQuiet() const noexcept;
+  void reset();
+  void setRunning(bool running) noexcept;
+  std::vector<int> signalDescriptors() const;
+  std::vector<int> interruptDescriptors() const;
+  std::vector<std::string> takeFaults();
+
+ private:
+  class Bridge;
+  class Window;
+  class Ecam;
+  class Ports;
+
+  void readConfig(std::uint32_t busDeviceFunction, std::size_t offset, std::span<std::uint8_t> data) noexcept;
+  void writeConfig(std::uint32_t busDeviceFunction, std::size_t offset, std::span<const std::uint8_t> data) noexcept;
+  void decode();
+
+  std::mutex configMutex_;
+  std::vector<std::unique_ptr<Function>> functions_;  // by device number
+  std::uint64_t nextAddress_;
+  std::unique_ptr<Window> window_;
+  std::unique_ptr<Ecam> ecam_;
+  std::unique_ptr<Ports> ports_;
+};
+
+}  // namespace vmmhost::kvm::pci
