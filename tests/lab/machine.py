@@ -20,11 +20,14 @@ BOOT_LIMIT = 240
 SILENCE_LIMIT = 120
 MAX_INPUT = 32 << 10  # what agent.c takes at once
 CONSOLE_KEPT = 64 << 10
-CONSOLE_SHOWN = 100  # lines: the traces of two processors
+CONSOLE_SHOWN = 150  # lines: the traces of two processors
 # Fresh in the machine: what is to stay visible below them is named to init.
 FRESH = ("/tmp/", "/run/")
 COMMAND_LINE = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic "
+    # A machine that stands still is to say where: 60 s in the kernel without scheduling are no mere slowness.
+    "watchdog_thresh=30 softlockup_panic=1 softlockup_all_cpu_backtrace=1 sysctl.kernel.panic_on_rcu_stall=1 "
+    "rcupdate.rcu_cpu_stall_timeout=60 "
     # A machine that translates on a busy host misses the ticks by which the kernel checks its timer.
     "no_timer_check tsc=reliable "
     "rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on audit=0")
