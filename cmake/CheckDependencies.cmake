@@ -20,11 +20,21 @@ find_package(CLI11 QUIET)
 if(NOT CLI11_FOUND)
   list(APPEND _missing "CLI11 (libcli11-dev)")
 endif()
+# The archive: the shared library of Debian 12 lacks what restricted rings take, and the worker is static anyhow.
+find_path(VMMHOST_LIBURING_INCLUDE liburing.h)
+find_library(VMMHOST_LIBURING NAMES liburing.a)
+if(NOT VMMHOST_LIBURING OR NOT VMMHOST_LIBURING_INCLUDE)
+  list(APPEND _missing "liburing as an archive (liburing-dev)")
+endif()
 find_package(Threads REQUIRED)
 if(_missing)
   list(JOIN _missing "\n  " _text)
   message(FATAL_ERROR "Missing libraries (Debian packages in brackets); scripts/setup installs them:\n  ${_text}")
 endif()
+
+add_library(vmmhost_liburing INTERFACE)
+target_link_libraries(vmmhost_liburing INTERFACE ${VMMHOST_LIBURING})
+target_include_directories(vmmhost_liburing SYSTEM INTERFACE ${VMMHOST_LIBURING_INCLUDE})
 
 # Static archives of Cap'n Proto for static workers. Their order is that of their dependencies.
 get_target_property(_capnp_location CapnProto::capnp LOCATION)

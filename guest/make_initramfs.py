@@ -8,49 +8,11 @@ import stat
 import subprocess
 import sys
 
+from newc import Archive
+
 
 def fail(message):
     sys.exit(f"make_initramfs: {message}")
-
-
-class Archive:
-    """Documentation/driver-api/early-userspace/buffer-format.rst: newc, everything owned by root, no times."""
-
-    def __init__(self):
-        self.parts = []
-        self.size = 0
-        self.inode = 0
-
-    def _put(self, data):
-        self.parts.append(data)
-        self.size += len(data)
-
-    def _align(self):
-        self._put(b"\0" * (-self.size % 4))
-
-    def add(self, name, mode, data=b"", device=(0, 0)):
-        self.inode += 1
-        encoded = name.encode() + b"\0"
-        fields = (self.inode, mode, 0, 0, 1, 0, len(data), 0, 0, device[0], device[1], len(encoded), 0)
-        self._put(b"070701" + b"".join(b"%08x" % field for field in fields))
-        self._put(encoded)
-        self._align()
-        self._put(data)
-        self._align()
-
-    def folder(self, name):
-        self.add(name, stat.S_IFDIR | 0o755)
-
-    def file(self, name, data, mode=0o644):
-        self.add(name, stat.S_IFREG | mode, data)
-
-    def link(self, name, target):
-        self.add(name, stat.S_IFLNK | 0o777, target.encode())
-
-    def finish(self):
-        self.add("TRAILER!!!", 0)
-        self._put(b"\0" * (-self.size % 512))
-        return b"".join(self.parts)
 
 
 def module_bytes(path):
@@ -108,25 +70,7 @@ def collect(wanted, root, builtin):
     return result
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    for option in ("busybox", "init", "modules", "kernel-modules", "builtin", "output"):
-        parser.add_argument("--" + option, required=True)
-    options = parser.parse_args()
-
-    with open(options.modules, encoding="ascii") as file:
-        wanted = [line.strip() for line in file if line.strip() and not line.startswith("#")]
-    with open(options.builtin, encoding="ascii") as file:
-        builtin = {canonical(os.path.basename(line.strip()).partition(".ko")[0]) for line in file}
-    modules = collect(wanted, options.kernel_modules, builtin)
-
-    with open(options.busybox, "rb") as file:
-        busybox = file.read()
-    applets = subprocess.run([options.busybox, "--list"], stdout=subprocess.PIPE, check=True).stdout.decode().split()
-    with open(options.init, "rb") as file:
-        init = file.read()
-
-    archive = Archive()
+def write(archive, init, busybox, applets, modules, extras):
     for folder in ("bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "lib", "lib/modules", "mnt", "proc", "root",
                    "run", "sys", "tmp"):
         archive.folder(folder)
@@ -145,9 +89,36 @@ def main():
     archive.file("etc/group", b"root:x:0:\n")
     archive.file("etc/acpi/PWRF/00000080", b"#!/bin/sh\necho 'vmmhost-guest: power button' >/dev/console\nexec poweroff -f\n",
                  0o755)
+    for extra in extras:
+        name, _, path = extra.partition("=")
+        archive.folder(os.path.dirname(name))
+        with open(path, "rb") as file:
+            archive.file(name, file.read(), 0o755)
+    archive.finish()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for option in ("busybox", "init", "modules", "kernel-modules", "builtin", "output"):
+        parser.add_argument("--" + option, required=True)
+    parser.add_argument("--add", metavar="NAME=PATH", action="append", default=[], help="one more executable, in a folder of its own")
+    options = parser.parse_args()
+
+    with open(options.modules, encoding="ascii") as file:
+        wanted = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    with open(options.builtin, encoding="ascii") as file:
+        builtin = {canonical(os.path.basename(line.strip()).partition(".ko")[0]) for line in file}
+    modules = collect(wanted, options.kernel_modules, builtin)
+
+    with open(options.busybox, "rb") as file:
+        busybox = file.read()
+    applets = subprocess.run([options.busybox, "--list"], stdout=subprocess.PIPE, check=True).stdout.decode().split()
+    with open(options.init, "rb") as file:
+        init = file.read()
+
     temporary = options.output + ".part"
-    with open(temporary, "wb") as file:
-        file.write(archive.finish())
+    with open(temporary, "wb") as output:
+        write(Archive(output), init, busybox, applets, modules, options.add)
     os.replace(temporary, options.output)
 
 

@@ -10,9 +10,10 @@ extern "C" __attribute__((visibility("default"))) const char* __asan_default_opt
 }
 #endif
 
-int main() {
+int main(int argc, char** argv) {
   vmmhost::kvm::KvmBackend backend;
   vmmhost::worker::ServeOptions options;
   options.build = "vmmhost " VMMHOST_VERSION;
+  options.arguments = {argv, static_cast<std::size_t>(argc)};
   return vmmhost::worker::serve(backend, options);
 }

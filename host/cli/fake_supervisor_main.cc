@@ -5,6 +5,7 @@
 //   flood     says a million bytes and powers off
 //   missing   cannot start: kNotFound       unusable  cannot start: kUnavailable
 //   dies      ends by SIGKILL once started  silent    never says that it has started
+//   stays     as echo, but stop is never answered
 // It reports to the file that VMMHOST_TEST_REPORT names.
 #include <capnp/message.h>
 #include <capnp/serialize.h>
@@ -188,6 +189,9 @@ class FakeControl final : public schema::Control::Server {
   kj::Promise<void> stop(StopContext context) override {
     reportLine("stop " + std::to_string(static_cast<int>(context.getParams().getKind())) + " " +
                context.getParams().getReason().cStr());
+    if (machine_.what() == "stays") {
+      return kj::NEVER_DONE;
+    }
     machine_.end(context.getParams().getKind(), schema::EndCause::UNKNOWN, 143);
     machine_.outcome(context.getResults().initOutcome());
     return kj::READY_NOW;

@@ -34,6 +34,7 @@ constexpr std::uint32_t kReplayBytes = 16384;       // what `console` shows of t
 constexpr std::uint32_t kWholeReplay = 0xffffffff;  // what `run` shows: everything that is still there
 constexpr auto kDrainTimeout = 3 * kj::SECONDS;     // for the last output of a VM that has ended
 constexpr int kReapLimitMs = 2000;
+constexpr auto kEchoTime = 200 * kj::MILLISECONDS;  // in which the same signal is no second one
 
 // What ended the waiting of an attached command.
 struct Happening {
@@ -81,12 +82,13 @@ class Attachment {
     return client::await(io_, ended.exclusiveJoin(kj::mv(pair.promise)).exclusiveJoin(nextSignal()));
   }
 
-  // Ends the VM and takes what the console still says. A second signal meanwhile throws kCancelled.
+  // Ends the VM and takes what the console still says. A second signal meanwhile throws kCancelled; timeout(1) sends
+  // one to the command and to its process group, which makes it come twice.
   void stop(schema::EndKind kind, const std::string& reason) {
     auto stopped = client_.stop(kind, reason)
                        .then([this](ControlClient::StopResponse&& response) { stopped_ = kj::mv(response); })
                        .then([this]() { return drained(); });
-    auto interrupted = nextSignal().then([](Happening happening) {
+    auto interrupted = signalAfter(io_.provider->getTimer().now() + kEchoTime).then([](Happening happening) {
       return rpc::fail(Error(ErrorCode::kCancelled,
                              "interrupted by " + signalName(happening.signal) + " while the VM was being ended"));
     });
@@ -165,6 +167,12 @@ class Attachment {
         return nextSignal();
       }
       return Happening{Happening::Kind::kSignal, signal};
+    });
+  }
+
+  kj::Promise<Happening> signalAfter(kj::TimePoint time) {
+    return nextSignal().then([this, time](Happening happening) -> kj::Promise<Happening> {
+      return io_.provider->getTimer().now() < time ? signalAfter(time) : kj::Promise<Happening>(happening);
     });
   }
 

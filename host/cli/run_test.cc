@@ -8,8 +8,10 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 
 #include "host/cli/test_command.h"
 
@@ -143,6 +145,30 @@ TEST(Run, signals_endTheVm) {
   EXPECT_TRUE(command.awaitReport("stop 3 SIGINT"));
   EXPECT_TRUE(command.awaitReport("stop 3 SIGTERM"));
   EXPECT_TRUE(command.awaitReport("stop 3 SIGHUP"));
+}
+
+// timeout(1) sends its signal to the command and to its process group.
+TEST(Run, signalThatComesTwiceAtOnce_isOne_andALaterOneGivesUpWaiting) {
+  const TestCommand command;
+  auto running = command.start(runOf("stays"));
+  ASSERT_TRUE(running.awaitOutput("hello"));
+  const auto begin = std::chrono::steady_clock::now();
+  running.signal(SIGINT);
+  ASSERT_TRUE(command.awaitReport("stop 3 SIGINT"));
+  running.signal(SIGINT);
+  siginfo_t ended{};
+  while (ended.si_pid == 0 && std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(500)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(running.pid), &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+  }
+  // On a busy machine the one may have come too late for an echo of the other.
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(200));
+  if (ended.si_pid == 0) {
+    running.signal(SIGINT);
+  }
+  const auto result = running.finish();
+  EXPECT_EQ(result.exitCode, 125);
+  EXPECT_TRUE(contains(result.err, "interrupted by SIGINT while the VM was being ended")) << result.err;
 }
 
 TEST(Run, signalDuringTheStart_endsTheVm) {

@@ -9,6 +9,7 @@
 #include "host/config/text.h"
 #include "host/plugin/host_api.h"
 #include "host/plugin/trusted_file.h"
+#include "vmmhost/rings.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -214,6 +215,13 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   if (from.overhead_bytes > kMaxOverheadBytes) {
     fault("asks for more than 64 GiB besides guest memory");
   }
+  if (from.ring_count > rings::kMaxRings) {
+    fault("asks for " + std::to_string(from.ring_count) + " rings, more than " + std::to_string(rings::kMaxRings));
+  }
+  if (from.ring_count > 0 && to.seccompPolicy == "worker-system") {
+    fault("asks for rings, which its seccomp policy has no room for");
+  }
+  to.rings = from.ring_count;
   to.maxProcesses = from.max_processes;
   to.overheadBytes = from.overhead_bytes;
   to.helloTimeout = timeout(from.hello_timeout_ms, to.helloTimeout, "hello");

@@ -131,6 +131,14 @@ TEST_F(LaunchPlanTest, devices_areBelowDevAndHaveNamesOfTheirOwn) {
   expectFault("two devices", [](auto& p) { p.devices = twice, p.device_count = 2; });
 }
 
+TEST_F(LaunchPlanTest, rings_areBounded_andNotForWorkersThatStartPrograms) {
+  EXPECT_EQ(copyLaunchPlan(plan, root.string()).rings, 0u);
+  plan.ring_count = 32;
+  EXPECT_EQ(copyLaunchPlan(plan, root.string()).rings, 32u);
+  expectFault("33 rings", [](auto& p) { p.ring_count = 33; });
+  expectFault("rings", [](auto& p) { p.seccomp = "worker-system", p.root = VMMHOST_ROOT_SYSTEM; });
+}
+
 TEST_F(LaunchPlanTest, unknownChoices_areRefused) {
   expectFault("root", [](auto& p) { p.root = 2; });
   expectFault("flags", [](auto& p) { p.flags = 1u << 31; });

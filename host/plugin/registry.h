@@ -45,6 +45,7 @@ struct LaunchPlan {
   std::vector<Bind> binds;
   std::vector<Device> devices;
   std::vector<Rlimit> rlimits;
+  std::uint32_t rings = 0;
   std::uint32_t maxProcesses = 0;   // 0: virtual CPUs + 8
   std::uint64_t overheadBytes = 0;  // 0: 64 MiB
   std::chrono::milliseconds helloTimeout{5000};

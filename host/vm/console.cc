@@ -138,7 +138,7 @@ Console::Console(kj::AsyncIoContext& io, Fd guest, std::unique_ptr<RotatingFile>
     : io_(io),
       guest_(std::move(guest)),
       file_(std::move(file)),
-      observer_(io.unixEventPort, guest_.get(), Observer::OBSERVE_READ_WRITE) {
+      observer_(kj::heap<Observer>(io.unixEventPort, guest_.get(), Observer::OBSERVE_READ_WRITE)) {
   guestPump_ = pumpGuest().eagerlyEvaluate(nullptr);
 }
 
@@ -156,7 +156,7 @@ Fd Console::attach(std::uint32_t replayBytes, bool input) {
 }
 
 kj::Promise<void> Console::pumpGuest() {
-  auto readable = observer_.whenBecomesReadable();
+  auto readable = observer_->whenBecomesReadable();
   if (readGuest()) {
     return io_.provider->getTimer().afterDelay(0 * kj::NANOSECONDS).then([this]() { return pumpGuest(); });
   }
@@ -206,7 +206,7 @@ void Console::wakeClients() {
 }
 
 kj::Promise<void> Console::pumpInput() {
-  auto writable = observer_.whenBecomesWritable();
+  auto writable = observer_->whenBecomesWritable();
   while (!input_.empty() && !finished_) {
     const ssize_t sent = ::send(guest_.get(), input_.data(), input_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
@@ -245,6 +245,10 @@ kj::Promise<void> Console::finish(kj::Duration limit) {
   while (readGuest()) {
   }
   finished_ = true;
+  inputPump_ = nullptr;
+  observer_ = nullptr;
+  guest_.reset();
+  file_ = nullptr;
   wakeClients();
   if (clients_.empty()) {
     return kj::READY_NOW;

@@ -30,7 +30,8 @@ class Console {
   // guest if `input`. A slow client loses the oldest bytes and is told how many. Throws kResourceExhausted.
   Fd attach(std::uint32_t replayBytes, bool input);
 
-  // The worker is gone: reads what is left, lets clients take it until `limit`, then closes them.
+  // The worker is gone: reads what is left, lets clients take it until `limit`, then closes them. Who attaches
+  // afterwards gets what the ring holds, and its end.
   kj::Promise<void> finish(kj::Duration limit);
 
  private:
@@ -48,7 +49,7 @@ class Console {
   kj::AsyncIoContext& io_;
   Fd guest_;
   std::unique_ptr<RotatingFile> file_;
-  kj::UnixEventPort::FdObserver observer_;
+  kj::Own<kj::UnixEventPort::FdObserver> observer_;
   std::string ring_;
   std::uint64_t end_ = 0;  // bytes of output ever seen; ring_[offset % kRingBytes]
   bool finished_ = false;

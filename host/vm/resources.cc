@@ -1,8 +1,10 @@
 #include "host/vm/resources.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -59,11 +61,15 @@ class Opener {
     const std::string path = disk.getFile().getPath().cStr();
     const std::string subject = subjectOf(diskField(disks_.size()), path);
     const bool readOnly = disk.getReadOnly();
-    Fd fd = openFile(subject, path, readOnly ? O_RDONLY : O_RDWR);
+    const int direct = disk.getCache() == schema::Disk::Cache::DIRECT ? O_DIRECT : 0;
+    Fd fd = openFile(subject, path, (readOnly ? O_RDONLY : O_RDWR) | direct);
     const struct stat info = look(fd);
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
                   "name a regular file or a block device");
+    }
+    if (S_ISREG(info.st_mode)) {
+      waitForDisk(fd);
     }
     if (S_ISREG(info.st_mode) && info.st_size == 0) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
@@ -123,6 +129,10 @@ class Opener {
         throw Error(ErrorCode::kInvalidArgument, subject + " is a socket, or a device that is not there",
                     "name a regular file");
       }
+      if (errno == EINVAL && (flags & O_DIRECT) != 0) {
+        throw Error(ErrorCode::kInvalidArgument, subject + ": its file system has no direct input and output",
+                    "leave out the disk's cache, or say \"writeback\"");
+      }
       const Error error = systemError(subject, errno);
       const bool writing = (flags & O_ACCMODE) == O_RDWR && error.code() == ErrorCode::kPermissionDenied;
       throw writing ? Error(error.code(), error.message(), "a disk that is only read needs no such right: PATH,ro")
@@ -136,6 +146,15 @@ class Opener {
       throw systemError("looking at a file", errno);
     }
     return info;
+  }
+  // What is opened non-blocking a ring of io_uring reads without handing it to another thread first, even where that
+  // waits for a disk or a network all the same. Right only for files in memory.
+  static void waitForDisk(const Fd& fd) {
+    struct statfs system = {};
+    const int flags = ::fcntl(fd.get(), F_GETFL);
+    if (::fstatfs(fd.get(), &system) == 0 && system.f_type != TMPFS_MAGIC && flags >= 0) {
+      ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK);
+    }
   }
   void keep(schema::FileRef::Builder ref, Fd fd) {
     const auto resource = static_cast<std::uint32_t>(opened_.files.size() + 1);

@@ -1,9 +1,12 @@
 #include "host/vm/resources.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -51,6 +54,20 @@ class ResourcesTest : public ::testing::Test {
 
   std::string folder_;
 };
+
+TEST_F(ResourcesTest, disk_isNonBlockingWhereItsFileIsInMemoryOnly) {
+  struct statfs system {};
+  ASSERT_EQ(::statfs(folder_.c_str(), &system), 0);
+  if (system.f_type == TMPFS_MAGIC || ::statfs("/dev/shm", &system) != 0 || system.f_type != TMPFS_MAGIC) {
+    GTEST_SKIP() << "this takes a folder on a disk and one in memory";
+  }
+  EXPECT_EQ(::fcntl(open({{"disk"}}).files.at(0).fd.get(), F_GETFL) & O_NONBLOCK, 0);
+  std::string name = "/dev/shm/vmmhost-resources-XXXXXX";
+  const Fd file(::mkstemp(name.data()));
+  ASSERT_EQ(::write(file.get(), "content", 7), 7);
+  EXPECT_NE(::fcntl(open({{name.c_str()}}).files.at(0).fd.get(), F_GETFL) & O_NONBLOCK, 0);
+  ::unlink(name.c_str());
+}
 
 TEST_F(ResourcesTest, oneFileAsTwoDisks_isRefusedUnlessBothOnlyReadIt) {
   ASSERT_EQ(::link(path("disk").c_str(), path("other name").c_str()), 0);

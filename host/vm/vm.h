@@ -32,10 +32,11 @@ struct VmSpec {
   std::string workingDirectory;
   uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
-  std::set<std::string> without;                                   // parts of the jail given up
-  bool measureMemory = false;                                      // the outcome tells the worker's private memory
-  std::chrono::milliseconds timeout{0};                            // from start() on; 0: none
-  std::unique_ptr<RotatingFile> consoleFile;                       // may be null
+  std::set<std::string> without;              // parts of the jail given up
+  bool measureMemory = false;                 // the outcome tells the worker's private memory
+  std::chrono::milliseconds timeout{0};       // from start() on; 0: none
+  std::unique_ptr<RotatingFile> consoleFile;  // may be null
+  bool keepConsole = false;  // the last output can be had after the end, by a client that was slow to ask
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
 };
 

@@ -119,7 +119,9 @@ kj::Promise<void> Vm::carryOutEnd() {
         }
         cgroup_.remove();
         resources_ = OpenedResources();
-        console_ = nullptr;
+        if (!spec_.keepConsole) {
+          console_ = nullptr;
+        }
         endedUnixMs_ = unixMilliseconds();
         mark("all-gone");
         outcome_.timings = timings_;

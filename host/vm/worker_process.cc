@@ -10,6 +10,7 @@
 
 #include "host/base/build_info.h"
 #include "vmmhost/confinement.h"
+#include "vmmhost/rings.h"
 
 namespace vmmhost::vm {
 namespace {
@@ -62,6 +63,7 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   request.executable = spec.plan.worker.get();
   request.argv = spec.plan.argv;
   request.descriptors = {{null.get(), 0}, {null.get(), 1}, {logWrite.get(), 2}, {sockets.remote.get(), kRpcDescriptor}};
+  request.rings = spec.plan.rings;
   spawn::Jail& jail = request.jail;
   jail.root =
       spec.plan.root == plugin::LaunchPlan::Root::kSystem ? spawn::Jail::Root::kSystem : spawn::Jail::Root::kEmpty;
@@ -203,6 +205,8 @@ void WorkerProcess::verify(bool afterConfirm) {
   if (!afterConfirm) {
     expected.descriptors = {{0, 1, 2, kRpcDescriptor}};
     expected.eventDescriptorsAllowed = true;
+    expected.firstRing = rings::kFirstDescriptor;
+    expected.rings = spec_.plan.rings;
   }
   expected.includeDescendants = true;
   confinement::Report report = confinement::verify(expected);

@@ -1,6 +1,7 @@
 // The process that tests look at: does what its arguments say, writes one byte to descriptor 3, and stays until
 // descriptor 3 ends. Static, without any library of this tree, so that it runs in an empty root in every build.
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -54,6 +55,12 @@ int main(int argc, char** argv) {
       addFilter();
     } else if (is("descriptor")) {
       [[maybe_unused]] const int fd = ::dup(3);
+    } else if (is("ring")) {
+      io_uring_params parameters{};
+      ::dup2(static_cast<int>(::syscall(SYS_io_uring_setup, 1, &parameters)), 4);
+      ::close(0);
+    } else if (is("file-as-ring")) {
+      ::dup2(3, 4);
     } else if (is("non-dumpable")) {
       ::prctl(PR_SET_DUMPABLE, 0);
     } else if (is("child") && ::fork() == 0) {

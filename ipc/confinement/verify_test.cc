@@ -13,6 +13,7 @@
 
 #include "ipc/confinement/test_process.h"
 #include "vmmhost/confinement.h"
+#include "vmmhost/rings.h"
 
 namespace vmmhost::confinement {
 namespace {
@@ -205,6 +206,24 @@ TEST(Verify, descriptorBeyondNeed_isNamed) {
   expectOnlyAsBoth({{}, {"descriptor"}}, "its descriptors are 0 2 3, expected 2 3");
   expectOnlyAsBoth({}, "its descriptors are 2 3, expected 2 3 4", [](Expectation& expected) {
     expected.descriptors = std::vector<int>{4, 3, 2};
+  });
+}
+
+TEST(Verify, rings_areAllowedWhereTheyBelong_andNothingElseThere) {
+  const auto oneRing = [](Expectation& expected) {
+    expected.firstRing = 4;
+    expected.rings = 1;
+  };
+  expectNoneAsBoth({}, oneRing);  // fewer than expected: the system offers none
+  expectOnlyAsBoth({{}, {"file-as-ring"}}, "its descriptors are 2 3 4, expected 2 3", oneRing);
+  if (!rings::make().descriptor) {
+    GTEST_SKIP() << "this system offers no io_uring";
+  }
+  expectNoneAsBoth({{}, {"ring"}}, oneRing);
+  expectOnlyAsBoth({{}, {"ring"}}, "its descriptors are 2 3 4, expected 2 3");
+  expectOnlyAsBoth({{}, {"ring"}}, "its descriptors are 2 3 4, expected 2 3", [](Expectation& expected) {
+    expected.firstRing = 5;
+    expected.rings = 1;
   });
 }
 

@@ -208,6 +208,39 @@ TEST_F(ConnectionTest, peerThatGoesWithoutReading_isSeenToGo) {
       .wait(io_.waitScope);
 }
 
+// One call has more to be written than the queue takes, and the first write fails at once.
+TEST_F(ConnectionTest, peerThatAsksAndGoes_isSeenToGo) {
+  SocketPair sockets = makeSocketPair(RemoteEnd::kNonBlocking);
+  const auto send = [&](auto fill) {
+    capnp::MallocMessageBuilder builder;
+    fill(builder.initRoot<capnp::rpc::Message>());
+    const auto frame = capnp::messageToFlatArray(builder);
+    const auto bytes = frame.asBytes();
+    ASSERT_EQ(::send(sockets.local.get(), bytes.begin(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  };
+  send([](auto message) { message.initBootstrap().setQuestionId(0); });
+  for (std::uint32_t id = 1; id < 20; ++id) {
+    send([id](auto message) {
+      auto call = message.initCall();
+      call.setQuestionId(id);
+      call.setInterfaceId(capnp::typeId<schema::Worker>());
+      call.initTarget().setImportedCap(0);
+      // Each is released as soon as the call is done.
+      auto promises = call.initParams().initCapTable(8);
+      for (unsigned i = 0; i < promises.size(); ++i) {
+        promises[i].setSenderPromise(id * 8 + i);
+      }
+    });
+    send([id](auto message) { message.initFinish().setQuestionId(id); });
+  }
+  sockets.local.reset();
+  server_ = std::make_unique<Connection>(io_, std::move(sockets.remote), Side::kServer, Limits{.maxQueuedMessages = 4},
+                                         kj::heap<TestWorker>());
+  withDeadline<void>(io_.provider->getTimer(), std::chrono::milliseconds(5000), "seeing the end",
+                     server_->onDisconnect())
+      .wait(io_.waitScope);
+}
+
 TEST_F(ConnectionTest, deadlineIsKept) {
   connect({});
   auto call = client_->bootstrap<schema::Worker>().createRequest().send().ignoreResult();

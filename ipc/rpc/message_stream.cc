@@ -331,22 +331,25 @@ kj::Promise<void> BoundedMessageStream::flush() {
     return kj::READY_NOW;
   }
   writing_.swap(out_);
-  return stream_.write(writing_.data(), writing_.size())
+  // A write that fails at once throws.
+  return kj::evalNow([this]() { return stream_.write(writing_.data(), writing_.size()); })
       .then(
           [this]() {
             writing_.clear();
             noteWritten();
             return flush();
           },
-          [this](kj::Exception&& failure) -> kj::Promise<void> {
-            // The queue will get no shorter. Who waits for that must not sleep over the end of the connection.
-            writeFailure_ = kj::cp(failure);
-            KJ_IF_MAYBE (waiter, queueWaiter_) {
-              (*waiter)->reject(kj::cp(failure));
-              queueWaiter_ = nullptr;
-            }
-            return kj::mv(failure);
-          });
+          [this](kj::Exception&& failure) { return writeFailed(kj::mv(failure)); });
+}
+
+kj::Promise<void> BoundedMessageStream::writeFailed(kj::Exception&& failure) {
+  // The queue will get no shorter. Who waits for that must not sleep over the end of the connection.
+  writeFailure_ = kj::cp(failure);
+  KJ_IF_MAYBE (waiter, queueWaiter_) {
+    (*waiter)->reject(kj::cp(failure));
+    queueWaiter_ = nullptr;
+  }
+  return kj::mv(failure);
 }
 
 kj::Promise<void> BoundedMessageStream::flushed() {
@@ -360,9 +363,14 @@ kj::Promise<void> BoundedMessageStream::writeMessage(kj::ArrayPtr<const int> fds
     return appended();
   }
   police_.noteSent(segments);
-  return flushed().then([this, fds, segments]() { return capnp::writeMessage(stream_, fds, segments); }).then([this]() {
-    noteWritten();
-  });
+  return flushed()
+      .then([this, fds, segments]() { return capnp::writeMessage(stream_, fds, segments); })
+      .then(
+          [this]() -> kj::Promise<void> {
+            noteWritten();
+            return kj::READY_NOW;
+          },
+          [this](kj::Exception&& failure) { return writeFailed(kj::mv(failure)); });
 }
 
 kj::Promise<void> BoundedMessageStream::writeMessages(

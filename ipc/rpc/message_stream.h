@@ -93,6 +93,7 @@ class BoundedMessageStream final : public capnp::MessageStream {
   void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
   kj::Promise<void> appended();
   kj::Promise<void> flush();
+  kj::Promise<void> writeFailed(kj::Exception&& failure);
   kj::Promise<void> flushed();  // everything that was appended has been written
   [[noreturn]] void refuse(const char* reason);
 

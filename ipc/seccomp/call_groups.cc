@@ -1,4 +1,7 @@
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
@@ -10,6 +13,7 @@
 #include <csignal>
 
 #include "ipc/seccomp/call_table.h"
+#include "vmmhost/rings.h"
 
 namespace vmmhost::seccomp {
 namespace {
@@ -164,6 +168,19 @@ void addExecutable(Policy& policy, const BaseParameters& parameters) {
     allowIf(policy, __NR_execveat,
             {equals32(0, static_cast<std::uint32_t>(parameters.executableDescriptor)), equals32(4, AT_EMPTY_PATH)});
   }
+}
+
+void addDiskInput(Policy& policy, const BaseParameters& parameters) {
+  // No other rings can come to be: io_uring_setup is not here, and what is on these descriptors is restricted.
+  for (unsigned index = 0; index < parameters.rings; ++index) {
+    const auto ring = static_cast<std::uint32_t>(rings::kFirstDescriptor) + index;
+    allowIf(policy, __NR_io_uring_enter, {equals32(0, ring), only32(3, IORING_ENTER_GETEVENTS), equals64(4, 0)});
+    allowIf(policy, __NR_io_uring_register, {equals32(0, ring), equals32(1, IORING_REGISTER_FILES_UPDATE)});
+  }
+  allowIf(policy, __NR_pwritev2, {equals32(5, RWF_DSYNC)});
+  // Discarding and zeroing keep the size of a disk.
+  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
+  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)});
 }
 
 void addKvm(Policy& policy) {

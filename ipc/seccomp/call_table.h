@@ -93,6 +93,8 @@ void addDescriptorInput(Policy& policy);         // reading, writing and asking 
 void addSelfConfinement(Policy& policy);         // prctl and seccomp as far as they take rights away, own name
 void addExecutable(Policy& policy, const BaseParameters& parameters);  // execveat on the one descriptor
 void addKvm(Policy& policy);
+// What the rings of vmmhost/rings.h take, and what does the same without them.
+void addDiskInput(Policy& policy, const BaseParameters& parameters);
 
 // The base policies; basePolicy() finds them by name.
 Policy workerStatic(const BaseParameters& parameters);

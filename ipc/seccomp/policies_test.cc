@@ -1,6 +1,9 @@
 // The tables, evaluated; and the same calls made for real by children under the policy.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
 #include <pthread.h>
@@ -15,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <functional>
@@ -22,6 +26,7 @@
 
 #include "ipc/seccomp/test_calls.h"
 #include "vmmhost/error.h"
+#include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
 namespace vmmhost::seccomp {
@@ -147,6 +152,47 @@ TEST(BasePolicy, withoutExecutable_execveatIsDenied) {
             SECCOMP_RET_KILL_PROCESS);
 }
 
+TEST(BasePolicy, rings_canBeUsedButNotMade) {
+  for (const char* name : {"worker-static", "worker-dynamic"}) {
+    const auto program = compile(basePolicy(name, {.executableDescriptor = kExecutable, .rings = 2}));
+    const auto isAllowed = [&](std::uint32_t number, std::array<std::uint64_t, 6> arguments) {
+      return verdict(program, {"", number, arguments}) == SECCOMP_RET_ALLOW;
+    };
+    for (const std::uint64_t ring : {4, 5}) {
+      EXPECT_TRUE(isAllowed(__NR_io_uring_enter, {ring, 8, 0, 0, 0, 8})) << name;
+      EXPECT_TRUE(isAllowed(__NR_io_uring_enter, {ring, 0, 1, IORING_ENTER_GETEVENTS, 0, 8}));
+      EXPECT_FALSE(isAllowed(__NR_io_uring_enter, {ring, 0, 1, IORING_ENTER_EXT_ARG, 0, 8}));
+      EXPECT_FALSE(isAllowed(__NR_io_uring_enter, {ring, 0, 1, IORING_ENTER_GETEVENTS, 0x1000, 8})) << "a signal mask";
+      EXPECT_TRUE(isAllowed(__NR_io_uring_register, {ring, IORING_REGISTER_FILES_UPDATE, 0x1000, 1}));
+      EXPECT_FALSE(isAllowed(__NR_io_uring_register, {ring, IORING_REGISTER_BUFFERS, 0x1000, 1}));
+      EXPECT_FALSE(isAllowed(__NR_io_uring_register, {ring, IORING_REGISTER_RESTRICTIONS, 0x1000, 1}));
+    }
+    for (const std::uint64_t other : {0, 3, 6, 255}) {
+      EXPECT_FALSE(isAllowed(__NR_io_uring_enter, {other, 8, 0, 0, 0, 8})) << name << other;
+      EXPECT_FALSE(isAllowed(__NR_io_uring_register, {other, IORING_REGISTER_FILES_UPDATE, 0x1000, 1}));
+    }
+    EXPECT_FALSE(isAllowed(__NR_io_uring_setup, {1, 0x1000}));
+    EXPECT_LT(compile(basePolicy(name, {.rings = rings::kMaxRings})).size(), 2000u);
+  }
+  const auto system = compile(basePolicy("worker-system", {.rings = 2}));
+  EXPECT_EQ(verdict(system, {"", __NR_io_uring_enter, {4}}), SECCOMP_RET_KILL_PROCESS);
+}
+
+TEST(BasePolicy, staticWorker_discardsAndZeroesWithoutChangingAFilesSize) {
+  const auto program = programOf("worker-static");
+  const auto allocate = [&](std::uint64_t mode) {
+    return verdict(program, {"", __NR_fallocate, {5, mode, 0, 4096}}) == SECCOMP_RET_ALLOW;
+  };
+  EXPECT_TRUE(allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE));
+  EXPECT_TRUE(allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE));
+  for (const std::uint64_t mode : {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+                                   FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE}) {
+    EXPECT_FALSE(allocate(mode)) << mode;
+  }
+  EXPECT_EQ(verdict(program, {"", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_DSYNC}}), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(program, {"", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_APPEND}}), SECCOMP_RET_KILL_PROCESS);
+}
+
 TEST(BasePolicy, dynamicWorker_readsFilesButNeverWritesThem) {
   const auto program = programOf("worker-dynamic");
   EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, O_RDONLY | O_CLOEXEC}}), SECCOMP_RET_ALLOW);
@@ -155,6 +201,7 @@ TEST(BasePolicy, dynamicWorker_readsFilesButNeverWritesThem) {
     EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, static_cast<std::uint64_t>(flags)}}),
               SECCOMP_RET_ERRNO | EROFS);
   }
+  EXPECT_EQ(verdict(program, {"", __NR_readlinkat}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_clone, {SIGCHLD}}), SECCOMP_RET_ERRNO | EPERM);
   EXPECT_EQ(verdict(program, {"", __NR_clone, {0x3d0f00}}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_execve}), SECCOMP_RET_KILL_PROCESS);

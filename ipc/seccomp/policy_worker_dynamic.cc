@@ -27,6 +27,8 @@ Policy workerDynamic(const BaseParameters& parameters) {
                     __NR_faccessat,
                     __NR_getdents64,
                     __NR_getcwd,
+                    kReadlink,  // a runtime asks for the name of its executable and complains in the log without one
+                    __NR_readlinkat,
                     __NR_uname,
                     __NR_mmap,
                     __NR_mprotect,

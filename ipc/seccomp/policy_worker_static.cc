@@ -22,6 +22,7 @@ Policy workerStatic(const BaseParameters& parameters) {
   addSelfConfinement(policy);
   addExecutable(policy, parameters);
   addKvm(policy);
+  addDiskInput(policy, parameters);
 
   // No memory ever becomes executable: the kernel maps a static executable's code itself, at exec. Shared anonymous
   // memory would escape the limits on private data, so that only descriptors are mapped shared.

@@ -61,6 +61,9 @@ struct Request {
   int executable = -1;  // opened O_RDONLY or O_PATH
   std::vector<std::string> argv;
   std::vector<Passed> descriptors;  // nothing else is open in the worker
+  // Rings to start with (vmmhost/rings.h), on the descriptors from rings::kFirstDescriptor on; the last argument tells
+  // the worker how many there are, which is fewer where the system offers none.
+  unsigned rings = 0;
   Jail jail;
 };
 

@@ -18,6 +18,7 @@
 
 #include "ipc/spawn/spawn.h"
 #include "ipc/spawn/stub.h"
+#include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
 namespace vmmhost::spawn {
@@ -201,13 +202,23 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     plan.limits.push_back({limit.resource, isKnown ? std::min<std::uint64_t>(limit.value, own.rlim_max) : limit.value});
   }
   for (const Passed& passed : request.descriptors) {
-    if (passed.target < 0 || passed.target >= 200 || request.descriptors.size() > 32) {
+    const bool isRing = passed.target >= rings::kFirstDescriptor &&
+                        passed.target < rings::kFirstDescriptor + static_cast<int>(request.rings);
+    if (passed.target < 0 || passed.target >= 200 || isRing || request.descriptors.size() > 32) {
       throw Error(ErrorCode::kInternal, "a descriptor of the worker is out of range");
     }
     plan.descriptors.push_back({passed.source, passed.target});
   }
-  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, {kExecutableSlot}));
+  if (request.rings > rings::kMaxRings) {
+    throw Error(ErrorCode::kInternal, "more rings than a worker can have");
+  }
+  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, {kExecutableSlot, request.rings}));
   argvStorage = request.argv;
+  if (request.rings > 0) {
+    argvStorage.emplace_back(rings::emptyArgument().data());
+    plan.rings = request.rings;
+    plan.ringsArgument = argvStorage.back().data();
+  }
   for (std::string& argument : argvStorage) {
     plan.argv.push_back(argument.data());
   }

@@ -13,6 +13,7 @@
 
 #include "ipc/rpc/connection.h"
 #include "vmmhost/confinement.h"
+#include "vmmhost/rings.h"
 
 namespace vmmhost::spawn {
 namespace {
@@ -106,6 +107,38 @@ TEST_F(SpawnTest, forbiddenCalls_endTheProcess) {
     EXPECT_EQ(exit.kind, Child::Exit::Kind::kSignal) << what;
     EXPECT_EQ(exit.value, SIGSYS) << what;
   }
+}
+
+TEST_F(SpawnTest, rings_areThereFromTheFirstInstruction_andNoOthersCanBeMade) {
+  if (!rings::make().descriptor) {
+    GTEST_SKIP() << "this system offers no io_uring";
+  }
+  request_.rings = 2;
+  {
+    Child child = start();
+    EXPECT_EQ(order('n'), 6u);
+    EXPECT_EQ(order('r'), rings::kArgumentBytes);
+    EXPECT_EQ(order('R'), 0u);
+  }
+  for (const char what : {'x', 'm', 'b'}) {
+    connect();
+    Child child = start();
+    const Child::Exit exit = exitAfter(child, what);
+    EXPECT_EQ(exit.kind, Child::Exit::Kind::kSignal) << what;
+    EXPECT_EQ(exit.value, SIGSYS) << what;
+  }
+}
+
+TEST_F(SpawnTest, withoutRings_noCallOnThemIsAllowed) {
+  Child child = start();
+  EXPECT_EQ(order('r'), std::string("jail-inmate").size());
+  EXPECT_EQ(exitAfter(child, 'R').value, SIGSYS);
+}
+
+TEST_F(SpawnTest, descriptorInTheWayOfARing_isRefused) {
+  request_.rings = 1;
+  request_.descriptors.push_back({null_.get(), rings::kFirstDescriptor});
+  EXPECT_THROW(begin(request_), Error);
 }
 
 TEST_F(SpawnTest, netNamespaceCanBeGivenUp_andThenShows) {

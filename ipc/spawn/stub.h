@@ -84,6 +84,8 @@ struct Plan {
   std::vector<Descriptor> descriptors;
   std::vector<sock_filter> filter;
   std::vector<char*> argv;  // ends with null
+  unsigned rings = 0;
+  char* ringsArgument = nullptr;  // of argv: to be written by the stub
   std::vector<int> cgroupTasks;
   int executable = -1;
   int status = -1;

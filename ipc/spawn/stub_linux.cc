@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "ipc/spawn/stub.h"
+#include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
 #ifndef CLOSE_RANGE_UNSHARE
@@ -40,6 +41,7 @@ class Stub {
     becomeIds();
     leaveSession();
     buildRoot();
+    makeRings();
     setLimits();
     resetSignals();
     dropCapabilities();
@@ -242,6 +244,30 @@ class Stub {
     check(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, Stage::kNoNewPrivs);
     // Behind the last change of ids and capabilities, which clear it.
     check(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0, Stage::kParentDeath);
+  }
+
+  // While the calls for it are still allowed, and memory can be locked: kernels before 5.12 and from 6.14 on count that
+  // of rings as such. A worker does without those that the system does not offer.
+  void makeRings() noexcept {
+    unsigned made = 0;
+    rings::Geometry geometry{};
+    while (made < plan_.rings) {
+      const int ring = rings::make(geometry);
+      if (ring < 0) {
+        break;
+      }
+      const int place = rings::kFirstDescriptor + static_cast<int>(made);
+      if (ring == place) {
+        check(::fcntl(ring, F_SETFD, 0) == 0, Stage::kDescriptors);
+      } else {
+        check(::dup2(ring, place) == place, Stage::kDescriptors);
+        ::close(ring);
+      }
+      ++made;
+    }
+    if (plan_.rings > 0) {
+      rings::writeArgument(plan_.ringsArgument, made, geometry);
+    }
   }
 
   void restrict() noexcept {

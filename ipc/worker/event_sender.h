@@ -10,9 +10,9 @@
 
 namespace vmmhost::worker {
 
-// Sends in order and one at a time, as fast as the stream's flow control lets it: a host cuts off a peer that has too many
-// calls open. What a guest makes happen faster than the host takes it is dropped beyond kMaxWaiting, and logged; the end
-// is never dropped. Lives on the event loop's thread.
+// Sends in order and one at a time, as fast as the stream's flow control lets it: a host cuts off a peer that has too
+// many calls open. What a guest makes happen faster than the host takes it is dropped beyond kMaxWaiting, and logged;
+// the end is never dropped. Lives on the event loop's thread.
 class EventSender final : public Events {
  public:
   static constexpr std::size_t kMaxWaiting = 256;

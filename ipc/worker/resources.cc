@@ -27,4 +27,13 @@ Fd Resources::takeCounters() {
   return std::move(counters_);
 }
 
+rings::Ring Resources::takeRing() {
+  rings::Ring ring;
+  if (!rings_.empty()) {
+    ring = std::move(rings_.back());
+    rings_.pop_back();
+  }
+  return ring;
+}
+
 }  // namespace vmmhost::worker

@@ -80,7 +80,9 @@ class ResettableServer final : public schema::Resettable::Server {
 class WorkerServer final : public schema::Worker::Server {
  public:
   WorkerServer(Backend& backend, const ServeOptions& options, kj::AsyncIoContext& io)
-      : backend_(backend), options_(options), io_(io) {}
+      : backend_(backend), options_(options), io_(io) {
+    resources_.rings_ = rings::takeInherited(options.arguments);
+  }
 
   kj::Promise<void> hello(HelloContext context) override {
     return rpc::answer(context, [this, context]() mutable {

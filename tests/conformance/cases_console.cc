@@ -32,6 +32,14 @@ void lastOutputArrives(Context& context) {
   checkEqual(vm.wait().cause, "powerOff", "the cause");
 }
 
+// A VM may be over before the command that started it has come to ask.
+void lastOutputAfterTheEnd(Context& context) {
+  SupervisedVm vm(context, {.guest = "hello"});
+  checkEqual(vm.wait().cause, "powerOff", "the cause");
+  ConsoleReader reader(context.await(vm.starter().console(kAll, true), "attaching to the console"));
+  checkContains(reader.readToEnd(), "hello from the guest\ngood bye\n", "the console's output");
+}
+
 void muchOutputInOrder(Context& context) {
   SupervisedVm vm(context, {.guest = "flood"});
   ConsoleReader reader(context.await(vm.starter().console(kAll, false), "attaching to the console"));
@@ -325,6 +333,7 @@ void addConsoleCases(Cases& cases) {
     cases.push_back({std::string("console.") + name, needs, run});
   };
   add("last-output-arrives", lastOutputArrives);
+  add("last-output-after-the-end", lastOutputAfterTheEnd);
   add("much-output-in-order", muchOutputInOrder);
   add("input-reaches-the-guest", inputReachesTheGuest);
   add("much-input-reaches-the-guest", muchInputReachesTheGuest);

@@ -5,7 +5,6 @@
 #include <capnp/serialize.h>
 #include <sys/prctl.h>
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
@@ -20,7 +19,6 @@ namespace vmmhost::fake {
 namespace {
 
 constexpr unsigned kFloodEvents = 5'000;
-constexpr unsigned kEventsAtOnce = 32;
 // Forged answers are for the questions with these numbers: the host has had no more than this many at once.
 constexpr std::uint32_t kForgedAnswers = 64;
 constexpr auto kSoon = 1 * kj::MILLISECONDS;  // a timer fires after everything that is ready was done and sent
@@ -122,12 +120,16 @@ class Faults final : private kj::TaskSet::ErrorHandler {
       send([](schema::Event::Builder event) { event.setResetDone(); });
     }
   }
-  // A few at a time: a stream's flow control lets more calls out than the host lets be unfinished.
+  // As fast as the host takes them.
   kj::Promise<void> floodEvents(unsigned left) {
-    for (const unsigned end = left - std::min(left, kEventsAtOnce); left > end; --left) {
-      send([&](schema::Event::Builder event) { event.initBootPhase().setMonotonicNs(left); });
+    KJ_IF_MAYBE (sink, sink_) {
+      if (left > 0) {
+        auto request = sink->eventRequest();
+        request.initEvent().initBootPhase().setMonotonicNs(left);
+        return request.send().then([this, left] { return floodEvents(left - 1); });
+      }
     }
-    return left == 0 ? kj::READY_NOW : timer_.afterDelay(kSoon).then([this, left] { return floodEvents(left); });
+    return kj::READY_NOW;
   }
   // Answers to questions that were answered: the host knows none of them any more.
   void answerAgainSoon() {

@@ -5,7 +5,7 @@ import signal
 import time
 import unittest
 
-from fault_harness import FaultTest, guest
+from fault_harness import SANITIZED, FaultTest, guest
 
 STARTING = ("constructor", "before-hello", "hello", "confirm", "attach", "create", "start")
 VERBS = {"pause": "pause", "resume": "resume", "reset": "reset", "press": "shutdown"}
@@ -19,6 +19,9 @@ DEATHS = {
     "die:syscall": "the worker was ended by SIGSYS (a system call that its jail forbids)",
     "grow": "the worker exited with code 9; it said last: the fake worker gets no more memory",
 }
+# A sanitizer's shadow memory bears no limit of address space, which is what a worker that grows runs into.
+if SANITIZED:
+    del DEATHS["grow"]
 NONSENSE = "the worker sent a message with too many segments"
 CLOSED = "the worker closed its connection but did not end"
 LATE_MS = 700
@@ -145,6 +148,7 @@ class WorkerThatFailsLater(FaultTest):
                 self.assertEqual(result.json["outcome"]["workerExit"], expected)
         self.assert_neighbour_well()
 
+    @unittest.skipIf(SANITIZED, "a worker that grows is not bounded there")
     def test_last_log_lines_are_told(self):
         result = self.died("grow", DEATHS["grow"])
         self.assertEqual(result.json["outcome"]["lastLog"][-1], "the fake worker gets no more memory")

@@ -41,8 +41,8 @@ void header(const std::uint8_t* data, std::size_t size) {
     for (std::uint32_t i = 0; i < header.segmentCount; ++i) {
       words += header.segmentWords[i];
     }
-    fuzz::require(header.segmentCount >= 1 && header.segmentCount <= limits.maxSegments &&
-                      words == header.bodyWords && words <= limits.maxMessageWords && header.headerBytes <= size,
+    fuzz::require(header.segmentCount >= 1 && header.segmentCount <= limits.maxSegments && words == header.bodyWords &&
+                      words <= limits.maxMessageWords && header.headerBytes <= size,
                   "a complete header keeps to the limits");
   }
 }
@@ -71,9 +71,10 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
                      .then([&peer]() { peer->shutdownWrite(); })
                      .eagerlyEvaluate([](kj::Exception&&) {});
   // The server ends the connection at its end, or before.
-  reading.exclusiveJoin(io.provider->getTimer().afterDelay(5 * kj::SECONDS).then([&target]() {
-           fuzz::require(target.isGone, "the connection ends when its bytes have ended");
-         }))
+  reading
+      .exclusiveJoin(io.provider->getTimer().afterDelay(5 * kj::SECONDS).then([&target]() {
+        fuzz::require(target.isGone, "the connection ends when its bytes have ended");
+      }))
       .wait(io.waitScope);
   return 0;
 }

@@ -45,9 +45,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::vector<std::uint8_t> stream = fuzz::rpcStream({data, std::min<std::size_t>(size, 64 * 1024)});
   rpc::SocketPair sockets = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
   // The whole of it fits into the socket's buffer; the answers of so few messages do too.
-  fuzz::require(::send(sockets.local.get(), stream.data(), stream.size(), MSG_NOSIGNAL) ==
-                    static_cast<ssize_t>(stream.size()),
-                "the socket takes an input whole");
+  fuzz::require(
+      ::send(sockets.local.get(), stream.data(), stream.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(stream.size()),
+      "the socket takes an input whole");
   ::shutdown(sockets.local.get(), SHUT_WR);
   CheckingBackend backend;
   worker::ServeOptions options;

@@ -1,4 +1,6 @@
 // Configurations as Cap'n Proto, from anybody: what the host, the kvm worker and the QEMU worker make of them.
+#include "host/config/vm_config.h"
+
 #include <capnp/message.h>
 #include <capnp/serialize.h>
 #include <kj/exception.h>
@@ -8,7 +10,6 @@
 
 #include "config/machine_spec.h"
 #include "host/config/json.h"
-#include "host/config/vm_config.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmmhost/schema/host.capnp.h"
 #include "worker-kvm/config/check.h"

@@ -19,6 +19,7 @@ struct Loot {
   int counters = -1;
   int console = -1;
   const char* token = "";  // part of the names of what the test laid out on the host, see traps.h
+  const char* rings = "";  // the argument that tells of its rings, see vmmhost/rings.h
 };
 
 // When the attack is made: by a static constructor before main, from the confirm call (greeted, not yet given
@@ -89,6 +90,7 @@ std::span<const Attack> processAttacks();
 std::span<const Attack> kernelAttacks();
 std::span<const Attack> memoryAttacks();
 std::span<const Attack> lootAttacks();
+std::span<const Attack> ringAttacks();
 std::span<const Attack> systemAttacks();
 
 // All of them.

@@ -102,6 +102,10 @@ static int forge(const char* what, vmmhost_launch_plan* plan) {
     plan->max_processes = UINT32_MAX;
   } else if (strcmp(what, "memory") == 0) {
     plan->overhead_bytes = UINT64_MAX;
+  } else if (strcmp(what, "rings") == 0) {
+    plan->ring_count = 33;
+  } else if (strcmp(what, "rings-beside-programs") == 0) {
+    plan->seccomp = "worker-system", plan->ring_count = 1;
   } else {
     return -1;
   }
@@ -141,8 +145,16 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->create_timeout_ms = 20000;
   } else {
     plan->worker = HOSTILE_WORKER;
+#ifdef VMMHOST_SANITIZED /* its runtime is a shared library */
+    plan->root = VMMHOST_ROOT_SYSTEM;
+    plan->flags = VMMHOST_PLAN_PROC;
+    plan->seccomp = "worker-dynamic";
+    plan->overhead_bytes = (uint64_t)1 << 30;
+#else
     plan->root = VMMHOST_ROOT_EMPTY;
     plan->seccomp = "worker-static";
+    plan->ring_count = 1;
+#endif
   }
   plan->plugin_private = launch;
   plan->release = release;

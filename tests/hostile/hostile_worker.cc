@@ -18,12 +18,13 @@ struct Orders {
   const Attack* attack;
   const char* moment;
   const char* token;
+  const char* rings;
   int result;
 };
 Orders orders;
 
 Loot lootOf(int disk, int counters, int console) {
-  return Loot{3, disk, counters, console, orders.token};
+  return Loot{3, disk, counters, console, orders.token, orders.rings};
 }
 
 bool isTime(Moment moment) {
@@ -37,10 +38,11 @@ void attackIfTime(Moment moment, const Loot& loot) {
 }
 
 __attribute__((constructor(101))) void attackBeforeMain(int argc, char** argv, char**) {
-  if (argc == 4) {
+  if (argc >= 4) {
     orders.attack = findAttack(argv[1]);
     orders.moment = argv[2];
     orders.token = argv[3];
+    orders.rings = argv[argc - 1];
     attackIfTime(Moment::kConstructor, lootOf(-1, -1, -1));
   }
 }

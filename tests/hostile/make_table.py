@@ -4,7 +4,7 @@
     make_table.py [--check] PAGE RESULTS BUILD
 
 RESULTS is the folder that hostile_test wrote with VMMHOST_HOSTILE_RESULTS. BUILD is the build tree: every test that the
-page names must be one of its ctest cases (a trailing * stands for several).
+page names must be one of its ctest cases (a * stands for several), or for `fuzz.NAME` a target of tests/fuzz.
 """
 import difflib
 import fnmatch
@@ -58,7 +58,9 @@ def table(groups):
 def missing_tests(page, build):
     listed = subprocess.run(["ctest", "-N"], cwd=build, capture_output=True, text=True, check=True).stdout
     known = re.findall(r"^ *Test +#\d+: (.*)$", listed, re.MULTILINE)
-    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance|faults)\.[A-Za-z0-9_./*-]+)`", page))
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fuzz", "CMakeLists.txt")) as file:
+        known += ["fuzz." + target for target in re.findall(r"^vmmhost_fuzz_target\((\w+)", file.read(), re.MULTILINE)]
+    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance|faults|fuzz)\.[A-Za-z0-9_./*-]+)`", page))
     return sorted(name for name in named if not fnmatch.filter(known, name))
 
 

@@ -17,6 +17,7 @@
 
 #include "tests/hostile/tracer.h"
 #include "vmmhost/confinement.h"
+#include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
 namespace vmmhost::hostile {
@@ -31,10 +32,11 @@ struct Backend {
   const char* worker;
   const char* jail;  // for the hostile one
   const char* policy;
+  unsigned rings = 0;
 };
 constexpr Backend kBackends[] = {{"kvm", "vmmhost-worker-kvm", "", "worker-static"},
                                  {"qemu", "vmmhost-worker-qemu", "", "worker-system"},
-                                 {"hostile", "hostile-worker", "static", "worker-static"},
+                                 {"hostile", "hostile-worker", "static", "worker-static", 1},
                                  {"hostile", "hostile-worker-dynamic", "system", "worker-system"}};
 
 bool isSame(const std::vector<sock_filter>& one, const std::vector<sock_filter>& other) {
@@ -119,9 +121,9 @@ TEST_F(Outside, filterAtExec_isThePolicysProgram_andTheOnlyOne) {
     options.atExec = [&](pid_t pid) {
       const Filters filters = filtersOf(pid);
       ASSERT_EQ(filters.size(), 1u);
-      const auto wanted = seccomp::compile(seccomp::basePolicy(backend.policy, {kExecutableSlot}));
+      const auto wanted = seccomp::compile(seccomp::basePolicy(backend.policy, {kExecutableSlot, backend.rings}));
       EXPECT_TRUE(isSame(filters.front(), wanted)) << backend.worker;
-      // Before its first instruction everything else stands, too, and it holds four descriptors.
+      // Before its first instruction everything else stands, too, and it holds four descriptors and its rings.
       confinement::Expectation expected;
       expected.pid = pid;
       struct stat status {};
@@ -134,6 +136,8 @@ TEST_F(Outside, filterAtExec_isThePolicysProgram_andTheOnlyOne) {
       expected.newNamespaces = {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"};
       expected.rootIsReadOnly = false;  // the mounts differ by backend; the host looks at them
       expected.descriptors = std::vector<int>{0, 1, 2, 3};
+      expected.firstRing = rings::kFirstDescriptor;
+      expected.rings = backend.rings;
       for (const std::string& violation : confinement::verify(expected).violations) {
         ADD_FAILURE() << backend.worker << ": " << violation;
       }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/smbios/tables.h"
 
 namespace vmmhost::kvm::config {
 
@@ -10,6 +11,8 @@ namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::size_t kMaxCommandLineBytes = 2047;
+constexpr std::uint32_t kMaxDisks = 16;
+constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1
 constexpr char kIrqchipOption[] = "irqchip";
 
 [[noreturn]] void unsupported(const std::string& field, const std::string& reason) {
@@ -42,7 +45,7 @@ void checkBoot(schema::Boot::Reader boot) {
     unsupported("boot.firmware", "the kvm backend starts kernels directly");
   }
   if (!isGiven(boot.getKernel())) {
-    invalid("boot.kernel", "the kvm backend needs a kernel: an ELF file with a PVH entry");
+    invalid("boot.kernel", "the kvm backend needs a kernel: vmlinux or vmlinuz");
   }
   const auto commandLine = boot.getCmdline();
   if (commandLine.size() > kMaxCommandLineBytes) {
@@ -97,6 +100,22 @@ void checkConsoles(capnp::List<schema::Console>::Reader consoles) {
   }
 }
 
+void checkDisks(capnp::List<schema::Disk>::Reader disks) {
+  if (disks.size() > kMaxDisks) {
+    unsupported("disks[" + std::to_string(kMaxDisks) + "]",
+                "the kvm backend has " + std::to_string(kMaxDisks) + " disks at most");
+  }
+  for (std::uint32_t index = 0; index < disks.size(); ++index) {
+    const std::string field = "disks[" + std::to_string(index) + "]";
+    if (disks[index].getFormat() != schema::Disk::Format::RAW) {
+      unsupported(field + ".format", "the kvm backend reads raw disks only");
+    }
+    if (disks[index].getSerial().size() > kMaxSerialBytes) {
+      invalid(field + ".serial", "longer than " + std::to_string(kMaxSerialBytes) + " bytes");
+    }
+  }
+}
+
 void checkPlatform(schema::Platform::Reader platform) {
   if (platform.getMachine().size() != 0) {
     unsupported("platform.machine", "the kvm backend has one machine type");
@@ -104,8 +123,8 @@ void checkPlatform(schema::Platform::Reader platform) {
   if (platform.getNestedVirtualization()) {
     unsupported("platform.nestedVirtualization", "the kvm backend hides hardware virtualization from guests");
   }
-  if (platform.getUuid().size() != 0) {
-    unsupported("platform.uuid", "the kvm backend has no SMBIOS tables yet");
+  if (platform.getUuid().size() != 0 && !smbios::parseUuid(platform.getUuid().cStr())) {
+    invalid("platform.uuid", "is no UUID such as 123e4567-e89b-12d3-a456-426614174000");
   }
   const auto options = platform.getOptions();
   for (std::uint32_t index = 0; index < options.size(); ++index) {
@@ -126,14 +145,15 @@ void check(schema::VmConfig::Reader config) {
   checkBoot(config.getBoot());
   checkCpus(config.getCpus());
   checkMemory(config.getMemory());
-  refuseList(config.getDisks(), "disks");
+  checkDisks(config.getDisks());
   refuseList(config.getNics(), "nics");
   checkConsoles(config.getConsoles());
   refuseDevice(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
   refuseList(config.getShares(), "shares");
-  refuseDevice(config.hasRng() && config.getRng().getEnabled(), "rng");
   refuseDevice(config.hasBalloon(), "balloon");
-  refuseDevice(config.hasWatchdog(), "watchdog");
+  if (config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::PAUSE) {
+    unsupported("watchdog.action", "the kvm backend resets or ends a VM whose watchdog runs out");
+  }
   checkPlatform(config.getPlatform());
 }
 

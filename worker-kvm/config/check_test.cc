@@ -41,8 +41,10 @@ TEST(Check, plainConfiguration_isAccepted) {
               config.getCpus().setCoresPerSocket(64);
               config.initMemory().setShared(true);
               config.initConsoles(1);
-              config.initRng().setEnabled(false);
+              config.initRng();
               config.initVsock().setEnabled(false);
+              config.initWatchdog();
+              config.initPlatform().setUuid("123e4567-e89b-12d3-a456-426614174000");
               config.getBoot().initInitrd().setResource(2);
               config.getBoot().setCmdline(std::string(2047, 'x'));
             }),
@@ -50,13 +52,17 @@ TEST(Check, plainConfiguration_isAccepted) {
 }
 
 TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
-  expectRefusal("unsupported disks[0]", [](auto config) { config.initDisks(1); });
+  expectRefusal("unsupported disks[16]", [](auto config) { config.initDisks(17); });
+  expectRefusal("unsupported disks[1].format",
+                [](auto config) { config.initDisks(2)[1].setFormat(schema::Disk::Format::QCOW2); });
+  expectRefusal("invalidArgument disks[0].serial",
+                [](auto config) { config.initDisks(1)[0].setSerial("123456789012345678901"); });
   expectRefusal("unsupported nics[0]", [](auto config) { config.initNics(2); });
   expectRefusal("unsupported shares[0]", [](auto config) { config.initShares(1); });
   expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
-  expectRefusal("unsupported rng", [](auto config) { config.initRng(); });
   expectRefusal("unsupported balloon", [](auto config) { config.initBalloon(); });
-  expectRefusal("unsupported watchdog", [](auto config) { config.initWatchdog(); });
+  expectRefusal("unsupported watchdog.action",
+                [](auto config) { config.initWatchdog().setAction(schema::Watchdog::Action::PAUSE); });
   expectRefusal("unsupported consoles[1]", [](auto config) { config.initConsoles(2); });
   expectRefusal("unsupported consoles[0].kind",
                 [](auto config) { config.initConsoles(1)[0].setKind(schema::Console::Kind::VIRTIO); });
@@ -93,7 +99,7 @@ TEST(Check, platform_hasOneOption) {
   expectRefusal("invalidArgument platform.options[0]", option("irqchip", "none"));
   expectRefusal("unsupported platform.options[0]", option("turbo", "on"));
   expectRefusal("unsupported platform.machine", [](auto config) { config.initPlatform().setMachine("q35"); });
-  expectRefusal("unsupported platform.uuid", [](auto config) { config.initPlatform().setUuid("1"); });
+  expectRefusal("invalidArgument platform.uuid", [](auto config) { config.initPlatform().setUuid("1"); });
   expectRefusal("unsupported platform.nestedVirtualization",
                 [](auto config) { config.initPlatform().setNestedVirtualization(true); });
 }

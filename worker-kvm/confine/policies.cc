@@ -2,7 +2,10 @@
 #include <asm/prctl.h>
 #include <asm/unistd.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -85,6 +88,8 @@ Rules machineCreation() {
       request(KVM_GET_LAPIC),
       request(KVM_RUN),
       call(__NR_eventfd2),
+      call(__NR_epoll_create1),  // threads of devices wait
+      call(__NR_timerfd_create),
       callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
       callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
       callWith(__NR_madvise, 2, MADV_HUGEPAGE),  // guest memory
@@ -104,6 +109,24 @@ Rules machineCreation() {
   };
 }
 
+// What the threads of devices do on top of reading and writing eventfds: their own filters, which lie over this one,
+// say on which descriptors. A ring is mapped and given its file while the process is created; the base filter names
+// them.
+Rules deviceThreads() {
+  Rules rules = {
+      call(__NR_preadv),
+      call(__NR_pwritev),
+      callWith(__NR_pwritev2, 5, RWF_DSYNC),
+      call(__NR_fdatasync),
+      callWith(__NR_fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
+      callWith(__NR_fallocate, 1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
+      {__NR_io_uring_enter, {{3, k32Bits & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, ~std::uint64_t{0}, 0}}},
+      callWith(__NR_io_uring_register, 1, IORING_REGISTER_FILES_UPDATE),
+      call(__NR_getrandom),
+  };
+  return rules;
+}
+
 // A C library that knows clone3 goes on with clone.
 std::vector<seccomp::ErrnoRule> withoutClone3() {
   return {{__NR_clone3, ENOSYS}};
@@ -117,6 +140,7 @@ seccomp::Policy creationPolicy() {
   append(rules, {call(__NR_tgkill)});
   append(rules, machineState());
   append(rules, machineCreation());
+  append(rules, deviceThreads());
   return {"kvm-creation", std::move(rules), withoutClone3()};
 }
 

@@ -2,6 +2,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/audit.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -72,6 +75,13 @@ const std::vector<Named> kNever = {
     {"process_vm_readv", __NR_process_vm_readv},
     {"bpf", __NR_bpf},
     {"io_uring_setup", __NR_io_uring_setup},
+    {"io_uring_register of buffers", __NR_io_uring_register, {4, IORING_REGISTER_BUFFERS}},
+    {"io_uring_register of restrictions", __NR_io_uring_register, {4, IORING_REGISTER_RESTRICTIONS}},
+    {"io_uring_enter with a signal mask", __NR_io_uring_enter, {4, 1, 0, 0, 0x1000, 8}},
+    {"io_uring_enter of a registered ring", __NR_io_uring_enter, {4, 1, 0, 1u << 4}},
+    {"fallocate", __NR_fallocate, {5, 0}},
+    {"fallocate that makes shorter", __NR_fallocate, {5, FALLOC_FL_COLLAPSE_RANGE}},
+    {"pwritev2 that appends", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_APPEND}},
     {"userfaultfd", __NR_userfaultfd},
     {"perf_event_open", __NR_perf_event_open},
     {"kill", __NR_kill},
@@ -100,7 +110,18 @@ const std::vector<Named> kOnlyForCreation = {
     {"KVM_SET_CPUID2", __NR_ioctl, {kVcpu, kSetCpuid2}},
     {"memfd_create", __NR_memfd_create},
     {"eventfd2", __NR_eventfd2},
+    {"epoll_create1", __NR_epoll_create1},
+    {"timerfd_create", __NR_timerfd_create},
     {"pwrite64", __NR_pwrite64},
+    {"preadv", __NR_preadv},
+    {"pwritev", __NR_pwritev},
+    {"pwritev2", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_DSYNC}},
+    {"fdatasync", __NR_fdatasync},
+    {"fallocate that punches holes", __NR_fallocate, {5, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}},
+    {"fallocate that zeroes", __NR_fallocate, {5, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE}},
+    {"io_uring_enter", __NR_io_uring_enter, {4, 8, 1, IORING_ENTER_GETEVENTS, 0, 8}},
+    {"io_uring_register of a file", __NR_io_uring_register, {4, IORING_REGISTER_FILES_UPDATE, 0x1000, 1}},
+    {"getrandom", __NR_getrandom},
     {"shared mapping", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 8}},
     {"thread",
      __NR_clone,

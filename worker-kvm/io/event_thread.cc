@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cerrno>
 #include <condition_variable>
+#include <utility>
 
 #include "vmmhost/error.h"
 
@@ -35,15 +36,18 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
 
 }  // namespace
 
-EventThread::EventThread(std::string name, confine::Rules rules) : epoll_(makeEpoll()) {
+EventThread::EventThread(std::string name) : name_(std::move(name)), epoll_(makeEpoll()) {
   control(EPOLL_CTL_ADD, wake_.descriptor(), EPOLLIN, nullptr);
+}
+
+void EventThread::start([[maybe_unused]] confine::Rules rules) {
   std::vector<sock_filter> filter;
 #ifndef VMMHOST_SANITIZED
-  filter = makeFilter(name, std::move(rules), epoll_.get(), wake_.descriptor());
+  filter = makeFilter(name_, std::move(rules), epoll_.get(), wake_.descriptor());
 #endif
   std::mutex startMutex;
   std::condition_variable started;
-  thread_ = std::make_unique<vm::Thread>(name, [this, &startMutex, &started, &filter]() {
+  thread_ = std::make_unique<vm::Thread>(name_, [this, &startMutex, &started, &filter]() {
     const int error = filter.empty() ? 0 : seccomp::install(filter, false);
     {
       // Notified with the lock held: whoever waits ends with these two.
@@ -63,7 +67,7 @@ EventThread::EventThread(std::string name, confine::Rules rules) : epoll_(makeEp
     const int error = startError_;
     thread_.reset();
     throw Error(ErrorCode::kConfinement,
-                "the seccomp filter of thread " + name + " cannot be installed: errno " + std::to_string(error));
+                "the seccomp filter of thread " + name_ + " cannot be installed: errno " + std::to_string(error));
   }
 }
 
@@ -78,12 +82,47 @@ EventThread::~EventThread() {
   }
 }
 
+void EventThread::giveUp() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    hasGivenUp_ = true;
+  }
+  runPosted();
+}
+
 void EventThread::post(std::function<void()> work) {
   bool isFirst = false;
   {
-    const std::lock_guard lock(mutex_);
-    isFirst = posted_.empty();
+    std::unique_lock lock(mutex_);
+    if (hasGivenUp_) {
+      lock.unlock();
+      work();
+      return;
+    }
+    isFirst = posted_.empty() && firstJob_ == nullptr;
     posted_.push_back(std::move(work));
+  }
+  if (isFirst) {
+    wake_.signal();
+  }
+}
+
+void EventThread::post(Job& job) noexcept {
+  bool isFirst = false;
+  {
+    std::unique_lock lock(mutex_);
+    if (hasGivenUp_) {
+      lock.unlock();
+      job.run();
+      return;
+    }
+    if (job.isPosted_) {
+      return;
+    }
+    job.isPosted_ = true;
+    isFirst = posted_.empty() && firstJob_ == nullptr;
+    (firstJob_ == nullptr ? firstJob_ : lastJob_->next_) = &job;
+    lastJob_ = &job;
   }
   if (isFirst) {
     wake_.signal();
@@ -118,18 +157,36 @@ void EventThread::control(int operation, int descriptor, std::uint32_t events, S
 
 bool EventThread::runPosted() noexcept {
   wake_.drain();
-  while (true) {
+  Job* job = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (posted_.empty() && firstJob_ == nullptr) {
+      return !ending_;
+    }
+    running_.swap(posted_);
+    job = std::exchange(firstJob_, nullptr);
+  }
+  for (auto& work : running_) {
+    work();
+  }
+  running_.clear();
+  runJobs(job);
+  const std::lock_guard lock(mutex_);
+  if (ending_ && posted_.empty() && firstJob_ == nullptr) {
+    wake_.signal();  // the one for the end may have been drained above
+  }
+  return true;
+}
+
+void EventThread::runJobs(Job* first) noexcept {
+  while (first != nullptr) {
+    Job& job = *first;
     {
       const std::lock_guard lock(mutex_);
-      if (posted_.empty()) {
-        return !ending_;
-      }
-      running_.swap(posted_);
+      first = std::exchange(job.next_, nullptr);
+      job.isPosted_ = false;
     }
-    for (auto& work : running_) {
-      work();
-    }
-    running_.clear();
+    job.run();  // may end the job's life
   }
 }
 

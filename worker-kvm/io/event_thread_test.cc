@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
 
+#include <atomic>
 #include <future>
 
 namespace vmmhost::kvm::io {
@@ -59,6 +60,64 @@ TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
   std::promise<void> later;
   thread.post([&] { later.set_value(); });
   later.get_future().get();  // a second report would have thrown
+}
+
+class CountingJob final : public EventThread::Job {
+ public:
+  explicit CountingJob(std::function<void()> work) : work_(std::move(work)) {}
+  void run() noexcept override { work_(); }
+
+ private:
+  std::function<void()> work_;
+};
+
+TEST_F(EventThreadTest, jobPostedTwiceBeforeItRuns_runsOnce_andCanBePostedAgain) {
+  std::atomic<int> runs = 0;
+  CountingJob job([&] { ++runs; });
+  CountingJob other([&] { runs += 100; });
+  std::promise<void> held;
+  std::promise<void> go;
+  EventThread thread("test", {});
+  thread.post([&] {
+    held.set_value();
+    go.get_future().wait();
+  });
+  held.get_future().get();
+  thread.post(job);
+  thread.post(other);
+  thread.post(job);
+  go.set_value();
+  const auto settle = [&] {
+    std::promise<void> done;
+    CountingJob last([&] { done.set_value(); });
+    thread.post(last);
+    done.get_future().get();
+  };
+  settle();
+  EXPECT_EQ(runs, 101);
+  thread.post(job);
+  settle();
+  EXPECT_EQ(runs, 102);
+}
+
+// Work that never ends must not keep descriptors from their turn, nor the thread from its end.
+TEST_F(EventThreadTest, jobThatPostsItself_starvesNobody) {
+  const vm::Wake event;
+  CountingSource source(event);
+  std::atomic<bool> isEnough = false;
+  EventThread* poster = nullptr;
+  CountingJob job([&] {
+    if (!isEnough) {
+      poster->post(job);
+    }
+  });
+  EventThread thread("test", {confine::callOn(__NR_read, event.descriptor())});
+  poster = &thread;
+  thread.watch(event.descriptor(), EPOLLIN, source);
+  thread.post(job);
+  event.signal();
+  EXPECT_EQ(source.seen().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  isEnough = true;
 }
 
 #ifndef VMMHOST_SANITIZED

@@ -65,6 +65,8 @@ class Function {
   virtual void setRunning(bool) noexcept {}
   // What it writes to from the threads of virtual CPUs, for their filters.
   virtual std::vector<int> signalDescriptors() const { return {}; }
+  // What its device's threads write to, to interrupt the guest.
+  virtual std::vector<int> interruptDescriptors() const { return {}; }
   // For the log: what went wrong since the last call. Empty: nothing. From the control thread, after a wake.
   virtual std::string takeFault() { return {}; }
 

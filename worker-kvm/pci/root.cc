@@ -244,6 +244,15 @@ void Root::reset() {
   }
 }
 
+std::vector<int> Root::interruptDescriptors() const {
+  std::vector<int> all;
+  for (const auto& function : functions_) {
+    const auto some = function->interruptDescriptors();
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  return all;
+}
+
 std::vector<std::string> Root::takeFaults() {
   std::vector<std::string> faults;
   for (const auto& function : functions_) {

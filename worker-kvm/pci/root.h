@@ -35,6 +35,7 @@ class Root {
   void reset();
   void setRunning(bool running) noexcept;
   std::vector<int> signalDescriptors() const;
+  std::vector<int> interruptDescriptors() const;
   std::vector<std::string> takeFaults();
 
  private:

@@ -63,7 +63,7 @@ Watchdog::~Watchdog() {
 }
 
 confine::Rules Watchdog::rules() {
-  return {confine::call(__NR_read), confine::call(__NR_timerfd_settime)};
+  return {confine::call(__NR_read), confine::call(__NR_timerfd_settime)};  // its timer is not made yet
 }
 
 void Watchdog::writeConfig(std::size_t offset, std::span<const std::uint8_t> data) noexcept {

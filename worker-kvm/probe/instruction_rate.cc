@@ -20,7 +20,9 @@ constexpr std::uint64_t kMemoryBytes = 0x2000;
 constexpr std::uint64_t kInstructionsPerTurn = 2;
 // In real mode: dec ecx; jnz to itself; out to port 0x80; jump to the start. ECX comes from outside.
 constexpr std::array<std::uint8_t, 8> kCode = {0x66, 0x49, 0x75, 0xfc, 0xe6, 0x80, 0xeb, 0xf8};
-constexpr std::chrono::milliseconds kEnough{20};
+// Shorter than a scheduler's slice: where other programs want this CPU too, some windows are the guest's alone.
+constexpr std::chrono::milliseconds kWindow{2};
+constexpr int kWindows = 8;
 constexpr std::uint64_t kFirstTurns = 2'000;
 constexpr std::uint64_t kMostTurns = std::uint64_t{1} << 30;
 
@@ -45,6 +47,19 @@ void runOnce(Vcpu& vcpu, std::uint64_t turns) {
 
 }  // namespace
 
+std::uint64_t fastestRate(const TimedRun& run) {
+  for (std::uint64_t turns = kFirstTurns;; turns = std::min(turns * 2, kMostTurns)) {
+    auto shortest = run(turns);
+    for (int window = 1; window < kWindows && shortest >= kWindow; ++window) {
+      shortest = std::min(shortest, run(turns));
+    }
+    if (shortest >= kWindow || turns == kMostTurns) {
+      const double seconds = std::chrono::duration<double>(std::max(shortest, std::chrono::nanoseconds(1))).count();
+      return static_cast<std::uint64_t>(static_cast<double>(turns * kInstructionsPerTurn) / seconds);
+    }
+  }
+}
+
 std::uint64_t measureInstructionRate(const Device& device) {
   const memory::Range range{0, kMemoryBytes};
   memory::GuestMemory memory({&range, 1}, false);
@@ -58,15 +73,11 @@ std::uint64_t measureInstructionRate(const Device& device) {
   vcpu.setSpecialRegisters(special);
 
   runOnce(vcpu, 1);  // touches the page and whatever KVM sets up lazily
-  for (std::uint64_t turns = kFirstTurns;; turns = std::min(turns * 2, kMostTurns)) {
+  return fastestRate([&vcpu](std::uint64_t turns) -> std::chrono::nanoseconds {
     const auto start = steady_clock::now();
     runOnce(vcpu, turns);
-    const auto elapsed = std::max<steady_clock::duration>(steady_clock::now() - start, std::chrono::nanoseconds(1));
-    if (elapsed >= kEnough || turns == kMostTurns) {
-      const double seconds = std::chrono::duration<double>(elapsed).count();
-      return static_cast<std::uint64_t>(static_cast<double>(turns * kInstructionsPerTurn) / seconds);
-    }
-  }
+    return steady_clock::now() - start;
+  });
 }
 
 }  // namespace vmmhost::kvm::probe

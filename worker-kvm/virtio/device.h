@@ -52,13 +52,13 @@ class Device {
   virtual void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept = 0;
   virtual void writeConfig(std::uint64_t, std::span<const std::uint8_t>) noexcept {}
 
-  // Once, before everything else, by the control thread: where to report. Outlives the device.
-  virtual void connect(Interrupts& interrupts) noexcept = 0;
-  // DRIVER_OK: serve the queues, on threads of the device, until deactivate.
+  // Once, before everything else, by the control thread while it may still create: where to report. Outlives the device.
+  // A device whose threads' filters name the descriptors of `interrupts` starts them here. Throws Error.
+  virtual void connect(Interrupts& interrupts) = 0;
+  // DRIVER_OK: serve the queues, on threads of the device, until deactivate. Both by the control thread.
   virtual void activate(Activation activation) noexcept = 0;
   // Forget the driver. `done` is called once, from any thread and maybe before this returns, when no thread of the
-  // device touches guest memory any more. No wait in here: a virtual CPU's or the control thread calls it. Called only
-  // between activate and the `done` of the deactivate before.
+  // device touches guest memory any more. No wait in here. Called once after each activate.
   virtual void deactivate(std::function<void()> done) noexcept = 0;
 };
 

@@ -42,6 +42,7 @@ class PciTransport final : public pci::Function, private Interrupts {
   bool isQuiet() const noexcept override { return !isLeaving_.load(); }
   void reset() override;
   std::vector<int> signalDescriptors() const override;
+  std::vector<int> interruptDescriptors() const override { return descriptors(); }
   std::string takeFault() override;
 
  private:

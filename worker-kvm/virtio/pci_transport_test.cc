@@ -24,7 +24,7 @@ class FakeDevice final : public Device {
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override {
     readBytes(config, offset, data);
   }
-  void connect(Interrupts& to) noexcept override { interrupts = &to; }
+  void connect(Interrupts& to) override { interrupts = &to; }
   void activate(Activation given) noexcept override { activation = std::move(given); }
   void deactivate(std::function<void()> finished) noexcept override {
     activation.reset();

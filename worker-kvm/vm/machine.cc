@@ -38,6 +38,7 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
+      resetsByWatchdog_(parts.resetsByWatchdog),
       watchTask_(watch().eagerlyEvaluate(nullptr)) {
 }
 
@@ -151,9 +152,16 @@ void KvmMachine::lookAtMachine() {
     }
     waitingForQuiet_.clear();
   }
-  if (life_ == Life::kStarted && machine_->ended()) {
-    life_ = Life::kEnding;
-    apply();
+  if (const auto end = machine_->ended(); life_ == Life::kStarted && end) {
+    if (end->cause != EndCause::kWatchdog || !resetsByWatchdog_) {
+      life_ = Life::kEnding;
+      apply();
+    } else if (resetsUnderWay_ == 0) {
+      worker::log(worker::LogLevel::kWarning, std::string("reset: ") + end->detail.data());
+      watchdogTask_ = reset().eagerlyEvaluate([](auto&&) {
+        // restart() has told the host.
+      });
+    }
   }
   if (machine_->allParked()) {
     if (paused_) {

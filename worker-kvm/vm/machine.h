@@ -19,6 +19,7 @@ class KvmMachine final : public worker::Machine {
     std::unique_ptr<counters::WorkerPage> counters;  // that `machine` counts into
     std::unique_ptr<VirtualMachine> machine;         // its threads are started
     Fd console;
+    bool resetsByWatchdog = false;  // a watchdog that runs out resets the machine; else it ends it
   };
   KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~KvmMachine() noexcept override;
@@ -53,6 +54,7 @@ class KvmMachine final : public worker::Machine {
   std::unique_ptr<VirtualMachine> machine_;
   kj::UnixEventPort::FdObserver observer_;
   Console console_;
+  const bool resetsByWatchdog_;
   Life life_ = Life::kCreated;
   bool paused_ = false;
   int resetsUnderWay_ = 0;
@@ -60,6 +62,7 @@ class KvmMachine final : public worker::Machine {
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForQuiet_;
   kj::Promise<void> watchTask_;
   kj::Promise<void> endTask_ = kj::READY_NOW;
+  kj::Promise<void> watchdogTask_ = kj::READY_NOW;
 };
 
 }  // namespace vmmhost::kvm::vm

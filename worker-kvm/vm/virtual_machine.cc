@@ -1,5 +1,7 @@
 #include "worker-kvm/vm/virtual_machine.h"
 
+#include <asm/unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -75,16 +77,7 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       bootTimer_(ports_, *this),
       pci_(ports_, mmio_) {
   bootPhases_.reserve(256);
-  const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, [this]() -> io::EventThread& {
-                            if (!sharedThread_) {
-                              sharedThread_ =
-                                  std::make_unique<io::EventThread>("devices", parameters_.sharedThreadRules);
-                            }
-                            return *sharedThread_;
-                          }};
-  for (const DeviceMaker& make : parameters_.devices) {
-    pci_.add(make(platform));
-  }
+  makeDevices();
   const std::vector<kvm_cpuid_entry2> supported = device.supportedCpuid();
   firmware_ = makeFirmware(physicalAddressBits(supported));
   const arch::EntryState entry = boot::load(parameters_.boot, firmware_, memory_, true);
@@ -105,6 +98,33 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
   initialLocalApic_ = first.localApic();
   // Only the first starts here: KVM keeps the others waiting for the first one's INIT and SIPI.
   setBootState(*runners_.front(), entry);
+}
+
+void VirtualMachine::makeDevices() {
+  const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, [this]() -> io::EventThread& {
+                            if (!sharedThread_) {
+                              sharedThread_ = std::make_unique<io::EventThread>("devices");
+                            }
+                            return *sharedThread_;
+                          }};
+  try {
+    for (const DeviceMaker& make : parameters_.devices) {
+      pci_.add(make(platform));
+    }
+    if (sharedThread_) {
+      confine::Rules rules = parameters_.sharedThreadRules;
+      rules.push_back(confine::callOn(__NR_write, wake_.descriptor()));
+      for (const int descriptor : pci_.interruptDescriptors()) {
+        rules.push_back(confine::callOn(__NR_write, descriptor));
+      }
+      sharedThread_->start(std::move(rules));
+    }
+  } catch (...) {
+    if (sharedThread_) {
+      sharedThread_->giveUp();  // devices that were made wait for it when they go
+    }
+    throw;
+  }
 }
 
 VirtualMachine::~VirtualMachine() {

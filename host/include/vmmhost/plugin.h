@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #define VMMHOST_PLUGIN_ABI_MAJOR 1u
-#define VMMHOST_PLUGIN_ABI_MINOR 0u
+#define VMMHOST_PLUGIN_ABI_MINOR 1u
 #define VMMHOST_PLUGIN_ABI ((VMMHOST_PLUGIN_ABI_MAJOR << 16) | VMMHOST_PLUGIN_ABI_MINOR)
 #define VMMHOST_PLUGIN_ENTRY_SYMBOL "vmmhost_plugin_entry"
 
@@ -176,6 +176,10 @@ typedef struct vmmhost_launch_plan {
   uint64_t create_timeout_ms; /* 0: 15000; at most 600000 */
   void* plugin_private;
   void (*release)(struct vmmhost_launch_plan* plan); /* may be NULL */
+  /* Since 1.1. Rings of io_uring that the worker starts with, restricted to reading, writing and syncing one file each,
+   * since its policy lets it make none (vmmhost/rings.h); at most 32, not with "worker-system". It may get fewer. */
+  uint32_t ring_count;
+  uint32_t reserved;
 } vmmhost_launch_plan;
 
 /* The plugin itself: static data of the shared object. */

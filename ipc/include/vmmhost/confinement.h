@@ -37,6 +37,9 @@ struct Expectation {
   std::optional<std::vector<int>> descriptors;
   // Besides them the process may have made epoll, eventfd, signalfd and timerfd descriptors of its own.
   bool eventDescriptorsAllowed = false;
+  // And so many rings of io_uring, or fewer, may be open from this number on.
+  int firstRing = 0;
+  unsigned rings = 0;
   // Children (a worker that starts programs): every process whose parent chain leads to pid is checked for ids,
   // seccomp, no_new_privs and capabilities as well.
   bool includeDescendants = false;

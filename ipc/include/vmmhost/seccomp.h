@@ -61,6 +61,8 @@ struct BaseParameters {
   // The descriptor that the stub executes: execveat is allowed on it alone. It equals RLIMIT_NOFILE, so that it can
   // never be opened again once it was closed on exec.
   int executableDescriptor = -1;
+  // How many rings it starts with (vmmhost/rings.h); on these alone is io_uring_enter allowed.
+  unsigned rings = 0;
 };
 
 // Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for

@@ -252,8 +252,10 @@ Attacked endure(AttackedSupervisor& attacked, const std::string& flood, std::chr
     std::printf("grew %llu KiB; %s; slowest newcomer %lld ms; %llu connections, %llu cut, %llu bytes\n",
                 static_cast<unsigned long long>(memory.growth() / 1024), lateness.text().c_str(),
                 static_cast<long long>(slowest.count()), result.connections, result.cuts, result.bytes);
-    EXPECT_LT(memory.growth(), kMaxGrowth);
-    EXPECT_LT(lateness.worst(), kMaxLateness) << lateness.text();
+    if (kFiguresAreJudged) {
+      EXPECT_LT(memory.growth(), kMaxGrowth);
+      EXPECT_LT(lateness.worst(), kMaxLateness) << lateness.text();
+    }
     EXPECT_GE(lateness.count(), 2u);
   }
   EXPECT_LT(slowest, kMaxNewcomer);
@@ -279,7 +281,7 @@ TEST_P(ClientFlood, costsTheSupervisorLittle_andOthersNothing) {
   const Attacked result = endure(attacked, flood.name, kFloodTime);
   EXPECT_GE(result.connections, flood.connections);
   if (flood.onControl == End::kCut) {
-    EXPECT_GE(result.cuts, flood.connections);
+    EXPECT_EQ(result.cuts, result.connections);
   }
   endAndLookAround(attacked);
 }

@@ -13,6 +13,13 @@
 #include "vmmhost/counters.h"
 #include "vmmhost/worker/worker.h"
 
+#ifdef VMMHOST_SANITIZED
+// The search for leaks starts a process, which the jail refuses.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "detect_leaks=0";
+}
+#endif
+
 namespace vmmhost::hostile {
 namespace {
 
@@ -58,13 +65,12 @@ class FloodMachine final : public worker::Machine {
     return timer_.afterDelay(1 * kj::MILLISECONDS).then([this]() { return tick(); });
   }
 
-  // As many at once as a host bears, and more in all.
-  kj::Promise<void> sendEvents(unsigned sent) {
+  // As many at once as a host bears, for as long as it bears them.
+  kj::Promise<void> sendEvents(std::uint64_t sent) {
     for (unsigned i = 0; i < 16; ++i) {
       events_.bootPhase(static_cast<std::uint8_t>(i), sent++);
     }
-    return sent > 5000 ? kj::Promise<void>(kj::READY_NOW)
-                       : timer_.afterDelay(1 * kj::MILLISECONDS).then([this, sent]() { return sendEvents(sent); });
+    return timer_.afterDelay(1 * kj::MILLISECONDS).then([this, sent]() { return sendEvents(sent); });
   }
 
   void flood() {

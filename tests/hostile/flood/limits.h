@@ -6,9 +6,17 @@
 
 namespace vmmhost::hostile {
 
+// A sanitizer keeps what is freed, marks memory beside all that is touched and makes everything several times slower.
+// What is looked for under one is errors of memory in the host: there the figures are shown and not judged.
+#ifdef VMMHOST_SANITIZED
+inline constexpr bool kFiguresAreJudged = false;
+inline constexpr std::chrono::milliseconds kMaxNewcomer(10000);
+#else
+inline constexpr bool kFiguresAreJudged = true;
+inline constexpr std::chrono::milliseconds kMaxNewcomer(2000);  // until somebody who comes meanwhile is answered
+#endif
 inline constexpr std::uint64_t kMaxGrowth = std::uint64_t{4} << 20;  // private memory of who is attacked
 inline constexpr std::chrono::milliseconds kMaxLateness(20);         // of its timers
-inline constexpr std::chrono::milliseconds kMaxNewcomer(2000);       // until somebody who comes meanwhile is answered
 inline constexpr std::chrono::milliseconds kFloodTime(FLOOD_MILLISECONDS);
 
 }  // namespace vmmhost::hostile

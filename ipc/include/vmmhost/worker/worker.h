@@ -13,12 +13,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/mailbox.h"
+#include "vmmhost/rings.h"
 #include "vmmhost/schema/vm.capnp.h"
 #include "vmmhost/schema/worker.capnp.h"
 
@@ -35,6 +37,8 @@ class Resources {
   Fd takeConsole(std::uint32_t index);
   // Shared memory for counters (ipc/counters); empty when the host offers none.
   Fd takeCounters();
+  // A ring that the process was started with, see vmmhost/rings.h; no descriptor in it when there is none left.
+  rings::Ring takeRing();
 
  private:
   friend class WorkerServer;
@@ -42,6 +46,7 @@ class Resources {
   std::map<std::string, Fd> devices_;
   std::map<std::uint32_t, Fd> consoles_;
   Fd counters_;
+  std::vector<rings::Ring> rings_;  // the next one is the last
 };
 
 // Sends events to the host, in order. Lives as long as the machine.
@@ -103,6 +108,8 @@ kj::Promise<T> fail(const Error& error) {
 struct ServeOptions {
   int rpcDescriptor = 3;
   std::string build = "vmmhost";
+  // What main() was called with, if the launch plan asks for rings: the host tells of them there.
+  std::span<char* const> arguments;
 };
 
 // Serves the protocol until the host closes the connection, then returns 0: the caller leaves the process. Returns

@@ -1,0 +1,313 @@
+/* A guest whose drivers break every rule. The command line says which: pci, bars, msix, window, chains, storm, resets,
+ * moves, noise. It says what it did and powers off: whatever it does, its worker has to live and answer. */
+#include "guest.h"
+
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4, DEVICES = 32, QUEUES = 8, QUEUE_SIZE_USED = 16 };
+enum { QUEUE_MEMORY = 0x800000, QUEUE_BYTES = 0x4000, INDIRECT_TABLE = 0xa00000, BUFFERS = 0xb00000 };
+
+static struct queue queues[QUEUES];
+
+static int is(const char* text, const char* word) {
+  while (*word != 0 && *text == *word) {
+    ++text;
+    ++word;
+  }
+  return *word == 0 && (*text == 0 || *text == ' ');
+}
+
+static unsigned queue_count(const struct virtio* dev) {
+  const unsigned count = read16(dev->common + NUM_QUEUES);
+  return count < QUEUES ? count : QUEUES;
+}
+
+/* A driver that is right so far, with empty queues. */
+static void start(const struct virtio* dev) {
+  virtio_agree(dev);
+  for (unsigned i = 0; i < queue_count(dev); ++i) {
+    struct queue* queue = &queues[i];
+    const uint32_t at = QUEUE_MEMORY + i * QUEUE_BYTES;
+    memset((void*)at, 0, QUEUE_BYTES);
+    queue->index = (uint16_t)i;
+    queue->size = QUEUE_SIZE_USED;
+    queue->available = 0;
+    queue->table = at;
+    queue->driver_ring = at + 0x1000;
+    queue->device_ring = at + 0x2000;
+    queue_place(dev, queue);
+  }
+  write8(dev->common + DEVICE_STATUS, 15);
+}
+
+static void each_virtio(void (*attack)(const struct virtio*)) {
+  for (unsigned device = 0; device < DEVICES; ++device) {
+    struct virtio dev;
+    if (is_there(device) && find_virtio(device, &dev)) {
+      put("virtio ");
+      put_hex(dev.type);
+      put("\n");
+      attack(&dev);
+      if (!virtio_reset(&dev)) {
+        put("does not reset\n");
+      }
+    }
+  }
+}
+
+/* Configuration space of every function, whether there is one or not. */
+static void pci_garbage(void) {
+  for (unsigned round = 0; round < 3000; ++round) {
+    const unsigned device = random32() % DEVICES;
+    config_write(device, random32() & 0xfc, random32());
+    outl(0xcf8, random32());
+    config_read(random32() % DEVICES, random32() & 0xfc);
+    write32(0xe8000000u + (random32() & 0xfffff & ~3u), random32());
+    read32(0xe8000000u + (random32() & 0xfffff & ~3u));
+    read8(0xe8000000u + (random32() & 0xfffff));
+  }
+}
+
+static void bars_anywhere(void) {
+  static const uint32_t places[] = {0,          0x100000,   0x800000,   0xc0000000u, 0xe7ff8000u, 0xe7ffc000u,
+                                    0xe8000000u, 0xfec00000u, 0xfee00000u, 0xffff8000u, 0xfffff000u};
+  for (unsigned i = 0; i < sizeof places / sizeof *places; ++i) {
+    for (unsigned device = 1; device < DEVICES && is_there(device); ++device) {
+      config_write(device, 4, 6);
+      config_write(device, 0x10, places[i]);
+    }
+    if (places[i] >= 0xc0000000u && places[i] < 0xe8000000u) {
+      for (uint32_t offset = 0x104; offset < 0x8000; offset += 0x104) { /* not the first register: it may tell of a panic */
+        read32(places[i] + (offset & ~3u));
+        write32(places[i] + (offset & ~3u), random32());
+      }
+    }
+  }
+  /* Switched on and off, and moved, as fast as it goes. */
+  for (unsigned round = 0; round < 400; ++round) {
+    const unsigned device = 1 + random32() % 8;
+    config_write(device, 4, random32() & 7);
+    config_write(device, 0x10, 0xc0000000u + (random32() & 0xff8000));
+  }
+}
+
+static void msix_storm(const struct virtio* dev) {
+  start(dev);
+  const uint32_t table = dev->window + (config_read(dev->device, dev->msix + 4) & ~7u);
+  const uint32_t pending = dev->window + (config_read(dev->device, dev->msix + 8) & ~7u);
+  for (unsigned round = 0; round < 300; ++round) {
+    config_write(dev->device, dev->msix, random32() & 0xc0000000u);
+    for (unsigned i = 0; i < 8; ++i) {
+      write32(table + (random32() & 0xffc), random32());
+    }
+    /* Mostly addresses of local APICs, else nothing is ever connected. */
+    write32(table + 16 * (random32() & 3), 0xfee00000u | (random32() & 0xff000));
+    write32(table + 16 * (random32() & 3) + 12, random32() & 1);
+    write16(dev->common + CONFIG_VECTOR, (uint16_t)random32());
+    write16(dev->common + QUEUE_SELECT, (uint16_t)(random32() & 7));
+    write16(dev->common + QUEUE_VECTOR, (uint16_t)(random32() & 7));
+    read32(pending + (random32() & 0xffc));
+    queue_notify(dev, &queues[0]);
+  }
+}
+
+static void window_noise(const struct virtio* dev) {
+  start(dev);
+  for (unsigned round = 0; round < 4000; ++round) {
+    const uint32_t at = dev->window + (random32() & 0x7fff);
+    switch (random32() % 6) {
+      case 0: write8(at, (uint8_t)random32()); break;
+      case 1: write16(at & ~1u, (uint16_t)random32()); break;
+      case 2: write32(at & ~3u, random32()); break;
+      case 3: read8(at); break;
+      case 4: read16(at); break; /* across a register */
+      default: read32(at & ~3u); break;
+    }
+    /* Registers at the beginning more often. */
+    write32(dev->common + (random32() & 0x3c), random32());
+    if ((round & 63) == 0) {
+      start(dev);
+    }
+  }
+}
+
+/* One rule broken at a time, on every queue. */
+static void broken_chains(const struct virtio* dev) {
+  for (unsigned variant = 0; variant < 18; ++variant) {
+    start(dev);
+    for (unsigned i = 0; i < queue_count(dev); ++i) {
+      struct queue* queue = &queues[i];
+      uint16_t head = 0;
+      struct queue table = *queue;
+      table.table = INDIRECT_TABLE;
+      switch (variant) {
+        case 0: /* a loop */
+          queue_describe(queue, 0, BUFFERS, 64, NEXT, 1);
+          queue_describe(queue, 1, BUFFERS, 64, NEXT, 0);
+          break;
+        case 1: head = 0xffff; break;
+        case 2: queue_describe(queue, 0, BUFFERS, 64, NEXT, 0xffff); break;
+        case 3: queue_describe(queue, 0, 0xffffffffffffff00ull, 0xffffffffu, WRITE, 0); break;
+        case 4: queue_describe(queue, 0, 0xfee00000u, 4096, WRITE, 0); break;
+        case 5: queue_describe(queue, 0, dev->window, 4096, 0, 0); break;
+        case 6: queue_describe(queue, 0, BUFFERS, 0xffffffffu, WRITE, 0); break;
+        case 7: queue_describe(queue, 0, BUFFERS, 0, 0, 0); break;
+        case 8: /* readable behind writable */
+          queue_describe(queue, 0, BUFFERS, 64, NEXT | WRITE, 1);
+          queue_describe(queue, 1, BUFFERS, 64, 0, 0);
+          break;
+        case 9: /* indirect, in a loop */
+          queue_describe(queue, 0, INDIRECT_TABLE, 32, INDIRECT, 0);
+          queue_describe(&table, 0, BUFFERS, 64, NEXT, 1);
+          queue_describe(&table, 1, BUFFERS, 64, NEXT, 0);
+          break;
+        case 10: /* indirect in indirect */
+          queue_describe(queue, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+          queue_describe(&table, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+          break;
+        case 11: queue_describe(queue, 0, INDIRECT_TABLE, 17, INDIRECT, 0); break;
+        case 12: queue_describe(queue, 0, 0xf0000000u, 160, INDIRECT, 0); break;
+        case 13: queue_describe(queue, 0, INDIRECT_TABLE, 0xfffffff0u, INDIRECT, 0); break;
+        case 14: /* more available than the queue holds */
+          queue->available = 1000;
+          break;
+        case 15: /* the rings themselves as buffers */
+          queue_describe(queue, 0, queue->device_ring, 4096, WRITE, 0);
+          break;
+        case 16:
+          queue_describe(queue, 0, queue->table, 4096, NEXT, 1);
+          queue_describe(queue, 1, queue->driver_ring, 4096, WRITE, 0);
+          break;
+        default: /* the same chain everywhere in the ring */
+          queue_describe(queue, 0, BUFFERS, 4096, NEXT, 1);
+          queue_describe(queue, 1, BUFFERS + 4096, 4096, WRITE, 0);
+          for (unsigned j = 0; j < 2 * QUEUE_SIZE_USED; ++j) {
+            queue_offer(queue, 0);
+          }
+          break;
+      }
+      queue_offer(queue, head);
+      queue_notify(dev, queue);
+    }
+    read8(dev->common + DEVICE_STATUS);
+  }
+  /* Queues where no memory is, or of no size. */
+  static const uint32_t places[] = {0xfffffff0u, 0xc0000000u, 0xfee00000u, 0x7fffff8u, 0x10000008u, 1, 0};
+  for (unsigned i = 0; i < sizeof places / sizeof *places; ++i) {
+    virtio_agree(dev);
+    struct queue queue = {0, (uint16_t)random32(), 0, places[i], places[(i + 1) % 7], places[(i + 2) % 7]};
+    queue_place(dev, &queue);
+    write8(dev->common + DEVICE_STATUS, 15);
+    queue_notify(dev, &queue);
+  }
+}
+
+static void notify_storm(const struct virtio* dev) {
+  start(dev);
+  for (unsigned round = 0; round < 8000; ++round) {
+    write16(dev->notify + (random32() & 7) * dev->notify_multiplier, (uint16_t)random32());
+  }
+  for (unsigned round = 0; round < 500; ++round) {
+    write32(dev->notify + (random32() & 0x1ffc), random32());
+  }
+}
+
+/* Requests under way while the driver resets the device, or lets the machine be reset. */
+static void resets(const struct virtio* dev) {
+  for (unsigned round = 0; round < 60; ++round) {
+    start(dev);
+    for (unsigned i = 0; i < queue_count(dev); ++i) {
+      for (unsigned j = 0; j < 4; ++j) {
+        const uint16_t head = (uint16_t)(3 * j);
+        const uint32_t buffer = BUFFERS + (i * 16 + j) * 8192;
+        write32(buffer, random32() & 7); /* a type that a block device may know */
+        write32(buffer + 8, random32() & 15);
+        write32(buffer + 12, 0);
+        queue_describe(&queues[i], head, buffer, 16, NEXT, (uint16_t)(head + 1));
+        queue_describe(&queues[i], head + 1u, buffer + 512, 4096, NEXT | (round & 1 ? WRITE : 0), (uint16_t)(head + 2));
+        queue_describe(&queues[i], head + 2u, buffer + 16, 1, WRITE, 0);
+        queue_offer(&queues[i], head);
+      }
+      queue_notify(dev, &queues[i]);
+    }
+    if (!virtio_reset(dev)) {
+      put("does not reset\n");
+    }
+  }
+}
+
+/* Queues moved, resized and switched off while they run. */
+static void moves(const struct virtio* dev) {
+  start(dev);
+  for (unsigned round = 0; round < 400; ++round) {
+    struct queue* queue = &queues[random32() % (queue_count(dev) == 0 ? 1 : queue_count(dev))];
+    queue_describe(queue, 0, BUFFERS, 64, NEXT, 1);
+    queue_describe(queue, 1, BUFFERS + 4096, 512, WRITE, 0);
+    queue_offer(queue, 0);
+    queue_notify(dev, queue);
+    write16(dev->common + QUEUE_SELECT, queue->index);
+    write16(dev->common + QUEUE_SIZE, (uint16_t)random32());
+    write32(dev->common + QUEUE_DESC + (random32() & 0x1c), random32());
+    write16(dev->common + QUEUE_ENABLE, (uint16_t)(random32() & 1));
+    write32(dev->common + DRIVER_FEATURE_SELECT, random32() & 1);
+    write32(dev->common + DRIVER_FEATURE, random32());
+    write8(dev->common + DEVICE_STATUS, 15);
+  }
+}
+
+/* Right chains of random bytes: what each device makes of them is its own parser's business. */
+static void noise(const struct virtio* dev) {
+  start(dev);
+  for (unsigned round = 0; round < 250; ++round) {
+    for (unsigned i = 0; i < queue_count(dev); ++i) {
+      struct queue* queue = &queues[i];
+      uint16_t head = (uint16_t)(random32() % 12);
+      const unsigned parts = 1 + random32() % 4;
+      const unsigned readable = random32() % (parts + 1);
+      for (unsigned part = 0; part < parts; ++part) {
+        const uint32_t buffer = BUFFERS + (random32() & 0xfff00);
+        for (unsigned word = 0; word < 12; ++word) {
+          write32(buffer + 4 * word, random32() & (random32() & 1 ? 0xffffffffu : 7));
+        }
+        queue_describe(queue, head + part, buffer, random32() & (random32() & 1 ? 0x3f : 0x1fff),
+                       (uint16_t)((part + 1 < parts ? NEXT : 0) | (part >= readable ? WRITE : 0)),
+                       (uint16_t)(head + part + 1));
+      }
+      queue_offer(queue, head);
+      queue_notify(dev, queue);
+    }
+    if ((random32() & 7) == 0) {
+      write32(dev->config + (random32() & 0xfc), random32());
+      read32(dev->config + (random32() & 0xfc));
+    }
+    if (read8(dev->common + DEVICE_STATUS) & 64) {
+      start(dev);
+    }
+  }
+}
+
+int main(const struct start_info* info) {
+  const char* what = (const char*)(uint32_t)info->command_line;
+  if (is(what, "pci")) {
+    pci_garbage();
+  } else if (is(what, "bars")) {
+    bars_anywhere();
+  } else if (is(what, "msix")) {
+    each_virtio(msix_storm);
+  } else if (is(what, "window")) {
+    each_virtio(window_noise);
+  } else if (is(what, "chains")) {
+    each_virtio(broken_chains);
+  } else if (is(what, "storm")) {
+    each_virtio(notify_storm);
+  } else if (is(what, "resets")) {
+    each_virtio(resets);
+  } else if (is(what, "moves")) {
+    each_virtio(moves);
+  } else if (is(what, "noise")) {
+    each_virtio(noise);
+  } else {
+    put("no such attack\n");
+    return 1;
+  }
+  put("done\n");
+  return 0;
+}

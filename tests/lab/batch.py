@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Runs many test programs in one machine of the lab and keeps what each gave; ctest's cases report from that.
+
+  batch.py run BATCH RESULTS [--only REGEX]   starts machines until every test has a result (the fixture's test)
+  batch.py report RESULTS NAME                says what the test said, and ends as it ended (a test of ctest each)
+  batch.py inside BATCH NAME...               in the machine: one line of JSON when a test starts, one when it ended
+
+A line of BATCH: name, seconds it may take, command and its arguments, with tabs between. A machine that dies costs the
+test that ran in it; those after it get another machine.
+"""
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MAX_OUTPUT = 1 << 20
+# Machines in a row that die before a test of theirs has ended: then it is the lab that fails.
+MAX_USELESS = 2
+
+
+def read_batch(path):
+    tests = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            name, seconds, *command = line.rstrip("\n").split("\t")
+            tests[name] = (float(seconds), command)
+    return tests
+
+
+def shortened(data):
+    text = data.decode(errors="replace")
+    if len(text) > MAX_OUTPUT:
+        text = text[:MAX_OUTPUT // 2] + "\n[...]\n" + text[-MAX_OUTPUT // 2:]
+    return text
+
+
+def inside(batch, names):
+    if os.environ.get("VMMHOST_LAB") != "1":
+        sys.exit("batch: not in the lab (tests/lab/run starts it)")
+    tests = read_batch(batch)
+    for name in names:
+        seconds, command = tests[name]
+        print(json.dumps({"name": name}), flush=True)
+        began = time.monotonic()
+        with subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, start_new_session=True) as process:
+            try:
+                output = process.communicate(timeout=seconds)[0]
+                code = process.returncode
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output = process.communicate()[0] + f"\nbatch: ended after {seconds:g} s\n".encode()
+                code = 124
+        if code < 0:
+            output += f"\nbatch: ended by signal {-code}\n".encode()
+            code = 128 - code
+        print(json.dumps({"name": name, "code": code, "seconds": time.monotonic() - began,
+                          "output": shortened(output)}), flush=True)
+
+
+def result_path(results, name):
+    return os.path.join(results, name + ".json")
+
+
+def keep(results, record):
+    path = result_path(results, record["name"])
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    os.replace(path + ".part", path)
+    print(f"{record['name']}: {'passed' if record['code'] == 0 else 'FAILED'} after {record['seconds']:.1f} s",
+          flush=True)
+
+
+def one_machine(batch, results, names):
+    """Runs them until the machine ends. What ended, what ran when it ended (or nothing), and what the lab said."""
+    ended = []
+    running = None
+    began = time.monotonic()
+    # setpriv: a batch that is killed takes the machine with it.
+    command = ["setpriv", "--pdeathsig", "TERM", "--", os.path.join(HERE, "run"), "--timings", "--", sys.executable, "-B",
+               os.path.abspath(__file__), "inside", batch, *names]
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process:
+            for line in process.stdout:
+                record = json.loads(line)
+                if "code" in record:
+                    keep(results, record)
+                    ended.append(record["name"])
+                    running = None
+                else:
+                    running = record["name"]
+                    began = time.monotonic()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    if running is not None:
+        keep(results, {"name": running, "code": 125, "seconds": time.monotonic() - began,
+                       "output": f"the machine ended while this test ran (exit code {process.returncode})\n{said}"})
+        ended.append(running)
+    return ended, said
+
+
+def run(batch, results, only):
+    tests = read_batch(batch)
+    left = [name for name in tests if re.search(only, name)]
+    os.makedirs(results, exist_ok=True)
+    for name in os.listdir(results):
+        if name.endswith(".json"):
+            os.unlink(os.path.join(results, name))
+    # A kernel that is not to be had fails the tests that boot it, not the others.
+    subprocess.run([os.path.join(HERE, "kernels")], stdin=subprocess.DEVNULL, check=False)
+    useless = 0
+    while left:
+        ended, said = one_machine(batch, results, left)
+        print(said, end="", flush=True)
+        left = [name for name in left if name not in ended]
+        useless = 0 if ended else useless + 1
+        if useless == MAX_USELESS:
+            sys.exit(f"batch: no machine came to run {', '.join(left)}")
+
+
+def report(results, name):
+    try:
+        with open(result_path(results, name), encoding="utf-8") as file:
+            record = json.load(file)
+    except FileNotFoundError:
+        sys.exit(f"batch: {name} was not run")
+    print(record["output"], end="")
+    print(f"batch: {name} took {record['seconds']:.1f} s in the lab and ended with exit code {record['code']}")
+    sys.exit(record["code"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("run")
+    verb.add_argument("batch")
+    verb.add_argument("results")
+    verb.add_argument("--only", default=os.environ.get("VMMHOST_LAB_ONLY", ""), metavar="REGEX")
+    verb = verbs.add_parser("report")
+    verb.add_argument("results")
+    verb.add_argument("name")
+    verb = verbs.add_parser("inside")
+    verb.add_argument("batch")
+    verb.add_argument("names", nargs="+")
+    options = parser.parse_args()
+    if options.verb == "run":
+        run(options.batch, options.results, options.only)
+    elif options.verb == "report":
+        report(options.results, options.name)
+    else:
+        inside(options.batch, options.names)
+
+
+main()

@@ -1,0 +1,71 @@
+"""What tests in the lab stand on: tests/e2e/harness.py, the kernels of tests/lab/kernels, and room for slowness.
+
+A test is a class of tests/lab/test_*.py and a line of CMakeLists.txt; README.md shows one whole. Environment, besides
+what tests/e2e/harness.py wants: VMMHOST_LAB_KERNELS, the folder that has a folder for each kernel.
+"""
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
+import harness  # noqa: E402
+from harness import VmmhostTest, guest, private_bytes, wait_until  # noqa: E402,F401  (for the tests)
+
+# A boot of stock Linux takes 6 s in the lab, and many times that beside a build that keeps every core busy.
+LINUX_TIMEOUT = 300
+# Private memory of worker-kvm besides guest RAM, on a KVM that is hardware as far as it can tell.
+harness.MAX_WORKER_PRIVATE = 9 << 19  # 4.5 MiB
+harness.DEADLINE = 180
+
+
+def kernel(name, file="vmlinux"):
+    """A file of one of the kernels of tests/lab/kernels: vmlinux, vmlinuz, initramfs.cpio or kernel-version."""
+    path = os.path.join(os.environ["VMMHOST_LAB_KERNELS"], name, file)
+    if not os.path.exists(path):
+        raise AssertionError(f"tests/lab/kernels makes {path}")
+    return path
+
+
+def kernel_release(name):
+    """What uname -r says in a guest with it."""
+    with open(kernel(name, "kernel-version"), encoding="ascii") as file:
+        return file.read().strip()
+
+
+def command_line(command=None, *words):
+    """The kernel's, for a guest that runs `command` and powers off; a shell on the console without one."""
+    words = ["console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", *words]
+    if command is not None:
+        words.append("vmmhost.run=" + urllib.parse.quote(command, safe=""))
+    return " ".join(words)
+
+
+class LabTest(VmmhostTest):
+    def setUp(self):
+        self.assertEqual(os.environ.get("VMMHOST_LAB"), "1", "not in the lab: tests/lab/run starts it")
+        super().setUp()
+
+    def linux_arguments(self, name, command, *more, image="vmlinux", memory="256M", words=()):
+        """What follows `vmmhost run` to boot kernel `name` on the kvm backend with the guest kit's initramfs."""
+        return ("--backend", "kvm", "--timeout", str(LINUX_TIMEOUT), "--memory", memory, "--kernel", kernel(name, image),
+                "--initrd", kernel(name, "initramfs.cpio"), "--cmdline", command_line(command, *words), *more)
+
+    def boot_linux(self, name, command, *more, code=0, **options):
+        """Boots it, runs `command` in it, and gives the console's text; fails unless the exit code is `code`."""
+        result = self.check("run", "--rm", *self.linux_arguments(name, command, *more, **options), code=code,
+                            timeout=LINUX_TIMEOUT + 30)
+        return result.out.replace("\r", "")
+
+    def seconds_until(self, arguments, text, seconds=LINUX_TIMEOUT):
+        """Runs any program until `text` is in its output, and ends it: the seconds from its start, and the output."""
+        began = time.monotonic()
+        with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              cwd=self.folder) as process:
+            try:
+                seen = self.read_until(process, text, seconds)
+                return time.monotonic() - began, seen
+            finally:
+                process.kill()

@@ -1,0 +1,26 @@
+"""The lab's own proof: other people's VMM boots unmodified kernels in it. Without that a test of ours says little."""
+import unittest
+
+from lab_harness import LabTest, command_line, kernel, kernel_release
+
+
+class Nested(LabTest):
+    def boots(self, name):
+        command = ["qemu-system-x86_64", "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults",
+                   "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel(name),
+                   "-initrd", kernel(name, "initramfs.cpio"), "-append", command_line("uname -r", "vmmhost.times")]
+        seconds, seen = self.seconds_until(command, "vmmhost-guest: exit status")
+        self.assertIn(kernel_release(name), seen.replace("\r", "").splitlines())
+        self.assertIn("exit status 0", seen)
+        init = next(line for line in seen.splitlines() if "vmmhost-guest: init after" in line)
+        print(f"QEMU microvm, {kernel_release(name)}: {init.strip()}, the command's end {seconds:.1f} s after the start")
+
+    def test_kernel_of_this_release_boots(self):
+        self.boots("cloud")
+
+    def test_newest_kernel_boots(self):
+        self.boots("current")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,173 @@
+#include "worker-kvm/virtio/block/block_device.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "vmmhost/error.h"
+#include "worker-kvm/virtio/block/request.h"
+
+namespace vmmhost::kvm::virtio::block {
+
+BlockDevice::BlockDevice(BlockOptions options)
+    : cache_(options.cache),
+      file_(options.name, std::move(options.file), options.readOnly),
+      log_(std::move(options.log)),
+      queueSizes_(options.queues, kQueueSize) {
+  if (options.queues == 0 || options.serial.size() > kIdBytes) {
+    throw Error(ErrorCode::kInvalidArgument, options.name + ": a disk has a queue and a serial of at most 20 bytes");
+  }
+  if ((cache_ == Cache::kDirect) != file_.isDirect()) {
+    throw Error(ErrorCode::kInvalidArgument, options.name + ": the file is not open as its cache mode asks (O_DIRECT)");
+  }
+  if (file_.bytes() < kSectorBytes) {
+    throw Error(ErrorCode::kInvalidArgument, options.name + ": the file is smaller than a sector");
+  }
+  std::copy(options.serial.begin(), options.serial.end(), id_.begin());
+  options.rings.resize(options.queues);
+  for (rings::Ring& ring : options.rings) {
+    engines_.push_back(makeEngine(file_, std::move(ring)));
+    returns_.push_back(std::make_unique<Returns>());
+  }
+  fillConfig(options.queues);
+}
+
+BlockDevice::~BlockDevice() {
+  std::unique_lock lock(activeMutex_);
+  if (isActive_ && !isStopping_) {
+    lock.unlock();
+    deactivate([] {});
+    lock.lock();
+  }
+  inactive_.wait(lock, [this] { return !isActive_; });
+}
+
+void BlockDevice::fillConfig(std::uint16_t queues) {
+  features_ = kFeatureSegMax | kFeatureBlkSize | kFeatureTopology | kFeatureFlush | kFeatureConfigWce |
+              kFeatureIndirectDesc | kFeatureEventIdx;
+  config_.capacity = file_.bytes() / kSectorBytes;
+  config_.segMax = kQueueSize - 2;  // with header and status a chain is as long as the queue
+  config_.blkSize = file_.blockBytes();
+  config_.physicalBlockExp = static_cast<std::uint8_t>(std::countr_zero(file_.preferredBytes() / file_.blockBytes()));
+  config_.minIoSize = static_cast<std::uint16_t>(file_.preferredBytes() / file_.blockBytes());
+  if (queues > 1) {
+    features_ |= kFeatureMq;
+    config_.numQueues = queues;
+  }
+  if (file_.isReadOnly()) {
+    features_ |= kFeatureRo;
+    return;
+  }
+  features_ |= kFeatureWriteZeroes;
+  config_.maxWriteZeroesSectors = kMaxWriteZeroesSectors;
+  config_.maxWriteZeroesSeg = kMaxWriteZeroesRanges;
+  config_.writeZeroesMayUnmap = file_.canPunch() ? 1 : 0;
+  if (file_.canPunch()) {
+    features_ |= kFeatureDiscard;
+    config_.maxDiscardSectors = kMaxDiscardSectors;
+    config_.maxDiscardSeg = kMaxDiscardRanges;
+    config_.discardSectorAlignment = file_.preferredBytes() / kSectorBytes;
+  }
+}
+
+void BlockDevice::readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept {
+  Config config = config_;
+  config.writeback = writeback_ ? 1 : 0;
+  readBytes({reinterpret_cast<const std::uint8_t*>(&config), sizeof config}, offset, data);
+}
+
+void BlockDevice::writeConfig(std::uint64_t offset, std::span<const std::uint8_t> data) noexcept {
+  // 5.2.4: writeback is the one field that a driver may write.
+  constexpr std::uint64_t kWriteback = offsetof(Config, writeback);
+  if (offset <= kWriteback && kWriteback - offset < data.size()) {
+    writeback_ = data[kWriteback - offset] != 0;
+    decideWriteThrough();
+  }
+}
+
+// 5.2.6.2: when a write that is completed has to be stable.
+void BlockDevice::decideWriteThrough() noexcept {
+  const std::uint64_t agreed = agreed_;
+  const bool hasSwitch = (agreed & kFeatureConfigWce) != 0;
+  writeThrough_ = hasSwitch ? !writeback_ : (agreed & kFeatureFlush) == 0;
+}
+
+void BlockDevice::connect(Interrupts& interrupts) {
+  std::vector<int> answers;
+  for (const auto& returns : returns_) {
+    answers.push_back(returns->descriptor());
+  }
+  if (!file_.isReadOnly() || file_.isDirect()) {
+    blocking_ = std::make_unique<BlockingThread>(file_, answers);
+  }
+  common_.emplace(Common{file_, interrupts, blocking_.get(), id_, cache_ == Cache::kUnsafe, writeThrough_, log_});
+  for (std::size_t i = 0; i < engines_.size(); ++i) {
+    const std::string name = file_.name() + (engines_.size() == 1 ? "" : "-q" + std::to_string(i));
+    queues_.push_back(std::make_unique<RequestQueue>(name, *common_, std::move(engines_[i]), *returns_[i]));
+  }
+}
+
+void BlockDevice::activate(Activation activation) noexcept {
+  activation_ = std::move(activation);
+  agreed_ = activation_.features;
+  // 5.2.5.2: without a way to flush nothing may be volatile.
+  if ((agreed_ & kFeatureConfigWce) != 0 && (agreed_ & kFeatureFlush) == 0) {
+    writeback_ = false;
+  }
+  decideWriteThrough();
+  Shape shape;
+  shape.sectors = config_.capacity;
+  shape.readOnly = file_.isReadOnly();
+  shape.canDiscard = (agreed_ & features_ & kFeatureDiscard) != 0;
+  shape.canWriteZeroes = (agreed_ & features_ & kFeatureWriteZeroes) != 0;
+  {
+    const std::lock_guard lock(activeMutex_);
+    isActive_ = true;
+  }
+  for (std::size_t i = 0; i < std::min(queues_.size(), activation_.queues.size()); ++i) {
+    if (activation_.queues[i]) {
+      queues_[i]->activate(*activation_.queues[i], shape);
+    }
+  }
+}
+
+void BlockDevice::deactivate(std::function<void()> done) noexcept {
+  {
+    const std::lock_guard lock(activeMutex_);
+    isStopping_ = true;
+  }
+  done_ = std::move(done);
+  // Each of them, active or not, so that the last one to stop is a thread that may free memory.
+  running_ = static_cast<unsigned>(queues_.size());
+  for (const auto& queue : queues_) {
+    queue->deactivate(oneStopped_);
+  }
+}
+
+void BlockDevice::oneStopped() noexcept {
+  if (running_.fetch_sub(1) != 1) {
+    return;
+  }
+  activation_ = {};
+  agreed_ = 0;
+  writeback_ = true;
+  // The device may be activated anew before this returns.
+  const std::function<void()> done = std::exchange(done_, nullptr);
+  {
+    const std::lock_guard lock(activeMutex_);
+    isActive_ = isStopping_ = false;
+    inactive_.notify_all();
+  }
+  done();
+}
+
+std::vector<int> BlockDevice::wakeDescriptors() const {
+  std::vector<int> descriptors;
+  for (const auto& queue : queues_) {
+    descriptors.push_back(queue->wakeDescriptor());
+  }
+  return descriptors;
+}
+
+}  // namespace vmmhost::kvm::virtio::block
