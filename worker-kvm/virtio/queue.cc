@@ -157,12 +157,23 @@ bool Queue::walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize
 }
 
 void Queue::give(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
+  putUsed(head, writtenBytes);
+  store16(used_ + 2, nextUsed_, std::memory_order_release);
+}
+
+void Queue::give(std::span<const Used> chains) noexcept {
+  for (const Used& chain : chains) {
+    putUsed(chain.head, chain.writtenBytes);
+  }
+  store16(used_ + 2, nextUsed_, std::memory_order_release);
+}
+
+void Queue::putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
   std::uint8_t* entry = used_ + kRingHeaderBytes + std::size_t{nextUsed_ & (layout_.size - 1U)} * kUsedEntryBytes;
   const std::uint32_t id = head;
   std::memcpy(entry, &id, sizeof id);
   std::memcpy(entry + 4, &writtenBytes, sizeof writtenBytes);
   ++nextUsed_;
-  store16(used_ + 2, nextUsed_, std::memory_order_release);
 }
 
 bool Queue::needsInterrupt() noexcept {

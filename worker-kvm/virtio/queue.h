@@ -53,6 +53,12 @@ class Queue {
   Taken take(Chain& chain) noexcept;
   // The chain that begins at `head` is used; the device wrote `writtenBytes` into it. In any order.
   void give(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  // Several that the driver must see used together, as the parts of one frame (5.1.6.4). At most as many as were taken.
+  struct Used {
+    std::uint16_t head = 0;
+    std::uint32_t writtenBytes = 0;
+  };
+  void give(std::span<const Used> chains) noexcept;
   // Takes the last chain back: it is taken again next time. Only right after take().
   void untake() noexcept { --nextAvailable_; }
 
@@ -80,6 +86,7 @@ class Queue {
   Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
         memory::Bytes available, memory::Bytes used);
   Taken broken() noexcept;
+  void putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
   bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index, bool mayBeIndirect,
             std::uint32_t& budget) noexcept;
 

@@ -95,6 +95,17 @@ TEST_F(QueueTest, chainOfThree_isTakenInItsParts) {
   EXPECT_EQ(get<std::uint32_t>(kUsed + 8), 77u);
 }
 
+TEST_F(QueueTest, chainsGivenTogether_standInOrder_acrossTheEndOfTheRing) {
+  Queue queue = this->queue();
+  queue.setPosition({kSize - 1, kSize - 1});
+  queue.give(std::array{Queue::Used{4, 100}, Queue::Used{2, 50}});
+  EXPECT_EQ(get<std::uint16_t>(kUsed + 2), kSize + 1);
+  EXPECT_EQ(get<std::uint32_t>(kUsed + 4 + 8 * (kSize - 1)), 4u);
+  EXPECT_EQ(get<std::uint32_t>(kUsed + 8 + 8 * (kSize - 1)), 100u);
+  EXPECT_EQ(get<std::uint32_t>(kUsed + 4), 2u);
+  EXPECT_EQ(get<std::uint32_t>(kUsed + 8), 50u);
+}
+
 TEST_F(QueueTest, ringsWrapAround) {
   Queue queue = this->queue();
   for (int round = 0; round < 70000; ++round) {
