@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -190,11 +191,12 @@ class Driver {
   static constexpr std::uint64_t kData = 8 << 20;
   static constexpr std::uint64_t kMemoryBytes = 64 << 20;
 
-  explicit Driver(std::size_t queues)
-      : memory_(std::vector<memory::Range>{{0, kMemoryBytes}}, false), interrupts_(queues) {}
+  explicit Driver(std::size_t queues, bool sharedMemory = false)
+      : memory_(std::vector<memory::Range>{{0, kMemoryBytes}}, sharedMemory), interrupts_(queues) {}
 
-  // Agrees on `features` and starts the device with queues of `size`.
-  void start(Device& device, std::uint64_t features, std::uint16_t size = 128) {
+  // Agrees on `features` and starts the device with queues of `size`; those `without` are not enabled.
+  void start(Device& device, std::uint64_t features, std::uint16_t size = 128,
+             const std::vector<std::size_t>& without = {}) {
     device_ = &device;
     queues_.clear();
     Activation activation;
@@ -206,6 +208,10 @@ class Driver {
       std::fill(area.begin(), area.end(), std::uint8_t{0});
       auto queue = Queue::make(memory_, queues_.back()->layout());
       ASSERT_TRUE(queue);
+      if (std::find(without.begin(), without.end(), i) != without.end()) {
+        activation.queues.emplace_back();
+        continue;
+      }
       activation.queues.push_back(
           ActiveQueue{static_cast<std::uint16_t>(i), *queue, queues_.back()->kick().descriptor()});
     }

@@ -1,0 +1,260 @@
+#include "worker-kvm/virtio/balloon/balloon.h"
+
+#include <asm/unistd.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "vmmhost/error.h"
+#include "worker-kvm/virtio/balloon/pages.h"
+
+namespace vmmhost::kvm::virtio::balloon {
+
+namespace {
+
+// 5.5.4: num_pages, actual; what belongs to features that are not offered is not there.
+constexpr std::uint64_t kActualOffset = 4;
+constexpr std::size_t kConfigBytes = 8;
+constexpr int kHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+constexpr std::uint64_t k32Bits = 0xffffffff;
+
+}  // namespace
+
+Balloon::Balloon(io::EventThread& thread, const memory::GuestMemory& memory, BalloonOptions options)
+    : thread_(thread),
+      memory_(memory),
+      options_(std::move(options)),
+      inflate_([this] { serve(inflate_, &Balloon::inflatePiece); }),
+      deflate_([this] { serve(deflate_, &Balloon::deflatePiece); }),
+      report_([this] { serve(report_, &Balloon::reportPiece); }),
+      start_([this] { start(); }),
+      stop_([this] { stop(); }),
+      more_([this] { serveAll(); }) {
+  targetPages_ = pagesFor(options_.targetBytes);
+  ranges_.reserve(kNumbersAtATime);
+}
+
+Balloon::~Balloon() {
+  io::runOn(thread_, [this] { stop(); });
+  io::runOn(thread_, [] {});  // behind what was posted by then
+}
+
+confine::Rules Balloon::rulesFor(const memory::GuestMemory& memory) {
+  confine::Rules rules;
+  for (const auto& region : memory.regions()) {
+    if (region.memfd) {
+      rules.push_back({__NR_fallocate,
+                       {{0, k32Bits, static_cast<std::uint32_t>(region.memfd.get())},
+                        {1, k32Bits, static_cast<std::uint32_t>(kHole)}}});
+    } else {
+      rules.push_back(confine::callWith(__NR_madvise, 2, MADV_DONTNEED));
+    }
+  }
+  return rules;
+}
+
+std::uint64_t Balloon::features() const noexcept {
+  return kIndirectDesc | kEventIdx | (options_.deflateOnOom ? kDeflateOnOom : 0) |
+         (options_.freePageReporting ? kReporting : 0);
+}
+
+void Balloon::readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept {
+  const std::uint32_t config[] = {targetPages_.load(std::memory_order_relaxed),
+                                  actualPages_.load(std::memory_order_relaxed)};
+  std::array<std::uint8_t, kConfigBytes> bytes;
+  std::memcpy(bytes.data(), config, sizeof config);
+  readBytes(bytes, offset, data);
+}
+
+void Balloon::writeConfig(std::uint64_t offset, std::span<const std::uint8_t> data) noexcept {
+  std::uint32_t pages = 0;
+  if (offset == kActualOffset && data.size() == sizeof pages) {
+    std::memcpy(&pages, data.data(), sizeof pages);
+    actualPages_.store(pages, std::memory_order_relaxed);
+  }
+}
+
+std::uint32_t Balloon::pagesFor(std::uint64_t bytes) const {
+  const std::uint64_t most = memory_.totalBytes();
+  if (bytes > most || bytes / kPageBytes > k32Bits) {
+    throw Error(ErrorCode::kInvalidArgument,
+                options_.name + ": a target of " + std::to_string(bytes) +
+                    " bytes is more than the guest's memory of " + std::to_string(most) + " bytes",
+                "the target is what the guest gives up, not what it keeps");
+  }
+  return static_cast<std::uint32_t>(bytes / kPageBytes);
+}
+
+void Balloon::setTarget(std::uint64_t bytes) {
+  const std::uint32_t pages = pagesFor(bytes);
+  if (targetPages_.exchange(pages) != pages && interrupts_ != nullptr) {
+    interrupts_->configChanged();  // 5.5.6
+  }
+}
+
+std::uint64_t Balloon::target() const noexcept {
+  return targetPages_ * kPageBytes;
+}
+
+std::uint64_t Balloon::actual() const noexcept {
+  return std::min(actualPages_ * kPageBytes, memory_.totalBytes());
+}
+
+void Balloon::activate(Activation activation) noexcept {
+  activation_ = std::move(activation);
+  thread_.post(start_);
+}
+
+void Balloon::deactivate(std::function<void()> done) noexcept {
+  done_ = std::move(done);
+  thread_.post(stop_);
+}
+
+void Balloon::start() noexcept {
+  isBroken_ = false;
+  auto& queues = activation_.queues;
+  const auto take = [&](std::size_t index) {
+    return index < queues.size() ? std::exchange(queues[index], std::nullopt) : std::nullopt;
+  };
+  inflate_.active = take(kInflateQueue);
+  deflate_.active = take(kDeflateQueue);
+  if ((activation_.features & features() & kReporting) != 0) {
+    // Drivers leave out queues of features that are not offered, and number the others anew (Linux does): whichever it
+    // is, it is the last one.
+    for (std::size_t index = kReportingQueue; index > kDeflateQueue && !report_.active; --index) {
+      report_.active = take(index);
+    }
+  }
+  for (Served* served : {&inflate_, &deflate_, &report_}) {
+    if (served->active) {
+      // Edges: see the network device.
+      thread_.watch(served->active->notified, EPOLLIN | EPOLLET, served->notified);
+    }
+  }
+  serveAll();
+}
+
+void Balloon::stop() noexcept {
+  for (Served* served : {&inflate_, &deflate_, &report_}) {
+    if (served->active) {
+      thread_.unwatch(served->active->notified, served->notified);
+      served->active.reset();
+    }
+    served->hasChain = false;
+  }
+  actualPages_ = 0;  // whoever comes next has all of its memory
+  activation_ = {};
+  if (const auto done = std::exchange(done_, nullptr)) {
+    done();
+  }
+}
+
+void Balloon::serveAll() noexcept {
+  serve(inflate_, &Balloon::inflatePiece);
+  serve(deflate_, &Balloon::deflatePiece);
+  serve(report_, &Balloon::reportPiece);
+}
+
+void Balloon::serve(Served& served, bool (Balloon::*piece)(Served&) noexcept) noexcept {
+  if (!served.active || isBroken_) {
+    return;
+  }
+  Queue& queue = served.active->queue;
+  queue.disableNotifications();
+  bool isIdle = false;
+  for (unsigned pieces = 0; pieces < kPiecesPerTurn && !isIdle; ++pieces) {
+    if (!served.hasChain) {
+      const Queue::Taken taken = queue.take(served.chain);
+      if (taken == Queue::Taken::kBroken) {
+        isBroken_ = true;
+        interrupts_->deviceBroken("balloon: a queue of the driver is not what the specification asks for");
+        return;
+      }
+      if (taken == Queue::Taken::kNone) {
+        isIdle = !queue.enableNotifications();
+        continue;
+      }
+      served.hasChain = true;
+      served.done = 0;
+    }
+    if ((this->*piece)(served)) {
+      served.hasChain = false;
+      queue.give(served.chain.head, 0);
+    }
+  }
+  if (queue.needsInterrupt()) {
+    interrupts_->queueUsed(served.active->index);
+  }
+  if (!isIdle) {
+    thread_.post(more_);
+  }
+}
+
+// Some of the page numbers in a chain, each read once; none when there are no more.
+std::span<std::uint32_t> Balloon::nextNumbers(Served& served) noexcept {
+  const memory::Bytes bytes{reinterpret_cast<std::uint8_t*>(numbers_.data()), sizeof numbers_};
+  const std::size_t got = copyFrom(served.chain.readable, served.done, bytes);
+  served.done += got;
+  return std::span(numbers_).first(got / sizeof(std::uint32_t));
+}
+
+bool Balloon::inflatePiece(Served& served) noexcept {
+  const std::span<std::uint32_t> numbers = nextNumbers(served);
+  ranges_.clear();
+  const std::size_t outside = toRanges(numbers, memory_.regions(), ranges_);
+  counters_.refusedPages.fetch_add(outside, std::memory_order_relaxed);
+  for (const memory::Range& range : ranges_) {
+    for (const auto& region : memory_.regions()) {
+      if (region.guest.start <= range.start && range.end() <= region.guest.end()) {
+        giveBack(region, range.start - region.guest.start, range.bytes);
+      }
+    }
+    counters_.inflatedPages.fetch_add(range.bytes / kPageBytes, std::memory_order_relaxed);
+  }
+  return served.done >= served.chain.readableBytes;
+}
+
+// The memory comes back by itself when the guest touches it.
+bool Balloon::deflatePiece(Served& served) noexcept {
+  counters_.deflatedPages.fetch_add(served.chain.readableBytes / sizeof(std::uint32_t), std::memory_order_relaxed);
+  return true;
+}
+
+// 5.5.6.7: one part of the chain at a time. Each was checked to be in a region when the chain was taken.
+bool Balloon::reportPiece(Served& served) noexcept {
+  if (served.done < served.chain.writable.size()) {
+    const iovec& part = served.chain.writable[served.done++];
+    const auto* start = static_cast<const std::uint8_t*>(part.iov_base);
+    for (const auto& region : memory_.regions()) {
+      if (start < region.host.data() || start >= region.host.data() + region.host.size()) {
+        continue;
+      }
+      const auto offset = static_cast<std::uint64_t>(start - region.host.data());
+      const std::uint64_t first = (offset + kPageBytes - 1) / kPageBytes * kPageBytes;
+      const std::uint64_t end = (offset + part.iov_len) / kPageBytes * kPageBytes;
+      if (first < end) {
+        giveBack(region, first, end - first);
+        counters_.reportedBytes.fetch_add(end - first, std::memory_order_relaxed);
+      }
+    }
+  }
+  return served.done >= served.chain.writable.size();
+}
+
+// What the system does not take back stays as it is: nothing depends on it.
+void Balloon::giveBack(const memory::GuestMemory::Region& region, std::uint64_t offset, std::uint64_t bytes) noexcept {
+  if (region.memfd) {
+    while (::fallocate(region.memfd.get(), kHole, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0 &&
+           errno == EINTR) {
+    }
+  } else {
+    ::madvise(region.host.data() + offset, bytes, MADV_DONTNEED);
+  }
+}
+
+}  // namespace vmmhost::kvm::virtio::balloon
