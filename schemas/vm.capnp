@@ -73,8 +73,8 @@ struct Disk {
 
 struct Nic {
   id @0 :Text;
-  mac @1 :Text;                   # empty: derived from the VM's name
-  mtu @2 :UInt16;                 # 0: the default of the attachment
+  mac @1 :Text;                   # empty: derived from the VM's name; a worker always sees one
+  mtu @2 :UInt16;                 # 0: that of the attachment, which a worker sees
   attachment :union {
     none @3 :Void;                # link down
     network @4 :Text;             # a vmmhost network by name

@@ -196,15 +196,28 @@ void checkMac(const std::string& field, std::string_view mac) {
   }
 }
 
+std::string lowerCase(std::string_view mac) {
+  std::string lower(mac);
+  for (char& character : lower) {
+    character = character >= 'A' && character <= 'F' ? static_cast<char>(character | 0x20) : character;
+  }
+  return lower;
+}
+
 void checkNics(capnp::List<schema::Nic>::Reader nics) {
   checkCount("nics", nics, kMaxNics);
   std::set<std::string> ids;
+  std::set<std::string> macs;
+  std::set<std::string> taps;
   for (std::uint32_t index = 0; index < nics.size(); ++index) {
     const auto nic = nics[index];
     const std::string field = "nics[" + std::to_string(index) + "]";
     checkId(ids, field, view(nic.getId()), "nic" + std::to_string(index));
     if (nic.getMac().size() > 0) {
       checkMac(field + ".mac", view(nic.getMac()));
+      if (!macs.insert(lowerCase(view(nic.getMac()))).second) {
+        refuse(field + ".mac", inQuotes(view(nic.getMac())) + " is there twice");
+      }
     }
     if (nic.getMtu() != 0) {
       checkRange(field + ".mtu", nic.getMtu(), 68, 65535);  // virtio 1.2, 5.1.4.1
@@ -223,6 +236,9 @@ void checkNics(capnp::List<schema::Nic>::Reader nics) {
         checkText(field + ".attachment.tap", tap, kMaxTapBytes);
         if (tap.empty() || tap == "." || tap == ".." || tap.find_first_of("/: ") != std::string_view::npos) {
           refuse(field + ".attachment.tap", inQuotes(tap) + " is not the name of a network device");
+        }
+        if (!taps.insert(std::string(tap)).second) {
+          refuse(field + ".attachment.tap", inQuotes(tap) + " is there twice");
         }
         break;
       }

@@ -10,13 +10,18 @@
 #include <cerrno>
 #include <string_view>
 
+#include "host/config/mac.h"
 #include "host/config/text.h"
+#include "host/vm/tap.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::vm {
 namespace {
 
 constexpr std::size_t kMaxShownPathBytes = 1024;
+// Each takes a thread of the worker, and descriptors.
+constexpr std::uint32_t kMaxQueuesPerNic = 8;
+constexpr std::uint32_t kMaxQueues = 64;
 
 std::string diskField(std::size_t index) {
   return "disks[" + std::to_string(index) + "]";
@@ -100,6 +105,15 @@ class Opener {
     keep(disk.getFile(), std::move(fd));
   }
 
+  void nics(schema::VmConfig::Builder config) {
+    const std::uint32_t count = config.getNics().size();
+    const std::uint32_t mostQueues =
+        count == 0 ? 0 : std::min({config.getCpus().getCount(), kMaxQueuesPerNic, std::max(1U, kMaxQueues / count)});
+    for (std::uint32_t index = 0; index < count; ++index) {
+      nic(config.getNics()[index], index, config.getName().cStr(), mostQueues);
+    }
+  }
+
   OpenedResources take() { return std::move(opened_); }
 
  private:
@@ -108,6 +122,35 @@ class Opener {
     ino_t inode = 0;
     bool readOnly = false;
   };
+
+  void nic(schema::Nic::Builder nic, std::uint32_t index, const char* vmName, std::uint32_t mostQueues) {
+    const std::string field = "nics[" + std::to_string(index) + "]";
+    if (nic.getMac().size() == 0) {
+      nic.setMac(config::deriveMac(vmName, index));
+    }
+    const auto attachment = nic.getAttachment();
+    if (attachment.isNetwork()) {
+      throw Error(ErrorCode::kUnsupported, field + ".attachment.network: this version attaches no networks",
+                  "name an existing TAP device as attachment.tap");
+    }
+    if (!attachment.isTap()) {
+      return;
+    }
+    const std::string name = attachment.getTap().cStr();
+    OpenedTap tap = openTap(field + ".attachment.tap", name, mostQueues);
+    if (nic.getMtu() > tap.mtu) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  field + ".mtu: " + std::to_string(nic.getMtu()) + " is more than the " + std::to_string(tap.mtu) +
+                      " of TAP device " + name,
+                  "`ip link set " + name + " mtu " + std::to_string(nic.getMtu()) + "` raises it");
+    }
+    if (nic.getMtu() == 0) {
+      nic.setMtu(tap.mtu);
+    }
+    for (std::uint32_t queue = 0; queue < tap.queues.size(); ++queue) {
+      opened_.nicQueues.push_back({index, queue, std::move(tap.queues[queue])});
+    }
+  }
 
   static std::string subjectOf(const std::string& field, const std::string& path) {
     return field + ": " + config::printable(path, kMaxShownPathBytes);
@@ -186,6 +229,7 @@ OpenedResources openResources(schema::VmConfig::Builder config, const std::strin
   for (auto disk : config.getDisks()) {
     opener.disk(disk);
   }
+  opener.nics(config);
   return opener.take();
 }
 

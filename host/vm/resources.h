@@ -19,14 +19,21 @@ struct OpenedResources {
     Fd fd;
   };
   std::vector<File> files;
+  struct NicQueue {
+    std::uint32_t nic;
+    std::uint32_t queue;
+    Fd fd;
+  };
+  std::vector<NicQueue> nicQueues;
   // Locks on disks, held on open file descriptions of their own that are never passed on.
   std::vector<Fd> locks;
   std::uint64_t largestWritableFile = 0;
 };
 
-// Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number. Throws Error
-// naming field and path: not there, not a regular file (a disk may be a block device), empty, in use by another VM, or
-// by two disks of this one.
+// Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number; opens the
+// TAP devices, and fills in addresses and MTUs of network cards that were left open. Throws Error naming field and
+// path: not there, not a regular file (a disk may be a block device), empty, in use by another VM, or by two disks of
+// this one.
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
 
 // A worker knows files by the fields that name them: `error` of a worker, with the path behind a field such as

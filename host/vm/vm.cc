@@ -200,6 +200,16 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
     attach([&](auto resource) { resource.setFile(file.resource); }, std::move(file.fd));
   }
   resources_.files.clear();
+  for (auto& queue : resources_.nicQueues) {
+    attach(
+        [&](auto resource) {
+          auto nic = resource.initNic();
+          nic.setIndex(queue.nic);
+          nic.setQueue(queue.queue);
+        },
+        std::move(queue.fd));
+  }
+  resources_.nicQueues.clear();
   for (const auto& device : devices_) {
     Fd fd(::open(device.path.c_str(), O_RDWR | O_CLOEXEC));
     if (!fd) {

@@ -2,6 +2,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
@@ -186,6 +187,12 @@ void addDiskInput(Policy& policy, const BaseParameters& parameters) {
 void addKvm(Policy& policy) {
   // _IOC_TYPE: which of them a thread needs is for the worker's own filters to say.
   allowIf(policy, __NR_ioctl, {ArgCheck{1, 0xff00, KVMIO << 8}});
+}
+
+void addTap(Policy& policy) {
+  // Of all that can be asked of a TAP device, what its frames may be: the host has set up the rest, and the device
+  // outlives the worker.
+  allowValues(policy, __NR_ioctl, 1, {TUNSETOFFLOAD});
 }
 
 }  // namespace vmmhost::seccomp

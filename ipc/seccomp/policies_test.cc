@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
 #include <pthread.h>
@@ -129,6 +130,7 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
       {"memfd on an old kernel", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING}},
       {"KVM_RUN", __NR_ioctl, {5, KVM_RUN}},
       {"KVM_CREATE_VM", __NR_ioctl, {5, KVM_CREATE_VM}},
+      {"TUNSETOFFLOAD", __NR_ioctl, {5, TUNSETOFFLOAD}},
       {"F_ADD_SEALS", __NR_fcntl, {5, F_ADD_SEALS}},
       {"PR_SET_NAME", __NR_prctl, {PR_SET_NAME, 0x1000}},
       {"PR_SET_DUMPABLE 0", __NR_prctl, {PR_SET_DUMPABLE, 0}},

@@ -22,6 +22,7 @@ Policy workerStatic(const BaseParameters& parameters) {
   addSelfConfinement(policy);
   addExecutable(policy, parameters);
   addKvm(policy);
+  addTap(policy);
   addDiskInput(policy, parameters);
 
   // No memory ever becomes executable: the kernel maps a static executable's code itself, at exec. Shared anonymous

@@ -1,6 +1,7 @@
 #include "ipc/seccomp/test_calls.h"
 
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <linux/memfd.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -140,7 +141,10 @@ std::vector<Call> deniedToStatic() {
         {"fcntl F_SETFL", __NR_fcntl, {3, F_SETFL, 0}}, {"fcntl F_SETPIPE_SZ", __NR_fcntl, {3, 1031, 1 << 20}},
         {"fcntl F_SETLEASE with high bits set", __NR_fcntl, {3, 0x100000000u + 1024}},
         {"ioctl TIOCSTI", __NR_ioctl, {0, TIOCSTI}}, {"ioctl FIOASYNC", __NR_ioctl, {3, FIOASYNC}},
-        {"ioctl TUNSETPERSIST", __NR_ioctl, {3, 0x400454cb}},
+        {"ioctl TUNSETPERSIST", __NR_ioctl, {3, TUNSETPERSIST}}, {"ioctl TUNSETOWNER", __NR_ioctl, {3, TUNSETOWNER}},
+        {"ioctl TUNSETIFF", __NR_ioctl, {3, TUNSETIFF}}, {"ioctl TUNSETQUEUE", __NR_ioctl, {3, TUNSETQUEUE}},
+        {"ioctl TUNSETCARRIER", __NR_ioctl, {3, TUNSETCARRIER}},
+        {"ioctl SIOCSIFHWADDR", __NR_ioctl, {3, SIOCSIFHWADDR}},
         {"prctl PR_SET_DUMPABLE 1", __NR_prctl, {PR_SET_DUMPABLE, 1}}, {"prctl PR_SET_MM", __NR_prctl, {PR_SET_MM}},
         {"prctl PR_SET_PTRACER", __NR_prctl, {PR_SET_PTRACER, kMinusOne}},
         {"prctl PR_SET_PDEATHSIG 0", __NR_prctl, {PR_SET_PDEATHSIG, 0}},

@@ -23,6 +23,16 @@ Fd Resources::takeConsole(std::uint32_t index) {
   return std::move(found->second);
 }
 
+std::vector<Fd> Resources::takeNic(std::uint32_t index) {
+  std::vector<Fd> queues;
+  if (auto found = nics_.extract(index)) {
+    for (auto& [queue, fd] : found.mapped()) {
+      queues.push_back(std::move(fd));
+    }
+  }
+  return queues;
+}
+
 Fd Resources::takeCounters() {
   return std::move(counters_);
 }

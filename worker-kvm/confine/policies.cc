@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
@@ -133,6 +134,7 @@ Rules deviceThreads() {
       {__NR_io_uring_enter, {{3, k32Bits & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, ~std::uint64_t{0}, 0}}},
       callWith(__NR_io_uring_register, 1, IORING_REGISTER_FILES_UPDATE),
       call(__NR_getrandom),
+      request(TUNSETOFFLOAD),  // the first thread of a network card
   };
   return rules;
 }

@@ -4,8 +4,10 @@
 #include <linux/audit.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -98,6 +100,15 @@ const std::vector<Named> kNever = {
     {"prctl PR_SET_DUMPABLE", __NR_prctl, {PR_SET_DUMPABLE, 1}},
     {"ioctl TIOCSTI", __NR_ioctl, {0, 0x5412}},
     {"ioctl KVM_CREATE_DEVICE", __NR_ioctl, {8, KVM_CREATE_DEVICE}},
+    {"ioctl TUNSETIFF", __NR_ioctl, {8, TUNSETIFF}},
+    {"ioctl TUNSETPERSIST", __NR_ioctl, {8, TUNSETPERSIST}},
+    {"ioctl TUNSETOWNER", __NR_ioctl, {8, TUNSETOWNER}},
+    {"ioctl TUNSETGROUP", __NR_ioctl, {8, TUNSETGROUP}},
+    {"ioctl TUNSETQUEUE", __NR_ioctl, {8, TUNSETQUEUE}},
+    {"ioctl TUNSETCARRIER", __NR_ioctl, {8, TUNSETCARRIER}},
+    {"ioctl TUNSETSNDBUF", __NR_ioctl, {8, TUNSETSNDBUF}},
+    {"ioctl TUNATTACHFILTER", __NR_ioctl, {8, TUNATTACHFILTER}},
+    {"ioctl SIOCSIFHWADDR", __NR_ioctl, {8, SIOCSIFHWADDR}},
 };
 
 // What ends with creation.
@@ -122,6 +133,7 @@ const std::vector<Named> kOnlyForCreation = {
     {"io_uring_enter", __NR_io_uring_enter, {4, 8, 1, IORING_ENTER_GETEVENTS, 0, 8}},
     {"io_uring_register of a file", __NR_io_uring_register, {4, IORING_REGISTER_FILES_UPDATE, 0x1000, 1}},
     {"getrandom", __NR_getrandom},
+    {"TUNSETOFFLOAD", __NR_ioctl, {8, TUNSETOFFLOAD}},
     {"shared mapping", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 8}},
     {"thread",
      __NR_clone,

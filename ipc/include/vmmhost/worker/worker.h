@@ -35,6 +35,11 @@ class Resources {
   Fd takeDevice(const std::string& name);
   // The stream socket of a console (0 is the first); non-blocking. The host always drains it.
   Fd takeConsole(std::uint32_t index);
+  // The queues of a TAP device for a network card (nics[index]), in order; none when the card is attached to nothing.
+  // Opened by the host with IFF_TAP, IFF_NO_PI, IFF_VNET_HDR with a header of 12 bytes, and O_NONBLOCK; with
+  // IFF_MULTI_QUEUE where there are several. The worker reads, writes and sets offloads (TUNSETOFFLOAD): all else of
+  // the device is the host's.
+  std::vector<Fd> takeNic(std::uint32_t index);
   // Shared memory for counters (ipc/counters); empty when the host offers none.
   Fd takeCounters();
   // A ring that the process was started with, see vmmhost/rings.h; no descriptor in it when there is none left.
@@ -45,6 +50,7 @@ class Resources {
   std::map<std::uint32_t, Fd> files_;
   std::map<std::string, Fd> devices_;
   std::map<std::uint32_t, Fd> consoles_;
+  std::map<std::uint32_t, std::map<std::uint32_t, Fd>> nics_;  // by card, by queue
   Fd counters_;
   std::vector<rings::Ring> rings_;  // the next one is the last
 };

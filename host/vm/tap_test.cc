@@ -1,0 +1,171 @@
+#include "host/vm/tap.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <gtest/gtest.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "host/vm/resources.h"
+#include "vmmhost/error.h"
+
+namespace vmmhost::vm {
+namespace {
+
+constexpr uid_t kSomeUser = 4711;
+
+// A network of its own with devices that an administrator has made.
+class TapTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    static const int error = ::unshare(CLONE_NEWNET) == 0 ? 0 : errno;
+    if (error != 0) {
+      GTEST_SKIP() << systemError("a network namespace and TAP devices need root", error).message();
+    }
+  }
+  void TearDown() override {
+    for (const std::string& name : made_) {
+      const Fd device = attach(name, flags_);
+      ::ioctl(device.get(), TUNSETPERSIST, 0);
+    }
+  }
+  static Fd attach(const std::string& name, int flags) {
+    Fd device(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+    ifreq request{};
+    name.copy(request.ifr_name, IFNAMSIZ - 1);
+    request.ifr_flags = static_cast<short>(flags);
+    EXPECT_EQ(::ioctl(device.get(), TUNSETIFF, &request), 0) << name;
+    return device;
+  }
+  void make(const std::string& name, int flags, uid_t owner = static_cast<uid_t>(-1)) {
+    const Fd device = attach(name, flags);
+    EXPECT_EQ(::ioctl(device.get(), TUNSETPERSIST, 1), 0);
+    if (owner != static_cast<uid_t>(-1)) {
+      EXPECT_EQ(::ioctl(device.get(), TUNSETOWNER, owner), 0);
+    }
+    made_.push_back(name);
+    flags_ = flags;
+  }
+  static std::string refusal(const std::string& name) {
+    try {
+      openTap("nics[0].attachment.tap", name, 4);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "opened";
+  }
+  // What another user is told, in a process of its own.
+  static std::string refusalAs(uid_t user, const std::string& name) {
+    int ends[2];
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    const Fd reading(ends[0]);
+    Fd writing(ends[1]);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::setgroups(0, nullptr) != 0 || ::setgid(user) != 0 || ::setuid(user) != 0) {
+        ::_exit(1);
+      }
+      const std::string text = refusal(name);
+      ::_exit(::write(writing.get(), text.data(), text.size()) < 0);
+    }
+    writing.reset();
+    std::string text(4096, '\0');
+    const ssize_t got = ::read(reading.get(), text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    ::waitpid(child, nullptr, 0);
+    return text;
+  }
+
+  std::vector<std::string> made_;
+  int flags_ = 0;
+};
+
+TEST_F(TapTest, deviceThatIsNotThere_isNotMade) {
+  EXPECT_EQ(refusal("nothing0"), "nics[0].attachment.tap: nothing0: no such network device");
+  EXPECT_EQ(::if_nametoindex("nothing0"), 0u);
+}
+
+TEST_F(TapTest, otherDevices_areRefused) {
+  EXPECT_EQ(refusal("lo"), "nics[0].attachment.tap: lo is no TAP device");
+  make("tun0", IFF_TUN | IFF_NO_PI);
+  EXPECT_EQ(refusal("tun0"), "nics[0].attachment.tap: tun0 is no TAP device");
+}
+
+TEST_F(TapTest, deviceForOneQueue_isOpenedOnce) {
+  make("tap0", IFF_TAP);
+  {
+    const OpenedTap tap = openTap("f", "tap0", 4);
+    ASSERT_EQ(tap.queues.size(), 1u);
+    EXPECT_EQ(tap.mtu, 1500);
+    ifreq request{};
+    ASSERT_EQ(::ioctl(tap.queues[0].get(), TUNGETIFF, &request), 0);
+    EXPECT_EQ(request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE),
+              IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
+    int headerBytes = 0;
+    ASSERT_EQ(::ioctl(tap.queues[0].get(), TUNGETVNETHDRSZ, &headerBytes), 0);
+    EXPECT_EQ(headerBytes, 12);
+    EXPECT_NE(::fcntl(tap.queues[0].get(), F_GETFL) & O_NONBLOCK, 0);
+    EXPECT_EQ(refusal("tap0"), "nics[0].attachment.tap: tap0 is in use");
+  }
+  EXPECT_EQ(refusal("tap0"), "opened");
+}
+
+TEST_F(TapTest, deviceForSeveralQueues_isOneVmsAllTheSame) {
+  make("tap1", IFF_TAP | IFF_MULTI_QUEUE);
+  const OpenedTap tap = openTap("f", "tap1", 3);
+  EXPECT_EQ(tap.queues.size(), 3u);
+  EXPECT_EQ(refusal("tap1"), "nics[0].attachment.tap: tap1 is in use");
+}
+
+TEST_F(TapTest, deviceOfAnother_isRefused) {
+  make("tap0", IFF_TAP);
+  make("tap1", IFF_TAP, kSomeUser);
+  EXPECT_EQ(refusalAs(kSomeUser, "tap0"),
+            "nics[0].attachment.tap: tap0 belongs to nobody, so that only root may use it, not to user 4711");
+  EXPECT_EQ(refusalAs(kSomeUser + 1, "tap1"), "nics[0].attachment.tap: tap1 belongs to user 4711, not to user 4712");
+  const std::string own = refusalAs(kSomeUser, "tap1");
+  // /dev/net/tun itself may be root's.
+  EXPECT_TRUE(own == "opened" || own.find("/dev/net/tun") != std::string::npos) << own;
+}
+
+TEST_F(TapTest, cards_getAddressAndMtu_andQueuesForTheirCpus) {
+  make("tap0", IFF_TAP | IFF_MULTI_QUEUE);
+  capnp::MallocMessageBuilder message;
+  auto config = message.initRoot<schema::VmConfig>();
+  config.setName("web");
+  config.getCpus().setCount(2);
+  auto nics = config.initNics(2);
+  nics[0].getAttachment().setTap("tap0");
+  nics[1].setMac("02:00:00:00:00:07");
+  const OpenedResources opened = openResources(config, "/");
+  ASSERT_EQ(opened.nicQueues.size(), 2u);
+  EXPECT_EQ(opened.nicQueues[1].nic, 0u);
+  EXPECT_EQ(opened.nicQueues[1].queue, 1u);
+  EXPECT_EQ(nics[0].getMtu(), 1500);
+  EXPECT_EQ(nics[0].asReader().getMac().size(), 17u);
+  EXPECT_EQ(nics[1].asReader().getMac(), "02:00:00:00:00:07");
+}
+
+TEST_F(TapTest, mtuBeyondTheDevice_isRefused) {
+  make("tap0", IFF_TAP);
+  capnp::MallocMessageBuilder message;
+  auto nics = message.initRoot<schema::VmConfig>().initNics(1);
+  nics[0].getAttachment().setTap("tap0");
+  nics[0].setMtu(1501);
+  try {
+    openResources(message.getRoot<schema::VmConfig>(), "/");
+    ADD_FAILURE() << "was not refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.message(), "nics[0].mtu: 1501 is more than the 1500 of TAP device tap0");
+  }
+}
+
+}  // namespace
+}  // namespace vmmhost::vm
