@@ -11,7 +11,7 @@ using import "worker.capnp".EndCause;
 using import "worker.capnp".Descriptor;
 
 const controlMajor :UInt16 = 1;
-const controlMinor :UInt16 = 0;
+const controlMinor :UInt16 = 1;  # 1: further consoles
 
 enum VmState {
   preparing @0;   # name reserved, worker being started and verified
@@ -95,8 +95,8 @@ interface Control {
   reset @6 () -> (error :Error);
   wait @7 () -> (outcome :Outcome, error :Error);
   # Answers when the VM has ended and all it held is gone.
-  console @8 (replayBytes :UInt32, input :Bool) -> (stream :Descriptor, error :Error);
-  # A stream socket with the console's output, at first up to replayBytes of what it said before. A reader
+  console @8 (replayBytes :UInt32, input :Bool, port :UInt32) -> (stream :Descriptor, error :Error);
+  # A stream socket with the output of consoles[port], at first up to replayBytes of what it said before. A reader
   # that is slower than the guest loses the oldest bytes, and is told how many; it never slows the guest.
   watch @9 (sink :StateSink) -> (error :Error);
   # State changes from now on, each exactly once and in order.

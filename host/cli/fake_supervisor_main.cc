@@ -163,6 +163,7 @@ class FakeControl final : public schema::Control::Server {
 
   kj::Promise<void> hello(HelloContext context) override {
     context.getResults().setMajor(schema::CONTROL_MAJOR);
+    context.getResults().setMinor(schema::CONTROL_MINOR);
     return kj::READY_NOW;
   }
   kj::Promise<void> started(StartedContext context) override {

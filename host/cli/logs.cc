@@ -149,9 +149,14 @@ int logs(const LogsOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "logs: -f and --json exclude each other",
                 "--json gives one document with all that has been logged so far");
   }
+  if (options.port && options.vmm) {
+    throw Error(ErrorCode::kInvalidArgument, "logs: --port and --vmm exclude each other",
+                "--port is for what the guest said on a further console");
+  }
+  const std::uint32_t port = parsePort("--port", options.port);
   const auto directories = openDirectories();
   const bool alive = runtime::find(directories, options.name).alive;
-  const std::string file = options.vmm ? "vmmhost.log" : "console.log";
+  const std::string file = options.vmm ? "vmmhost.log" : runtime::consoleLogName(port);
   Sink sink(options.json);
   if (const auto older = openLog(directories, options.name, file + ".1")) {
     copyRest(*older, sink);

@@ -41,9 +41,9 @@ struct Invocation {
   PsOptions ps;
   InspectOptions inspect;
   LogsOptions logs;
+  ConsoleOptions console;
   ControlOptions control;
   ConformanceOptions conformance;
-  std::string name;
   std::vector<std::string> names;
   std::string shell;
   bool force = false;
@@ -62,6 +62,10 @@ void addJson(CLI::App& app, bool& json) {
 
 CLI::Option* addName(CLI::App& app, std::string& name, const char* kind = "LIVE") {
   return app.add_option("name", name, "Name of the VM")->type_name(kind)->required();
+}
+
+void addPort(CLI::App& app, std::optional<std::string>& port) {
+  takesOne(app.add_option("--port", port, "A console by its number in the configuration (0)"), "N");
 }
 
 void addVmFlags(CLI::App& app, config::RunFlags& flags) {
@@ -126,6 +130,7 @@ void defineInspect(CLI::App& app, Invocation& invocation) {
 void defineLogs(CLI::App& app, Invocation& invocation) {
   addName(app, invocation.logs.name, "NAME");
   app.add_flag("-f,--follow", invocation.logs.follow, "Go on until the VM ends");
+  addPort(app, invocation.logs.port);
   app.add_flag("--vmm", invocation.logs.vmm, "The log of supervisor and worker instead of the console's output");
   addJson(app, invocation.json);
   invocation.action = [&invocation]() {
@@ -135,10 +140,14 @@ void defineLogs(CLI::App& app, Invocation& invocation) {
 }
 
 void defineConsole(CLI::App& app, Invocation& invocation) {
-  addName(app, invocation.name);
+  addName(app, invocation.console.name);
+  addPort(app, invocation.console.port);
   addJson(app, invocation.json);
   app.footer("^] opens a menu: detach, kill, cancel. Ends with the VM.");
-  invocation.action = [&invocation]() { return console(invocation.name, invocation.json); };
+  invocation.action = [&invocation]() {
+    invocation.console.json = invocation.json;
+    return console(invocation.console);
+  };
 }
 
 void defineControl(CLI::App& app, Invocation& invocation, ControlOptions::Verb verb) {

@@ -54,6 +54,7 @@ class Attachment {
   struct Options {
     int outputFd = STDOUT_FILENO;
     std::uint32_t replayBytes = 0;
+    std::uint32_t port = 0;
   };
   Attachment(kj::AsyncIoContext& io, ControlClient& client, const Options& options)
       : io_(io), client_(client), options_(options), signals_(io) {}
@@ -69,7 +70,7 @@ class Attachment {
     userEvent_ = kj::mv(pair.fulfiller);
     // Asked for early, so that nothing is missed of a VM that ends at once; taken when the VM has started: until then
     // the terminal's ^C is for us.
-    auto early = client_.console(options_.replayBytes, true);
+    auto early = client_.console(options_.replayBytes, true, options_.port);
     auto outcome = client_.wait().then([this](ControlClient::WaitResponse&& response) { outcome_ = kj::mv(response); });
     auto ended = before
                      .then([this, early = kj::mv(early)]() mutable {
@@ -120,7 +121,7 @@ class Attachment {
         .catch_([this](kj::Exception&& exception) -> kj::Promise<Fd> {
           // It was too early: the VM was still being prepared.
           if (rpc::fromKj(exception).code() == ErrorCode::kFailedPrecondition) {
-            return client_.console(options_.replayBytes, true);
+            return client_.console(options_.replayBytes, true, options_.port);
           }
           return kj::mv(exception);
         })
@@ -407,11 +408,13 @@ int run(const RunOptions& options) {
   return Run(options).carryOut();
 }
 
-int console(const std::string& name, bool json) {
+int console(const ConsoleOptions& options) {
+  const std::string& name = options.name;
+  const std::uint32_t port = parsePort("--port", options.port);
   auto io = kj::setupAsyncIo();
   const auto directories = openDirectories();
   const auto client = connectTo(io, directories, name);
-  Attachment attachment(io, *client, {json ? STDERR_FILENO : STDOUT_FILENO, kReplayBytes});
+  Attachment attachment(io, *client, {options.json ? STDERR_FILENO : STDOUT_FILENO, kReplayBytes, port});
   const Happening happening = attachment.follow(kj::READY_NOW);
   if (happening.kind == Happening::Kind::kKill) {
     attachment.stop(schema::EndKind::STOPPED, "killed from its console");
@@ -427,11 +430,11 @@ int console(const std::string& name, bool json) {
       note(attachment.outputFailure());
       return kExitFailed;
     default:
-      if (!json) {
+      if (!options.json) {
         note("VM " + name + ": " + describeOutcome(attachment.outcome()));
       }
   }
-  if (json) {
+  if (options.json) {
     config::JsonWriter writer;
     writer.beginObject().member("name", name).member("detached", happening.kind == Happening::Kind::kDetach);
     if (happening.kind != Happening::Kind::kDetach) {

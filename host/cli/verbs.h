@@ -41,11 +41,17 @@ struct LogsOptions {
   std::string name;
   bool follow = false;
   bool vmm = false;
+  std::optional<std::string> port;
   bool json = false;
 };
 int logs(const LogsOptions& options);
 
-int console(const std::string& name, bool json);
+struct ConsoleOptions {
+  std::string name;
+  std::optional<std::string> port;
+  bool json = false;
+};
+int console(const ConsoleOptions& options);
 
 struct ControlOptions {
   enum class Verb { kShutdown, kStop, kPause, kResume, kReset };

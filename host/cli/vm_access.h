@@ -4,7 +4,9 @@
 #include <capnp/message.h>
 #include <kj/async-io.h>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "host/client/control_client.h"
@@ -34,6 +36,9 @@ class EndedVm {
   schema::VmInfo::Builder info_;
   bool known_ = false;
 };
+
+// The number of a console, 0 when nothing is said. Throws Error naming the flag.
+std::uint32_t parsePort(const char* flag, const std::optional<std::string>& text);
 
 // "10" or "0.5" -> milliseconds, at least 1. Throws Error naming the flag.
 std::uint64_t parseSeconds(const char* flag, const std::string& text);

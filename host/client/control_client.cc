@@ -33,14 +33,18 @@ class StateSinkServer final : public schema::StateSink::Server {
   ControlClient::StateChange change_;
 };
 
-kj::Promise<void> sayHello(schema::Control::Client& control, const std::string& subject) {
+constexpr std::uint16_t kFurtherConsoles = 1;  // the minor version that knows of them
+
+// `minor` is told once the promise is fulfilled.
+kj::Promise<void> sayHello(schema::Control::Client& control, const std::string& subject, std::uint16_t& minor) {
   auto request = control.helloRequest();
   request.setClientMajor(schema::CONTROL_MAJOR);
   request.setClientMinor(schema::CONTROL_MINOR);
   std::string build(kBuild);
   request.setBuild(text(build));
-  return request.send().then(rpc::guarded([subject](capnp::Response<schema::Control::HelloResults>&& response) {
+  return request.send().then(rpc::guarded([subject, &minor](capnp::Response<schema::Control::HelloResults>&& response) {
     if (!response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
+      minor = response.getMinor();
       return;
     }
     if (response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
@@ -62,7 +66,7 @@ ControlClient::ControlClient(kj::AsyncIoContext& io, Fd socket, std::string vmNa
       vmName_(std::move(vmName)),
       connection_(io, std::move(socket), rpc::Side::kClient, limits()),
       control_(connection_.bootstrap<schema::Control>()),
-      hello_(sayHello(control_, subject()).fork()) {
+      hello_(sayHello(control_, subject(), minor_).fork()) {
 }
 
 ControlClient::~ControlClient() = default;
@@ -158,11 +162,31 @@ kj::Promise<ControlClient::StartedResponse> ControlClient::started() {
   return checked<StartedResponse>(control_.startedRequest().send());
 }
 
-kj::Promise<Fd> ControlClient::console(std::uint32_t replayBytes, bool input) {
+kj::Promise<Fd> ControlClient::console(std::uint32_t replayBytes, bool input, std::uint32_t port) {
+  if (port != 0) {
+    // One that does not know of ports would show the first console.
+    return since(kFurtherConsoles, "further consoles").then([this, replayBytes, input, port]() {
+      return attach(replayBytes, input, port);
+    });
+  }
+  return attach(replayBytes, input, port);
+}
+
+kj::Promise<void> ControlClient::since(std::uint16_t minor, const char* what) {
+  return hello_.addBranch().then(rpc::guarded([this, minor, what]() {
+    if (minor_ < minor) {
+      throw Error(ErrorCode::kUnsupported, subject() + " is of a version without " + what,
+                  "start the VM anew with this version");
+    }
+  }));
+}
+
+kj::Promise<Fd> ControlClient::attach(std::uint32_t replayBytes, bool input, std::uint32_t port) {
   using Response = capnp::Response<schema::Control::ConsoleResults>;
   auto request = control_.consoleRequest();
   request.setReplayBytes(replayBytes);
   request.setInput(input);
+  request.setPort(port);
   return checked<Response>(request.send()).then([](Response&& response) {
     auto stream = response.getStream();
     return rpc::receiveDescriptor(kj::mv(stream)).attach(kj::mv(response));

@@ -62,8 +62,8 @@ class ControlClient {
   // Without a deadline: they take as long as the VM does. The supervisor's death ends them.
   kj::Promise<WaitResponse> wait();
   kj::Promise<StartedResponse> started();
-  // A non-blocking stream socket with the console's output. Answered when the VM has a console.
-  kj::Promise<Fd> console(std::uint32_t replayBytes, bool input);
+  // A non-blocking stream socket with the output of a console. Answered when the VM has its consoles.
+  kj::Promise<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port = 0);
   // `change` is called in the loop's thread for every state from now on, until this client goes.
   kj::Promise<void> watch(StateChange change, std::chrono::milliseconds limit = kCallTimeout);
 
@@ -80,11 +80,15 @@ class ControlClient {
   template <typename Response>
   kj::Promise<Response> within(std::chrono::milliseconds limit, const char* what, kj::Promise<Response> promise);
   std::string subject() const;
+  // Fulfilled if the supervisor speaks this minor version or a later one; else kUnsupported, naming `what`.
+  kj::Promise<void> since(std::uint16_t minor, const char* what);
+  kj::Promise<Fd> attach(std::uint32_t replayBytes, bool input, std::uint32_t port);
 
   kj::AsyncIoContext& io_;
   std::string vmName_;
   rpc::Connection connection_;
   schema::Control::Client control_;
+  std::uint16_t minor_ = 0;  // that the supervisor speaks
   kj::ForkedPromise<void> hello_;
 };
 

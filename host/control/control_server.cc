@@ -137,7 +137,7 @@ class ControlServer::Session final : public schema::Control::Server {
       return whileHere(target_.onConsole()).then(rpc::guarded([this, context]() mutable {
         const auto params = context.getParams();
         context.getResults().setStream(
-            rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput())));
+            rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput(), params.getPort())));
       }));
     });
   }

@@ -22,7 +22,8 @@ namespace vmmhost::runtime {
 //            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record
 //   state:   $VMMHOST_STATE_DIR, else /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else
 //            ~/.local/state/vmmhost
-//            NAME/console.log, NAME/vmmhost.log, NAME/exit.json, NAME/config.json: kept until `rm`
+//            NAME/console.log (and console.N.log of further consoles), NAME/vmmhost.log, NAME/exit.json,
+//            NAME/config.json: kept until `rm`
 // A process may die between any two steps of what is done here: the next command finds that and cleans up.
 class Directories {
  public:
@@ -105,6 +106,8 @@ Entry find(const Directories& directories, std::string_view name);
 Fd connectControl(const Directories& directories, std::string_view name);
 // The same; waits up to `limit` for a supervisor that is starting or ending to take commands or to be gone. Blocks.
 Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit);
+// The file of the state folder that keeps what consoles[port] says: "console.log", "console.1.log".
+std::string consoleLogName(std::uint32_t port);
 // Opens a file of the state folder of NAME read-only, e.g. "console.log". Throws kNotFound.
 Fd openState(const Directories& directories, std::string_view name, std::string_view file);
 // Removes the state of an ended VM. Throws kFailedPrecondition when it lives (hint: stop it first), kNotFound.

@@ -229,6 +229,10 @@ Fd awaitControl(const Directories& directories, std::string_view name, std::chro
   }
 }
 
+std::string consoleLogName(std::uint32_t port) {
+  return port == 0 ? "console.log" : "console." + std::to_string(port) + ".log";
+}
+
 Fd openState(const Directories& directories, std::string_view name, std::string_view file) {
   const std::string text = checkedName(directories, name);
   const Fd entry = openOwnFolder(directories.stateFd(), text, stateShown(directories, text));

@@ -152,7 +152,9 @@ void Supervisor::makeVm() {
   spec.measureMemory = request_.getMeasureMemory();
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
   spec.keepConsole = true;
-  spec.consoleFile = std::make_unique<RotatingFile>(reservation_->stateFd(), "console.log", kConsoleFileBytes);
+  spec.consoleFile = [this](std::uint32_t port) {
+    return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port), kConsoleFileBytes);
+  };
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
   vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_);
   for (auto& [phase, ns] : early_) {

@@ -222,9 +222,9 @@ class OwnedVmImpl final : public OwnedVm {
       return counted(running, running->vm->onEnded().then([running]() { return toPublic(running->vm->outcome()); }));
     });
   }
-  std::future<Fd> console(std::uint32_t replayBytes, bool input) override {
+  std::future<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port) override {
     return host_->call<Fd>(
-        [=, running = running_]() -> kj::Promise<Fd> { return running->vm->attachConsole(replayBytes, input); });
+        [=, running = running_]() -> kj::Promise<Fd> { return running->vm->attachConsole(replayBytes, input, port); });
   }
   std::future<std::string> describe() override {
     return host_->call<std::string>([running = running_]() -> kj::Promise<std::string> {

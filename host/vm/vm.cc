@@ -141,9 +141,6 @@ kj::Promise<void> Vm::start() {
 
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
-  if (config.getConsoles().size() > 1) {
-    throw Error(ErrorCode::kUnsupported, "consoles[1]: vmmhost attaches one console to a VM", "leave it out");
-  }
   resources_ = openResources(config, spec_.workingDirectory);
   mark("files-open");
 
@@ -179,14 +176,22 @@ kj::Promise<void> Vm::launch() {
   mark("worker-spawned");
 
   counters_ = std::make_unique<counters::HostPage>();
-  // A guest that talks faster than it is heard must not hang a device thread for ever.
-  rpc::SocketPair console = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
-  consoleRemote_ = std::move(console.remote);
-  console_ = std::make_unique<Console>(io_, std::move(console.local), std::move(spec_.consoleFile));
+  makeConsoles();
   consoleFulfiller_->fulfill();
   auto greeted = worker_->handshake();
   watchWorker();
   return greeted.then(rpc::guarded([this]() { return handOver(); }));
+}
+
+void Vm::makeConsoles() {
+  const std::uint32_t count = std::max(1U, originalConfig_.getConsoles().size());
+  for (std::uint32_t port = 0; port < count; ++port) {
+    // A guest that talks faster than it is heard must not hang a device thread for ever.
+    rpc::SocketPair pair = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
+    consoleRemotes_.push_back(std::move(pair.remote));
+    consoles_.push_back(
+        std::make_unique<Console>(io_, std::move(pair.local), spec_.consoleFile ? spec_.consoleFile(port) : nullptr));
+  }
 }
 
 void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
@@ -222,7 +227,10 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
     }
     attach([&](auto resource) { resource.setDevice(device.name); }, std::move(fd));
   }
-  attach([&](auto resource) { resource.setConsole(0); }, std::move(consoleRemote_));
+  for (std::uint32_t port = 0; port < consoleRemotes_.size(); ++port) {
+    attach([&](auto resource) { resource.setConsole(port); }, std::move(consoleRemotes_[port]));
+  }
+  consoleRemotes_.clear();
   attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
 }
 
@@ -337,12 +345,16 @@ kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
   return onEnded();
 }
 
-Fd Vm::attachConsole(std::uint32_t replayBytes, bool input) {
-  if (!console_) {
+Fd Vm::attachConsole(std::uint32_t replayBytes, bool input, std::uint32_t port) {
+  if (consoles_.empty()) {
     throw Error(ErrorCode::kFailedPrecondition,
                 std::string("the VM is ") + stateName(state_) + ": its console is not there");
   }
-  return console_->attach(replayBytes, input);
+  if (port >= consoles_.size()) {
+    throw Error(ErrorCode::kNotFound, "the VM has no console " + std::to_string(port) + ": it has " +
+                                          std::to_string(consoles_.size()) + ", from 0 on");
+  }
+  return consoles_[port]->attach(replayBytes, input);
 }
 
 }  // namespace vmmhost::vm

@@ -32,10 +32,11 @@ struct VmSpec {
   std::string workingDirectory;
   uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
-  std::set<std::string> without;              // parts of the jail given up
-  bool measureMemory = false;                 // the outcome tells the worker's private memory
-  std::chrono::milliseconds timeout{0};       // from start() on; 0: none
-  std::unique_ptr<RotatingFile> consoleFile;  // may be null
+  std::set<std::string> without;         // parts of the jail given up
+  bool measureMemory = false;            // the outcome tells the worker's private memory
+  std::chrono::milliseconds timeout{0};  // from start() on; 0: none
+  // Where a console's output is kept: asked once for each; may be null, and may answer null.
+  std::function<std::unique_ptr<RotatingFile>(std::uint32_t port)> consoleFile;
   bool keepConsole = false;  // the last output can be had after the end, by a client that was slow to ask
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
 };
@@ -64,7 +65,8 @@ class Vm {
   const Outcome& outcome() const { return outcome_; }  // once ended
   // Fulfilled when there is a console to attach to, which is before guest code runs; rejected if there never will be.
   kj::Promise<void> onConsole() { return consoleReady_.addBranch(); }
-  Fd attachConsole(std::uint32_t replayBytes, bool input);
+  // `port`: the index in the configuration's list; 0 is there always.
+  Fd attachConsole(std::uint32_t replayBytes, bool input, std::uint32_t port);
 
   // Called at each change of state from now on, until the returned object goes. In order, each once.
   using Watcher = std::function<void(schema::VmState, std::int64_t unixMs, const std::string& detail)>;
@@ -91,6 +93,7 @@ class Vm {
   kj::Promise<void> launch();
   kj::Promise<void> handOver();
   void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
+  void makeConsoles();
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
@@ -120,8 +123,8 @@ class Vm {
   OpenedResources resources_;
   spawn::Cgroup cgroup_;
   std::unique_ptr<counters::HostPage> counters_;
-  std::unique_ptr<Console> console_;
-  Fd consoleRemote_;
+  std::vector<std::unique_ptr<Console>> consoles_;
+  std::vector<Fd> consoleRemotes_;
   std::unique_ptr<WorkerProcess> worker_;
   schema::Vm::Client vm_ = nullptr;
   std::vector<plugin::LaunchPlan::Device> devices_;

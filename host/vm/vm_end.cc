@@ -1,5 +1,6 @@
 // How a VM ends: what its worker tells or no longer tells, and what is cleared away.
 #include <kj/debug.h>
+#include <kj/vector.h>
 
 #include "host/vm/memory_usage.h"
 #include "host/vm/vm.h"
@@ -110,7 +111,11 @@ kj::Promise<void> Vm::carryOutEnd() {
   return gone
       .then([this]() -> kj::Promise<void> {
         mark("worker-gone");
-        return console_ ? console_->finish(kConsoleFlush) : kj::Promise<void>(kj::READY_NOW);
+        kj::Vector<kj::Promise<void>> finished;
+        for (const auto& console : consoles_) {
+          finished.add(console->finish(kConsoleFlush));
+        }
+        return kj::joinPromises(finished.releaseAsArray());
       })
       .then([this]() {
         if (worker_ && (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED)) {
@@ -120,7 +125,7 @@ kj::Promise<void> Vm::carryOutEnd() {
         cgroup_.remove();
         resources_ = OpenedResources();
         if (!spec_.keepConsole) {
-          console_ = nullptr;
+          consoles_.clear();
         }
         endedUnixMs_ = unixMilliseconds();
         mark("all-gone");

@@ -119,8 +119,7 @@ void check(schema::VmConfig::Reader config) {
   checkMemory(config.getMemory());
   refuseIf(config.getDisks().size() != 0, "disks[0]");
   refuseIf(config.getNics().size() != 0, "nics[0]");
-  refuseIf(config.getConsoles().size() > 1, "consoles[1]");
-  refuseIf(config.getConsoles().size() == 1 && config.getConsoles()[0].getKind() != schema::Console::Kind::SERIAL,
+  refuseIf(config.getConsoles().size() > 0 && config.getConsoles()[0].getKind() != schema::Console::Kind::SERIAL,
            "consoles[0].kind");
   refuseIf(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
   refuseIf(config.getShares().size() != 0, "shares[0]");

@@ -290,7 +290,9 @@ class FaultServer final : public schema::Worker::Server {
       case schema::Resource::DEVICE:
         return;
       case schema::Resource::CONSOLE:
-        given_.console = std::move(fd);
+        given_.consoles[resource.getConsole()] = std::move(fd);
+        return;
+      case schema::Resource::NIC:
         return;
       case schema::Resource::COUNTERS:
         given_.counters = std::move(fd);

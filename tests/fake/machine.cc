@@ -21,14 +21,40 @@ constexpr char kEndOfInput = 4;         // ^D
 
 }  // namespace
 
+FurtherConsole::FurtherConsole(std::uint32_t index, Fd socket, kj::AsyncIoContext& io)
+    : socket_(std::move(socket)),
+      observer_(io.unixEventPort, socket_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ) {
+  say("console " + std::to_string(index) + "\n");
+  echoing_ = echo().eagerlyEvaluate(nullptr);
+}
+
+void FurtherConsole::say(const std::string& text) {
+  [[maybe_unused]] const ssize_t written = ::write(socket_.get(), text.data(), text.size());
+}
+
+kj::Promise<void> FurtherConsole::echo() {
+  auto readable = observer_.whenBecomesReadable();
+  char buffer[kInputBytes];
+  ssize_t count = 0;
+  while ((count = ::read(socket_.get(), buffer, sizeof buffer)) > 0) {
+    say({buffer, static_cast<std::size_t>(count)});
+  }
+  return count == 0 ? kj::Promise<void>(kj::READY_NOW) : readable.then([this]() { return echo(); });
+}
+
 FakeMachine::FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io)
     : performance_(std::move(parts.performance)),
-      console_(std::move(parts.console)),
+      console_(std::move(parts.consoles[0])),
       counters_(std::move(parts.counters)),
       events_(events),
       timer_(io.provider->getTimer()),
       observer_(io.unixEventPort, console_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE) {
   inputTask_ = watchInput().eagerlyEvaluate(nullptr);
+  for (auto& [index, socket] : parts.consoles) {
+    if (index != 0) {
+      further_[index] = std::make_unique<FurtherConsole>(index, std::move(socket), io);
+    }
+  }
 }
 
 FakeMachine::~FakeMachine() noexcept = default;
@@ -203,7 +229,7 @@ std::unique_ptr<FakeMachine> makeMachine(schema::VmConfig::Reader config, Given 
   FakeMachine::Parts parts;
   parts.performance = performanceOf(guestName(given.kernel.get()),
                                     {boot.getCmdline().cStr(), config.getMemory().getSize(), std::move(given.initrd)});
-  parts.console = std::move(given.console);
+  parts.consoles = std::move(given.consoles);
   parts.counters = given.counters ? std::make_unique<counters::WorkerPage>(std::move(given.counters))
                                   : std::make_unique<counters::WorkerPage>();
   return std::make_unique<FakeMachine>(std::move(parts), events, io);

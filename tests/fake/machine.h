@@ -4,6 +4,7 @@
 #include <kj/async-io.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -13,11 +14,25 @@
 
 namespace vmmhost::fake {
 
+// A console besides the first: says which it is, and gives back what it hears.
+class FurtherConsole {
+ public:
+  FurtherConsole(std::uint32_t index, Fd socket, kj::AsyncIoContext& io);
+  void say(const std::string& text);  // as far as there is room
+
+ private:
+  kj::Promise<void> echo();
+
+  Fd socket_;
+  kj::UnixEventPort::FdObserver observer_;
+  kj::Promise<void> echoing_ = nullptr;
+};
+
 class FakeMachine final : public worker::Machine {
  public:
   struct Parts {
     Performance performance;
-    Fd console;
+    std::map<std::uint32_t, Fd> consoles;
     std::unique_ptr<counters::WorkerPage> counters;
   };
   FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
@@ -61,6 +76,7 @@ class FakeMachine final : public worker::Machine {
   bool pressed_ = false;
   bool inputOpen_ = true;
   std::string input_;
+  std::map<std::uint32_t, std::unique_ptr<FurtherConsole>> further_;
   kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> waiting_;  // the guest, for anything to change
   kj::Promise<void> inputTask_ = nullptr;
   kj::Promise<void> guest_ = nullptr;
@@ -70,7 +86,7 @@ class FakeMachine final : public worker::Machine {
 struct Given {
   Fd kernel;
   Fd initrd;
-  Fd console;
+  std::map<std::uint32_t, Fd> consoles;  // by index
   Fd counters;
 };
 std::unique_ptr<FakeMachine> makeMachine(schema::VmConfig::Reader config, Given given, worker::Events& events,

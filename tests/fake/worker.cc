@@ -1,6 +1,7 @@
 // vmmhost-worker-fake [ACTION[:ARGUMENT]:MOMENT...]: plays a guest of tests/guests, and fails as it is told to.
 #include "vmmhost/worker/worker.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -61,7 +62,9 @@ class FakeBackend final : public worker::Backend {
     if (const auto initrd = config.getBoot().getInitrd().getResource(); initrd != 0) {
       given.initrd = resources.takeFile(initrd);
     }
-    given.console = resources.takeConsole(0);
+    for (std::uint32_t index = 0; index < std::max(1U, config.getConsoles().size()); ++index) {
+      given.consoles[index] = resources.takeConsole(index);
+    }
     given.counters = resources.takeCounters();
     return std::unique_ptr<worker::Machine>(makeMachine(config, std::move(given), events, io));
   }

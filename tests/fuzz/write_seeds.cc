@@ -49,7 +49,7 @@ Bytes framed(std::initializer_list<Bytes> messages) {
 void control() {
   const hostile::Door door = hostile::controlDoor();
   write("rpc_control", "raw", prefixed(0, hostile::bootstrap(0) + hostile::call(1, door, 0) + hostile::finish(1)));
-  for (std::uint16_t method = 0; method <= 11; ++method) {
+  for (std::uint16_t method = 0; method <= 14; ++method) {
     write("rpc_control", ("method-" + std::to_string(method)).c_str(),
           framed({hostile::bootstrap(0), hostile::call(1, door, method), hostile::finish(1), hostile::finish(0)}));
   }

@@ -68,8 +68,9 @@ class VMMHOST_API OwnedVm {
   virtual std::future<void> reset() = 0;
   virtual std::future<Ending> stop() = 0;  // ends it now
   virtual std::future<Ending> wait() = 0;
-  // A non-blocking stream socket: console output from at most `replayBytes` ago on; input if asked for.
-  virtual std::future<Fd> console(std::uint32_t replayBytes, bool input) = 0;
+  // A non-blocking stream socket: the output of the configuration's consoles[port] from at most `replayBytes` ago on;
+  // input if asked for.
+  virtual std::future<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port = 0) = 0;
   // Configuration, state, counters and timings as JSON (VmInfo of schemas/host.capnp).
   virtual std::future<std::string> describe() = 0;
 };
