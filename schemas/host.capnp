@@ -104,6 +104,8 @@ interface Control {
   # Answers when guest code runs, or with the reason why it does not.
   detach @11 () -> (error :Error);
   # From the client that started the VM: its going away ends the VM no longer.
+  resizeConsole @12 (port :UInt32, columns :UInt16, rows :UInt16) -> (error :Error);
+  # The terminal that consoles[port] is shown on has this size now: the last client that says so counts.
 }
 
 interface StateSink {

@@ -59,6 +59,7 @@ struct Abilities {
   resettable @2 :Resettable;
   balloon @3 :BalloonControl;
   snapshots @4 :Snapshots;
+  consoleSize @5 :ConsoleSize;
 }
 
 interface Vm {
@@ -82,6 +83,11 @@ interface Resettable {
 interface BalloonControl {
   setTarget @0 (bytes :UInt64) -> (error :Error);
   actual @1 () -> (bytes :UInt64, error :Error);
+}
+
+interface ConsoleSize {
+  set @0 (console :UInt32, columns :UInt16, rows :UInt16) -> (error :Error);
+  # The terminal that a console is shown on has this size now. Consoles whose kind has no size take no notice.
 }
 
 interface Snapshots {

@@ -35,7 +35,7 @@ class ReadyFd {
 // well), so that no other action is taken on them.
 class SignalSource {
  public:
-  // SIGINT, SIGTERM, SIGHUP and SIGCONT, but for those that were ignored.
+  // SIGINT, SIGTERM, SIGHUP, SIGCONT and SIGWINCH, but for those that were ignored.
   explicit SignalSource(kj::AsyncIoContext& io);
   ~SignalSource();
   SignalSource(const SignalSource&) = delete;

@@ -148,7 +148,17 @@ class Attachment {
                     userEvent_->fulfill(Happening{kind});
                   })
                   .eagerlyEvaluate([](kj::Exception&&) {});
+    tellSize();
     return session_->pumpOutput();
+  }
+
+  // The guest learns how large the terminal is, where its console can be told.
+  void tellSize() {
+    const auto size = session_.get() == nullptr ? std::nullopt : terminalSize(options_.outputFd);
+    if (size) {
+      resizing_ = client_.resizeConsole(options_.port, size->columns, size->rows).eagerlyEvaluate([](kj::Exception&&) {
+      });  // a backend, or a supervisor of before, without it
+    }
   }
 
   // All that the console had to say has been written. Bounded: a VM that has ended says nothing new.
@@ -165,6 +175,10 @@ class Attachment {
         if (terminal_) {
           terminal_->reenter();
         }
+        return nextSignal();
+      }
+      if (signal == SIGWINCH) {
+        tellSize();
         return nextSignal();
       }
       return Happening{Happening::Kind::kSignal, signal};
@@ -189,6 +203,7 @@ class Attachment {
   kj::ForkedPromise<void> consoleDone_ = nullptr;
   bool consoleOpened_ = false;
   kj::Promise<void> events_ = nullptr;
+  kj::Promise<void> resizing_ = nullptr;
 };
 
 std::string currentDirectory() {

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -41,6 +42,14 @@ void enter(int fd) {
 
 bool isForegroundTerminal(int fd) {
   return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp();
+}
+
+std::optional<TerminalSize> terminalSize(int fd) {
+  winsize size{};
+  if (::ioctl(fd, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) {
+    return std::nullopt;
+  }
+  return TerminalSize{size.ws_col, size.ws_row};
 }
 
 RawTerminal::RawTerminal(int fd) : fd_(fd) {

@@ -1,6 +1,8 @@
 // The terminal of an attached console: raw while it is attached, and as it was before on every way out.
 #pragma once
 
+#include <optional>
+
 namespace vmmhost::cli {
 
 // Puts the terminal of a descriptor into raw mode: every key goes to the guest. At most one lives at a time. While it
@@ -23,6 +25,13 @@ class RawTerminal {
   int fd_;
   bool active_ = false;
 };
+
+// How large the terminal of a descriptor is; nothing where it is none, or does not know.
+struct TerminalSize {
+  unsigned short columns = 0;
+  unsigned short rows = 0;
+};
+std::optional<TerminalSize> terminalSize(int fd);
 
 // May this process read from the terminal (is the descriptor one, and are we in its foreground)?
 bool isForegroundTerminal(int fd);

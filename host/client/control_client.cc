@@ -193,6 +193,16 @@ kj::Promise<Fd> ControlClient::attach(std::uint32_t replayBytes, bool input, std
   });
 }
 
+kj::Promise<void> ControlClient::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,
+                                               std::chrono::milliseconds limit) {
+  auto request = control_.resizeConsoleRequest();
+  request.setPort(port);
+  request.setColumns(columns);
+  request.setRows(rows);
+  return done(within(limit, "resizing a console",
+                     checked<capnp::Response<schema::Control::ResizeConsoleResults>>(request.send())));
+}
+
 kj::Promise<void> ControlClient::watch(StateChange change, std::chrono::milliseconds limit) {
   auto request = control_.watchRequest();
   request.setSink(kj::heap<StateSinkServer>(std::move(change)));

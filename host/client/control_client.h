@@ -64,6 +64,9 @@ class ControlClient {
   kj::Promise<StartedResponse> started();
   // A non-blocking stream socket with the output of a console. Answered when the VM has its consoles.
   kj::Promise<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port = 0);
+  // The terminal that the console is shown on has this size now. Rejected with kUnsupported where nobody cares.
+  kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,
+                                  std::chrono::milliseconds limit = kCallTimeout);
   // `change` is called in the loop's thread for every state from now on, until this client goes.
   kj::Promise<void> watch(StateChange change, std::chrono::milliseconds limit = kCallTimeout);
 

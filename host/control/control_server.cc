@@ -142,6 +142,13 @@ class ControlServer::Session final : public schema::Control::Server {
     });
   }
 
+  kj::Promise<void> resizeConsole(ResizeConsoleContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      const auto params = context.getParams();
+      return vm().resizeConsole(params.getPort(), params.getColumns(), params.getRows());
+    });
+  }
+
   kj::Promise<void> watch(WatchContext context) override {
     return rpc::answer(context, [this, context]() mutable {
       if (watches_.size() >= kMaxWatchesPerClient) {

@@ -254,6 +254,9 @@ void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
   if (abilities.hasResettable()) {
     resettable_ = abilities.getResettable();
   }
+  if (abilities.hasConsoleSize()) {
+    consoleSize_ = abilities.getConsoleSize();
+  }
   mark("vm-created");
   worker_->verify(true);
   mark("verified-again");
@@ -340,12 +343,26 @@ kj::Promise<void> Vm::reset() {
       nullptr);
 }
 
+kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) {
+  requireConsole(port);
+  return use(
+      consoleSize_, {"resize a console", "resizing a console", "tells this VM's guest nothing of terminals"},
+      [&](auto& size) {
+        auto request = size.setRequest();
+        request.setConsole(port);
+        request.setColumns(columns);
+        request.setRows(rows);
+        return request;
+      },
+      nullptr);
+}
+
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
   beginEnd(kind, EndCause::UNKNOWN, std::move(reason), std::nullopt, signal);
   return onEnded();
 }
 
-Fd Vm::attachConsole(std::uint32_t replayBytes, bool input, std::uint32_t port) {
+void Vm::requireConsole(std::uint32_t port) const {
   if (consoles_.empty()) {
     throw Error(ErrorCode::kFailedPrecondition,
                 std::string("the VM is ") + stateName(state_) + ": its console is not there");
@@ -354,6 +371,10 @@ Fd Vm::attachConsole(std::uint32_t replayBytes, bool input, std::uint32_t port) 
     throw Error(ErrorCode::kNotFound, "the VM has no console " + std::to_string(port) + ": it has " +
                                           std::to_string(consoles_.size()) + ", from 0 on");
   }
+}
+
+Fd Vm::attachConsole(std::uint32_t replayBytes, bool input, std::uint32_t port) {
+  requireConsole(port);
   return consoles_[port]->attach(replayBytes, input);
 }
 

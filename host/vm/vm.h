@@ -57,6 +57,8 @@ class Vm {
   kj::Promise<void> resume();
   kj::Promise<void> shutdown();  // asks the guest
   kj::Promise<void> reset();
+  // The terminal that consoles[port] is shown on has this size.
+  kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows);
   // Ends it; fulfilled when it has ended. A later call than the first changes nothing. `signal` for kind signalled.
   kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal = 0);
 
@@ -103,6 +105,7 @@ class Vm {
   kj::Promise<void> carryOutEnd();
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
+  void requireConsole(std::uint32_t port) const;
   std::uint64_t workerPrivateBytes() const;  // while it lives
 
   struct AbilityUse {
@@ -132,6 +135,7 @@ class Vm {
   kj::Maybe<schema::Pausable::Client> pausable_;
   kj::Maybe<schema::PowerButton::Client> powerButton_;
   kj::Maybe<schema::Resettable::Client> resettable_;
+  kj::Maybe<schema::ConsoleSize::Client> consoleSize_;
 
   schema::VmState state_ = schema::VmState::PREPARING;
   std::int64_t startedUnixMs_ = 0;

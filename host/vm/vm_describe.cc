@@ -27,6 +27,9 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   if (resettable_ != nullptr) {
     abilities.push_back("reset");
   }
+  if (consoleSize_ != nullptr) {
+    abilities.push_back("console-size");
+  }
   auto abilityList = out.initAbilities(static_cast<unsigned>(abilities.size()));
   for (unsigned i = 0; i < abilityList.size(); ++i) {
     abilityList.set(i, abilities[i]);

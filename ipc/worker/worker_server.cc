@@ -64,6 +64,20 @@ class PowerButtonServer final : public schema::PowerButton::Server {
   CreatedPtr created_;
 };
 
+class ConsoleSizeServer final : public schema::ConsoleSize::Server {
+ public:
+  explicit ConsoleSizeServer(CreatedPtr created) : created_(std::move(created)) {}
+  kj::Promise<void> set(SetContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      const auto params = context.getParams();
+      return created_->machine->resizeConsole(params.getConsole(), params.getColumns(), params.getRows());
+    });
+  }
+
+ private:
+  CreatedPtr created_;
+};
+
 class ResettableServer final : public schema::Resettable::Server {
  public:
   explicit ResettableServer(CreatedPtr created) : created_(std::move(created)) {}
@@ -147,6 +161,9 @@ class WorkerServer final : public schema::Worker::Server {
             }
             if (created->machine->canReset()) {
               abilities.setResettable(kj::heap<ResettableServer>(created));
+            }
+            if (created->machine->canResizeConsoles()) {
+              abilities.setConsoleSize(kj::heap<ConsoleSizeServer>(created));
             }
             results.setVm(kj::heap<VmServer>(created));
           });

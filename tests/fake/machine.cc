@@ -87,6 +87,16 @@ kj::Promise<void> FakeMachine::pressPowerButton() {
   return kj::READY_NOW;
 }
 
+kj::Promise<void> FakeMachine::resizeConsole(std::uint32_t console, std::uint16_t columns, std::uint16_t rows) {
+  const std::string text = "size " + std::to_string(columns) + "x" + std::to_string(rows) + "\n";
+  if (const auto found = further_.find(console); found != further_.end()) {
+    found->second->say(text);
+  } else if (console == 0) {
+    [[maybe_unused]] const ssize_t written = ::write(console_.get(), text.data(), text.size());
+  }
+  return kj::READY_NOW;
+}
+
 kj::Promise<void> FakeMachine::reset() {
   requireAlive("reset");
   counters_->add(Cell::kResets);

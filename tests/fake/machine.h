@@ -46,6 +46,9 @@ class FakeMachine final : public worker::Machine {
   // its ACPI button. A guest that is about to end anyway ends in its own way; a paused one powers off when resumed.
   bool hasPowerButton() const override { return true; }
   kj::Promise<void> pressPowerButton() override;
+  bool canResizeConsoles() const override { return true; }
+  kj::Promise<void> resizeConsole(std::uint32_t console, std::uint16_t columns,
+                                  std::uint16_t rows) override;  // says so
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
 
