@@ -106,6 +106,10 @@ interface Control {
   # From the client that started the VM: its going away ends the VM no longer.
   resizeConsole @12 (port :UInt32, columns :UInt16, rows :UInt16) -> (error :Error);
   # The terminal that consoles[port] is shown on has this size now: the last client that says so counts.
+  setBalloon @13 (target :UInt64) -> (error :Error);
+  # How much memory the guest is asked to give up, in bytes. Answers when it has been asked.
+  balloon @14 () -> (target :UInt64, actual :UInt64, error :Error);
+  # What it was asked for, and what it says it has given up.
 }
 
 interface StateSink {

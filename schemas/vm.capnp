@@ -101,7 +101,7 @@ struct Share {
 struct Rng { enabled @0 :Bool = true; }
 
 struct Balloon {
-  targetSize @0 :UInt64 $byteSize;
+  targetSize @0 :UInt64 $byteSize;  # of the balloon: memory that the guest is asked to give up
   deflateOnOom @1 :Bool = true;
   freePageReporting @2 :Bool;
 }

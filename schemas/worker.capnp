@@ -82,7 +82,9 @@ interface Resettable {
 
 interface BalloonControl {
   setTarget @0 (bytes :UInt64) -> (error :Error);
+  # How much memory the guest is asked to give up.
   actual @1 () -> (bytes :UInt64, error :Error);
+  # How much it has given up, as far as it tells.
 }
 
 interface ConsoleSize {

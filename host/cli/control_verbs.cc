@@ -1,4 +1,4 @@
-// vmmhost shutdown, stop, pause, resume, reset, wait, rm: what is done to a VM.
+// vmmhost shutdown, stop, pause, resume, reset, balloon, wait, rm: what is done to a VM.
 #include <capnp/message.h>
 
 #include <chrono>
@@ -11,6 +11,7 @@
 #include "host/cli/run_report.h"
 #include "host/cli/verbs.h"
 #include "host/cli/vm_access.h"
+#include "host/config/json.h"
 #include "host/config/text.h"
 #include "host/config/vm_config.h"
 
@@ -165,6 +166,28 @@ int control(const ControlOptions& options) {
       return kExitOk;
   }
   return kExitFailed;
+}
+
+int balloon(const BalloonOptions& options) {
+  std::optional<std::uint64_t> size;
+  if (options.size) {
+    size = config::parseByteSize("size", *options.size);
+  }
+  auto io = kj::setupAsyncIo();
+  const auto directories = openDirectories();
+  const auto client = connectTo(io, directories, options.name);
+  if (size) {
+    client::await(io, client->setBalloon(*size));
+  }
+  const auto state = client::await(io, client->balloon());
+  if (options.json) {
+    config::JsonWriter writer;
+    writer.beginObject().member("name", options.name).member("target", state.getTarget());
+    printLine(writer.member("actual", state.getActual()).endObject().str());
+  } else {
+    printLine("target " + formatBytes(state.getTarget()) + ", actual " + formatBytes(state.getActual()));
+  }
+  return kExitOk;
 }
 
 int wait(const std::vector<std::string>& names, bool json) {

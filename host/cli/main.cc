@@ -43,6 +43,7 @@ struct Invocation {
   LogsOptions logs;
   ConsoleOptions console;
   ControlOptions control;
+  BalloonOptions balloon;
   ConformanceOptions conformance;
   std::vector<std::string> names;
   std::string shell;
@@ -180,6 +181,18 @@ void defineReset(CLI::App& app, Invocation& invocation) {
   defineControl(app, invocation, ControlOptions::Verb::kReset);
 }
 
+void defineBalloon(CLI::App& app, Invocation& invocation) {
+  addName(app, invocation.balloon.name);
+  app.add_option("size", invocation.balloon.size, "Memory that the guest is to give up, such as 512M")
+      ->type_name("SIZE");
+  addJson(app, invocation.json);
+  app.footer("Shows what the guest was asked to give up and what it has given up so far.");
+  invocation.action = [&invocation]() {
+    invocation.balloon.json = invocation.json;
+    return balloon(invocation.balloon);
+  };
+}
+
 void defineWait(CLI::App& app, Invocation& invocation) {
   app.add_option("names", invocation.names, "Names of VMs")->type_name("NAME")->required();
   addJson(app, invocation.json);
@@ -251,6 +264,7 @@ constexpr Verb kVerbs[] = {
     {"pause", "Pause a VM", definePause},
     {"resume", "Let a paused VM go on", defineResume},
     {"reset", "Start the guest again from its boot", defineReset},
+    {"balloon", "Show or set how much memory the guest gives up", defineBalloon},
     {"wait", "Wait for VMs to end", defineWait},
     {"rm", "Remove what ended VMs left", defineRm},
     {"backends", "List backends: usable or why not, capabilities, speed", defineBackends},

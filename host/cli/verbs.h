@@ -61,6 +61,12 @@ struct ControlOptions {
   bool json = false;
 };
 int control(const ControlOptions& options);
+struct BalloonOptions {
+  std::string name;
+  std::optional<std::string> size;  // to set
+  bool json = false;
+};
+int balloon(const BalloonOptions& options);
 int wait(const std::vector<std::string>& names, bool json);
 int remove(const std::vector<std::string>& names, bool force, bool json);
 

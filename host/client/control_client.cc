@@ -193,6 +193,17 @@ kj::Promise<Fd> ControlClient::attach(std::uint32_t replayBytes, bool input, std
   });
 }
 
+kj::Promise<void> ControlClient::setBalloon(std::uint64_t target, std::chrono::milliseconds limit) {
+  auto request = control_.setBalloonRequest();
+  request.setTarget(target);
+  return done(within(limit, "setting the balloon",
+                     checked<capnp::Response<schema::Control::SetBalloonResults>>(request.send())));
+}
+
+kj::Promise<ControlClient::BalloonResponse> ControlClient::balloon(std::chrono::milliseconds limit) {
+  return within(limit, "the answer about the balloon", checked<BalloonResponse>(control_.balloonRequest().send()));
+}
+
 kj::Promise<void> ControlClient::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,
                                                std::chrono::milliseconds limit) {
   auto request = control_.resizeConsoleRequest();

@@ -40,6 +40,7 @@ class ControlClient {
   using StartedResponse = capnp::Response<schema::Control::StartedResults>;
   using WaitResponse = capnp::Response<schema::Control::WaitResults>;
   using StopResponse = capnp::Response<schema::Control::StopResults>;
+  using BalloonResponse = capnp::Response<schema::Control::BalloonResults>;
   using StateChange = std::function<void(schema::VmState state, std::int64_t unixMs, std::string_view detail)>;
 
   // `vmName` is for messages; it may be empty while the supervisor has not chosen one yet. hello() is sent at once and
@@ -64,6 +65,9 @@ class ControlClient {
   kj::Promise<StartedResponse> started();
   // A non-blocking stream socket with the output of a console. Answered when the VM has its consoles.
   kj::Promise<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port = 0);
+  // How much memory the guest is asked to give up, in bytes; and what it was asked for and says it has given up.
+  kj::Promise<void> setBalloon(std::uint64_t target, std::chrono::milliseconds limit = kCallTimeout);
+  kj::Promise<BalloonResponse> balloon(std::chrono::milliseconds limit = kCallTimeout);
   // The terminal that the console is shown on has this size now. Rejected with kUnsupported where nobody cares.
   kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,
                                   std::chrono::milliseconds limit = kCallTimeout);

@@ -142,6 +142,18 @@ class ControlServer::Session final : public schema::Control::Server {
     });
   }
 
+  kj::Promise<void> setBalloon(SetBalloonContext context) override {
+    return rpc::answer(context, [this, context]() mutable { return vm().setBalloon(context.getParams().getTarget()); });
+  }
+  kj::Promise<void> balloon(BalloonContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      return vm().balloon().then([context](vm::Vm::BalloonState state) mutable {
+        context.getResults().setTarget(state.target);
+        context.getResults().setActual(state.actual);
+      });
+    });
+  }
+
   kj::Promise<void> resizeConsole(ResizeConsoleContext context) override {
     return rpc::answer(context, [this, context]() mutable {
       const auto params = context.getParams();

@@ -254,6 +254,10 @@ void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
   if (abilities.hasResettable()) {
     resettable_ = abilities.getResettable();
   }
+  if (abilities.hasBalloon()) {
+    balloon_ = abilities.getBalloon();
+    balloonTarget_ = originalConfig_.getBalloon().getTargetSize();
+  }
   if (abilities.hasConsoleSize()) {
     consoleSize_ = abilities.getConsoleSize();
   }
@@ -293,21 +297,21 @@ void Vm::requireRunning(const char* verb) const {
   }
 }
 
-template <typename Ability, typename Call>
-kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, std::function<void()> done) {
+template <typename Ability, typename Call, typename Take>
+kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, Take take) {
   requireRunning(use.verb);
   if (worker_->isStuck()) {
     throw Error(ErrorCode::kUnavailable, std::string(use.doing) + ": the worker has not answered those before",
                 "`vmmhost stop` ends it without asking", true);
   }
   KJ_IF_MAYBE (object, ability) {
-    auto called = call(*object).send().then(rpc::guarded([](auto&& response) { rpc::throwIfError(response); }));
+    auto called = call(*object).send().then(rpc::guarded([this, take = std::move(take)](auto&& response) mutable {
+      rpc::throwIfError(response);
+      if (!ending_) {
+        take(response);
+      }
+    }));
     return rpc::withDeadline(io_.provider->getTimer(), kAbilityTimeout, use.doing, kj::mv(called))
-        .then([this, done = std::move(done)]() {
-          if (!ending_ && done) {
-            done();
-          }
-        })
         .catch_([this](kj::Exception&& exception) {
           return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
         });
@@ -319,13 +323,13 @@ kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Ca
 kj::Promise<void> Vm::pause() {
   return use(
       pausable_, {"pause", "pausing the VM", "cannot pause this VM"}, [](auto& vm) { return vm.pauseRequest(); },
-      [this]() { setState(VmState::PAUSED); });
+      [this](auto&) { setState(VmState::PAUSED); });
 }
 
 kj::Promise<void> Vm::resume() {
   return use(
       pausable_, {"resume", "resuming the VM", "cannot pause this VM"}, [](auto& vm) { return vm.resumeRequest(); },
-      [this]() { setState(VmState::RUNNING); });
+      [this](auto&) { setState(VmState::RUNNING); });
 }
 
 kj::Promise<void> Vm::shutdown() {
@@ -334,13 +338,43 @@ kj::Promise<void> Vm::shutdown() {
       {"shutdown", "pressing the power button", "has no power button for this VM",
        "`vmmhost stop` ends it without asking the guest"},
       [](auto& button) { return button.pressRequest(); },
-      [this]() { log_.write(Severity::kInfo, "vm", "power button pressed"); });
+      [this](auto&) { log_.write(Severity::kInfo, "vm", "power button pressed"); });
 }
 
 kj::Promise<void> Vm::reset() {
   return use(
       resettable_, {"reset", "resetting the VM", "cannot reset this VM"}, [](auto& vm) { return vm.resetRequest(); },
-      nullptr);
+      [](auto&) {});
+}
+
+kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
+  const std::uint64_t memory = originalConfig_.getMemory().getSize();
+  if (target > memory) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "a balloon of " + std::to_string(target) + " bytes is more than the VM's memory of " + std::to_string(memory),
+        "the size is what the guest gives up, not what it keeps");
+  }
+  return use(
+      balloon_, kBalloonUse,
+      [target](auto& balloon) {
+        auto request = balloon.setTargetRequest();
+        request.setBytes(target);
+        return request;
+      },
+      [this, target](auto&) { balloonTarget_ = target; });
+}
+
+kj::Promise<Vm::BalloonState> Vm::balloon() {
+  auto state = std::make_shared<BalloonState>();
+  return use(
+             balloon_, kBalloonUse, [](auto& balloon) { return balloon.actualRequest(); },
+             [this, state](auto& response) {
+               // What a worker tells is not more than there is.
+               const std::uint64_t actual = std::min(response.getBytes(), originalConfig_.getMemory().getSize());
+               *state = {balloonTarget_, actual};
+             })
+      .then([state]() { return *state; });
 }
 
 kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) {
@@ -354,7 +388,7 @@ kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, s
         request.setRows(rows);
         return request;
       },
-      nullptr);
+      [](auto&) {});
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {

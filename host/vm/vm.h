@@ -57,6 +57,12 @@ class Vm {
   kj::Promise<void> resume();
   kj::Promise<void> shutdown();  // asks the guest
   kj::Promise<void> reset();
+  kj::Promise<void> setBalloon(std::uint64_t target);  // bytes that the guest is to give up
+  struct BalloonState {
+    std::uint64_t target = 0;
+    std::uint64_t actual = 0;  // as the guest tells
+  };
+  kj::Promise<BalloonState> balloon();
   // The terminal that consoles[port] is shown on has this size.
   kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows);
   // Ends it; fulfilled when it has ended. A later call than the first changes nothing. `signal` for kind signalled.
@@ -114,9 +120,11 @@ class Vm {
     const char* lacks;  // said of a backend without the ability
     const char* hint = "";
   };
-  // `call` makes the request; `done` runs when it was answered and the VM has not ended meanwhile.
-  template <typename Ability, typename Call>
-  kj::Promise<void> use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, std::function<void()> done);
+  static constexpr AbilityUse kBalloonUse = {"balloon", "asking about the balloon", "has no balloon for this VM",
+                                             "a VM whose configuration has a `balloon` may have one"};
+  // `call` makes the request; `take` gets the response when it was answered and the VM has not ended meanwhile.
+  template <typename Ability, typename Call, typename Take>
+  kj::Promise<void> use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, Take take);
 
   kj::AsyncIoContext& io_;
   VmSpec spec_;
@@ -135,6 +143,8 @@ class Vm {
   kj::Maybe<schema::Pausable::Client> pausable_;
   kj::Maybe<schema::PowerButton::Client> powerButton_;
   kj::Maybe<schema::Resettable::Client> resettable_;
+  kj::Maybe<schema::BalloonControl::Client> balloon_;
+  std::uint64_t balloonTarget_ = 0;
   kj::Maybe<schema::ConsoleSize::Client> consoleSize_;
 
   schema::VmState state_ = schema::VmState::PREPARING;

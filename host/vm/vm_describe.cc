@@ -1,5 +1,6 @@
 // What is told about a VM.
 #include "host/vm/vm.h"
+#include "vmmhost/plugin.h"
 
 namespace vmmhost::vm {
 namespace {
@@ -26,6 +27,9 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   }
   if (resettable_ != nullptr) {
     abilities.push_back("reset");
+  }
+  if (balloon_ != nullptr) {
+    abilities.push_back(VMMHOST_CAP_BALLOON);
   }
   if (consoleSize_ != nullptr) {
     abilities.push_back("console-size");

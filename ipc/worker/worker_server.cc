@@ -64,6 +64,25 @@ class PowerButtonServer final : public schema::PowerButton::Server {
   CreatedPtr created_;
 };
 
+class BalloonServer final : public schema::BalloonControl::Server {
+ public:
+  explicit BalloonServer(CreatedPtr created) : created_(std::move(created)) {}
+  kj::Promise<void> setTarget(SetTargetContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      return created_->machine->setBalloonTarget(context.getParams().getBytes());
+    });
+  }
+  kj::Promise<void> actual(ActualContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      return created_->machine->balloonActual().then(
+          [context](std::uint64_t bytes) mutable { context.getResults().setBytes(bytes); });
+    });
+  }
+
+ private:
+  CreatedPtr created_;
+};
+
 class ConsoleSizeServer final : public schema::ConsoleSize::Server {
  public:
   explicit ConsoleSizeServer(CreatedPtr created) : created_(std::move(created)) {}
@@ -161,6 +180,9 @@ class WorkerServer final : public schema::Worker::Server {
             }
             if (created->machine->canReset()) {
               abilities.setResettable(kj::heap<ResettableServer>(created));
+            }
+            if (created->machine->hasBalloon()) {
+              abilities.setBalloon(kj::heap<BalloonServer>(created));
             }
             if (created->machine->canResizeConsoles()) {
               abilities.setConsoleSize(kj::heap<ConsoleSizeServer>(created));

@@ -77,6 +77,8 @@ std::string observeRefusal(Context& context, const std::string& capability) {
       {VMMHOST_CAP_RESET, [](Context& c) { return verbRefused(c, "reset", &OwnedVm::reset); }},
       {VMMHOST_CAP_TRIPLE_FAULT, tripleFaultNotTold},
       {VMMHOST_CAP_COUNTERS, countersNotThere},
+      {VMMHOST_CAP_BALLOON,
+       [](Context& c) { return fieldRefused(c, "balloon", {.members = R"("balloon":{"targetSize":"4M"})"}); }},
   };
   const auto found = observers.find(capability);
   check(found != observers.end(), "nothing is known of the capability " + capability);

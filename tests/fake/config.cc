@@ -124,7 +124,6 @@ void check(schema::VmConfig::Reader config) {
   refuseIf(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
   refuseIf(config.getShares().size() != 0, "shares[0]");
   refuseIf(config.hasRng() && config.getRng().getEnabled(), "rng");
-  refuseIf(config.hasBalloon(), "balloon");
   refuseIf(config.hasWatchdog(), "watchdog");
   checkPlatform(config.getPlatform());
 }

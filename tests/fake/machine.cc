@@ -44,6 +44,7 @@ kj::Promise<void> FurtherConsole::echo() {
 
 FakeMachine::FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io)
     : performance_(std::move(parts.performance)),
+      balloon_(parts.balloon),
       console_(std::move(parts.consoles[0])),
       counters_(std::move(parts.counters)),
       events_(events),
@@ -84,6 +85,12 @@ kj::Promise<void> FakeMachine::pressPowerButton() {
   requireAlive("press");
   pressed_ = true;
   wake();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> FakeMachine::setBalloonTarget(std::uint64_t bytes) {
+  requireAlive("balloon");
+  balloon_ = bytes;
   return kj::READY_NOW;
 }
 
@@ -240,6 +247,9 @@ std::unique_ptr<FakeMachine> makeMachine(schema::VmConfig::Reader config, Given 
   parts.performance = performanceOf(guestName(given.kernel.get()),
                                     {boot.getCmdline().cStr(), config.getMemory().getSize(), std::move(given.initrd)});
   parts.consoles = std::move(given.consoles);
+  if (config.hasBalloon()) {
+    parts.balloon = config.getBalloon().getTargetSize();
+  }
   parts.counters = given.counters ? std::make_unique<counters::WorkerPage>(std::move(given.counters))
                                   : std::make_unique<counters::WorkerPage>();
   return std::make_unique<FakeMachine>(std::move(parts), events, io);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tests/fake/performance.h"
@@ -33,6 +34,7 @@ class FakeMachine final : public worker::Machine {
   struct Parts {
     Performance performance;
     std::map<std::uint32_t, Fd> consoles;
+    std::optional<std::uint64_t> balloon;  // its size
     std::unique_ptr<counters::WorkerPage> counters;
   };
   FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
@@ -46,6 +48,10 @@ class FakeMachine final : public worker::Machine {
   // its ACPI button. A guest that is about to end anyway ends in its own way; a paused one powers off when resumed.
   bool hasPowerButton() const override { return true; }
   kj::Promise<void> pressPowerButton() override;
+  // The guest gives up at once whatever it is asked for.
+  bool hasBalloon() const override { return balloon_.has_value(); }
+  kj::Promise<void> setBalloonTarget(std::uint64_t bytes) override;
+  kj::Promise<std::uint64_t> balloonActual() override { return *balloon_; }
   bool canResizeConsoles() const override { return true; }
   kj::Promise<void> resizeConsole(std::uint32_t console, std::uint16_t columns,
                                   std::uint16_t rows) override;  // says so
@@ -68,6 +74,7 @@ class FakeMachine final : public worker::Machine {
   void requireAlive(const char* operation) const;
 
   Performance performance_;
+  std::optional<std::uint64_t> balloon_;
   Fd console_;
   std::unique_ptr<counters::WorkerPage> counters_;
   worker::Events& events_;

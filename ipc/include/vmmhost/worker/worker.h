@@ -85,6 +85,9 @@ class Machine {
   virtual kj::Promise<void> pressPowerButton() { return kj::READY_NOW; }
   virtual bool canReset() const { return false; }
   virtual kj::Promise<void> reset() { return kj::READY_NOW; }
+  virtual bool hasBalloon() const { return false; }
+  virtual kj::Promise<void> setBalloonTarget(std::uint64_t /*bytes*/) { return kj::READY_NOW; }
+  virtual kj::Promise<std::uint64_t> balloonActual() { return std::uint64_t{0}; }  // bytes
   virtual bool canResizeConsoles() const { return false; }
   // The terminal that a console is shown on has this size now. What is no console of a kind with a size is passed over.
   virtual kj::Promise<void> resizeConsole(std::uint32_t, std::uint16_t /*columns*/, std::uint16_t /*rows*/) {
