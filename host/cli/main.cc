@@ -294,7 +294,9 @@ CommandTree commandTree() {
         }
         flag.value = option->get_expected_max() > 0 ? option->get_type_name() : "";
       } else {
-        entry.positional = option->get_type_name();
+        if (entry.positional.empty()) {  // what comes behind the first is no name
+          entry.positional = option->get_type_name();
+        }
       }
     }
   }

@@ -128,7 +128,7 @@ class Opener {
     if (nic.getMac().size() == 0) {
       nic.setMac(config::deriveMac(vmName, index));
     }
-    const auto attachment = nic.getAttachment();
+    auto attachment = nic.getAttachment();
     if (attachment.isNetwork()) {
       throw Error(ErrorCode::kUnsupported, field + ".attachment.network: this version attaches no networks",
                   "name an existing TAP device as attachment.tap");

@@ -347,6 +347,11 @@ kj::Promise<void> Vm::reset() {
       [](auto&) {});
 }
 
+Vm::AbilityUse Vm::balloonUse() {
+  return {"balloon", "asking about the balloon", "has no balloon for this VM",
+          "a VM whose configuration has a `balloon` may have one"};
+}
+
 kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
   const std::uint64_t memory = originalConfig_.getMemory().getSize();
   if (target > memory) {
@@ -356,7 +361,7 @@ kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
         "the size is what the guest gives up, not what it keeps");
   }
   return use(
-      balloon_, kBalloonUse,
+      balloon_, balloonUse(),
       [target](auto& balloon) {
         auto request = balloon.setTargetRequest();
         request.setBytes(target);
@@ -368,7 +373,7 @@ kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
 kj::Promise<Vm::BalloonState> Vm::balloon() {
   auto state = std::make_shared<BalloonState>();
   return use(
-             balloon_, kBalloonUse, [](auto& balloon) { return balloon.actualRequest(); },
+             balloon_, balloonUse(), [](auto& balloon) { return balloon.actualRequest(); },
              [this, state](auto& response) {
                // What a worker tells is not more than there is.
                const std::uint64_t actual = std::min(response.getBytes(), originalConfig_.getMemory().getSize());

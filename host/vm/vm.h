@@ -120,8 +120,7 @@ class Vm {
     const char* lacks;  // said of a backend without the ability
     const char* hint = "";
   };
-  static constexpr AbilityUse kBalloonUse = {"balloon", "asking about the balloon", "has no balloon for this VM",
-                                             "a VM whose configuration has a `balloon` may have one"};
+  static AbilityUse balloonUse();
   // `call` makes the request; `take` gets the response when it was answered and the VM has not ended meanwhile.
   template <typename Ability, typename Call, typename Take>
   kj::Promise<void> use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, Take take);

@@ -1,0 +1,113 @@
+"""What the command does about further consoles, terminal sizes and balloons, with the backend of tests/fake."""
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import termios
+import unittest
+
+from harness import VmmhostTest, guest, wait_until
+
+FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
+MIB = 1 << 20
+
+
+def set_size(terminal, columns, rows):
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+class Devices(VmmhostTest):
+    def setUp(self):
+        super().setUp()
+        self.environment["VMMHOST_PLUGIN_PATH"] = FAKE_PLUGINS
+
+    def run_vm(self, **config):
+        path = os.path.join(self.folder, "vm.json")
+        with open(path, "w") as file:
+            json.dump(config, file)
+        self.check("run", "--backend", "fake", "--name", "vm", "--detach", "--memory", "64M",
+                   "--kernel", guest("serial_echo"), "-f", path)
+
+    def end_vm(self):
+        self.check("stop", "vm")
+
+    def test_further_consoles(self):
+        self.run_vm(consoles=[{"kind": "serial"}, {"kind": "virtio"}, {"kind": "virtio"}])
+        first, second = self.start("console", "vm"), self.start("console", "vm", "--port", "1")
+        self.read_until(first, "echo ready")
+        self.read_until(second, "console 1")
+        second.stdin.write(b"to the second\n")
+        second.stdin.flush()
+        self.read_until(second, "to the second")
+        refused = self.run_vmmhost("console", "vm", "--port", "3")
+        self.assertIn("no console 3", refused.err)
+        for wrong in ("-1", "x", "", "1x"):
+            self.check("console", "vm", "--port", wrong, code=125)
+        self.end_vm()
+        self.assertNotIn("second", self.finish(first).out)
+        self.assertEqual(self.finish(second).code, 0)
+        self.assertEqual(self.check("logs", "vm", "--port", "1").out, "console 1\nto the second\n")
+        self.assertEqual(self.check("logs", "vm", "--port", "2").out, "console 2\n")
+        self.assertIn("echo ready", self.check("logs", "vm").out)
+        self.check("logs", "vm", "--port", "1", "--vmm", code=125)
+
+    def test_terminal_size(self):
+        self.run_vm(consoles=[{"kind": "serial"}, {"kind": "virtio"}])
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        set_size(ours, 100, 30)
+
+        def own_terminal():
+            os.setsid()
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+        process = subprocess.Popen(self.command("console", "vm", "--port", "1"), stdin=theirs, stdout=theirs,
+                                   stderr=theirs, env=self.environment, cwd=self.folder, preexec_fn=own_terminal)
+        self.background.append(process)
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        seen = b""
+
+        def says(text):
+            def found():
+                nonlocal seen
+                try:
+                    seen += os.read(ours, 4096)
+                except (BlockingIOError, OSError):
+                    pass
+                return text in seen
+            return found
+
+        wait_until(says(b"size 100x30"), 10, "the size when it attaches")
+        set_size(ours, 132, 43)  # SIGWINCH for the foreground of the terminal
+        wait_until(says(b"size 132x43"), 10, "the new size")
+        self.end_vm()
+        process.wait(10)
+
+    def test_balloon(self):
+        self.run_vm(balloon={"targetSize": "8M"})
+        self.assertEqual(self.check("balloon", "vm").out, "target 8M, actual 8M\n")
+        self.assertEqual(self.check("balloon", "vm", "16M").out, "target 16M, actual 16M\n")
+        self.assertEqual(self.check("balloon", "vm", "--json").json,
+                         {"name": "vm", "target": 16 * MIB, "actual": 16 * MIB})
+        self.assertIn("balloon", self.inspect("vm")["abilities"])
+        refused = self.check("balloon", "vm", "65M", code=125)
+        self.assertIn("more than the VM's memory", refused.err)
+        self.check("balloon", "vm", "much", code=125)
+        self.check("balloon", "vm", "0")
+        self.assertEqual(self.check("balloon", "vm", "--json").json["target"], 0)
+        self.end_vm()
+
+    def test_no_balloon(self):
+        self.run_vm()
+        refused = self.run_vmmhost("balloon", "vm")
+        self.assertIn("no balloon", refused.err)
+        self.assertNotEqual(refused.code, 0)
+        self.assertNotIn("balloon", self.inspect("vm")["abilities"])
+        self.end_vm()
+
+
+if __name__ == "__main__":
+    unittest.main()
