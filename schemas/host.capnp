@@ -80,6 +80,7 @@ struct VmInfo {
   jail @14 :List(Text);         # what the host verified from outside, one part a line
   workerPrivateBytes @15 :UInt64;   # private memory of the worker outside guest RAM, 0: not known
   removeOnEnd @16 :Bool;
+  vsockSocket @17 :Text;        # path of the socket that reaches the guest's vsock ports; empty: none, or ended
 }
 
 interface Control {

@@ -9,7 +9,7 @@ using import "error.capnp".Error;
 using import "vm.capnp".VmConfig;
 
 const protocolMajor :UInt16 = 1;  # a different major is refused
-const protocolMinor :UInt16 = 0;
+const protocolMinor :UInt16 = 1;  # 1: vsock
 
 struct Hello {
   protocolMajor @0 :UInt16;
@@ -47,8 +47,9 @@ interface Worker {
   attach @2 (resource :Resource, descriptor :Descriptor) -> (error :Error);
   # One descriptor a call.
 
-  create @3 (config :VmConfig, events :EventSink) -> (vm :Vm, abilities :Abilities, error :Error);
+  create @3 (config :VmConfig, events :EventSink, vsock :VsockHost) -> (vm :Vm, abilities :Abilities, error :Error);
   # Once. When it answers, every thread of the worker has its final confinement; no guest code has run.
+  # `vsock` is null unless the configuration has a vsock device.
 }
 
 struct Abilities {
@@ -60,6 +61,7 @@ struct Abilities {
   balloon @3 :BalloonControl;
   snapshots @4 :Snapshots;
   consoleSize @5 :ConsoleSize;
+  vsock @6 :VsockDevice;
 }
 
 interface Vm {
@@ -94,6 +96,22 @@ interface ConsoleSize {
 
 interface Snapshots {
   save @0 (file :Descriptor) -> (error :Error);
+}
+
+interface VsockDevice {
+  # Connections of the host to the guest.
+  connect @0 (port :UInt32, socket :Descriptor) -> (error :Error);
+  # A client of the host wants this port of the guest. Its socket is connected and does not block. Answers when
+  # the worker has taken the socket. The worker writes "OK <host port>\n" to it once the guest has accepted,
+  # before any byte of the guest, and closes it if the guest does not want it.
+}
+
+interface VsockHost {
+  # Connections of the guest to the host.
+  connect @0 (port :UInt32) -> (socket :Descriptor, error :Error);
+  # The guest wants this port of the host (CID 2). A connected stream socket that does not block, or notFound
+  # where nothing listens. A worker has few of these calls open at a time, and drops what carried the
+  # descriptor once it has it: a host gives only so many that are not dropped.
 }
 
 enum EndCause {

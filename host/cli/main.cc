@@ -45,6 +45,8 @@ struct Invocation {
   ControlOptions control;
   BalloonOptions balloon;
   ConformanceOptions conformance;
+  std::string name;
+  std::string port;
   std::vector<std::string> names;
   std::string shell;
   bool force = false;
@@ -149,6 +151,17 @@ void defineConsole(CLI::App& app, Invocation& invocation) {
     invocation.console.json = invocation.json;
     return console(invocation.console);
   };
+}
+
+void defineVsock(CLI::App& app, Invocation& invocation) {
+  addName(app, invocation.name);
+  app.add_option("port", invocation.port, "Port that somebody in the guest listens on")->type_name("PORT")->required();
+  app.footer(
+      "Standard input goes to the guest, what it sends to standard output; the end of standard input is told to it. "
+      "Ends\n"
+      "when the guest has closed the connection, with exit code 0. Programs may do the same with the socket that\n"
+      "`vmmhost inspect` shows: connect, send \"CONNECT PORT\" and a line feed, read a line that begins with OK.");
+  invocation.action = [&invocation]() { return vsock(invocation.name, invocation.port); };
 }
 
 void defineControl(CLI::App& app, Invocation& invocation, ControlOptions::Verb verb) {
@@ -259,6 +272,7 @@ constexpr Verb kVerbs[] = {
     {"inspect", "Show all that is known of a VM, or a configuration", defineInspect},
     {"logs", "Show what a VM said", defineLogs},
     {"console", "Attach to a VM's console", defineConsole},
+    {"vsock", "Connect to a port of the guest", defineVsock},
     {"shutdown", "Ask the guest to power off", defineShutdown},
     {"stop", "End a VM by force", defineStop},
     {"pause", "Pause a VM", definePause},
@@ -293,10 +307,8 @@ CommandTree commandTree() {
           flag.names.push_back("--" + name);
         }
         flag.value = option->get_expected_max() > 0 ? option->get_type_name() : "";
-      } else {
-        if (entry.positional.empty()) {  // what comes behind the first is no name
-          entry.positional = option->get_type_name();
-        }
+      } else if (entry.positional.empty()) {  // what comes behind the first is no name
+        entry.positional = option->get_type_name();
       }
     }
   }

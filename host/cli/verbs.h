@@ -52,6 +52,7 @@ struct ConsoleOptions {
   bool json = false;
 };
 int console(const ConsoleOptions& options);
+int vsock(const std::string& name, const std::string& port);
 
 struct ControlOptions {
   enum class Verb { kShutdown, kStop, kPause, kResume, kReset };

@@ -19,7 +19,8 @@ namespace vmmhost::runtime {
 // everything below is reached with openat and O_NOFOLLOW.
 //   runtime: $VMMHOST_RUNTIME_DIR, else $XDG_RUNTIME_DIR/vmmhost if that folder is the caller's, else /run/vmmhost as
 //            root, else /tmp/vmmhost-<uid>
-//            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record
+//            NAME/lock (see name_lock.h), NAME/control (socket), NAME/record,
+//            NAME/vsock (socket), NAME/vsock_PORT (sockets that others make)
 //   state:   $VMMHOST_STATE_DIR, else /var/lib/vmmhost as root, else $XDG_STATE_HOME/vmmhost, else
 //            ~/.local/state/vmmhost
 //            NAME/console.log (and console.N.log of further consoles), NAME/vmmhost.log, NAME/exit.json,
@@ -104,7 +105,12 @@ Entry find(const Directories& directories, std::string_view name);
 // credentials are checked to be the caller's user or root. The socket is non-blocking. Throws kNotFound,
 // kFailedPrecondition for an ended VM, kUnavailable (retryable) for a supervisor that is starting, ending or stopped.
 Fd connectControl(const Directories& directories, std::string_view name);
-// The same; waits up to `limit` for a supervisor that is starting or ending to take commands or to be gone. Blocks.
+// Connects to the socket of a living entry that reaches its guest's vsock ports (NAME/vsock); non-blocking. Throws
+// kNotFound for a VM that is not there, kFailedPrecondition for an ended one or one without such a socket,
+// kUnavailable.
+Fd connectVsock(const Directories& directories, std::string_view name);
+// The same as connectControl; waits up to `limit` for a supervisor that is starting or ending to take commands or to be
+// gone. Blocks.
 Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit);
 // The file of the state folder that keeps what consoles[port] says: "console.log", "console.1.log".
 std::string consoleLogName(std::uint32_t port);

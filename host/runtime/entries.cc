@@ -18,6 +18,7 @@
 #include "host/runtime/files.h"
 #include "host/runtime/name_lock.h"
 #include "host/runtime/reaper.h"
+#include "host/runtime/sockets.h"
 #include "host/runtime/uid_sweep.h"
 
 namespace vmmhost::runtime {
@@ -202,6 +203,24 @@ Fd connectControl(const Directories& directories, std::string_view name) {
                 "user id " + std::to_string(peer.uid) + " answers on the control socket of " + text);
   }
   return socket;
+}
+
+Fd connectVsock(const Directories& directories, std::string_view name) {
+  const std::string text = checkedName(directories, name);
+  const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
+  if ((!entry || !lives(entry.get())) && !find(directories, name).alive) {
+    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has ended",
+                "vmmhost inspect " + text + " tells how");
+  }
+  try {
+    return connectIn(entry.get(), kVsockSocket);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) {
+      throw;
+    }
+    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has no vsock device, or is being started",
+                R"(give it one in its configuration: "vsock": {})");
+  }
 }
 
 Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit) {

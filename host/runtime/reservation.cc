@@ -1,11 +1,8 @@
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 
 #include "host/config/vm_config.h"
 #include "host/runtime/directories.h"
@@ -13,6 +10,7 @@
 #include "host/runtime/name_lock.h"
 #include "host/runtime/reaper.h"
 #include "host/runtime/record.h"
+#include "host/runtime/sockets.h"
 
 namespace vmmhost::runtime {
 
@@ -99,24 +97,7 @@ void Reservation::writeState(std::string_view file, std::string_view content) {
 }
 
 Fd Reservation::listenControl() {
-  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  // Before bind, the mode of the socket is that of the file that bind makes.
-  if (!socket || ::fchmod(socket.get(), 0600) != 0) {
-    throw systemError("making a control socket", errno);
-  }
-  // Under another name until it listens: who sees it can connect.
-  constexpr char kUnready[] = ".control";
-  ::unlinkat(runtimeEntry_.get(), kUnready, 0);
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  // Through the descriptor: the path of a runtime folder may be longer than an address can be.
-  std::snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", runtimeEntry_.get(), kUnready);
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      ::listen(socket.get(), kBacklog) != 0 ||
-      ::renameat(runtimeEntry_.get(), kUnready, runtimeEntry_.get(), kControlSocket) != 0) {
-    throw systemError("listening on the control socket of " + name_, errno);
-  }
-  return socket;
+  return listenIn(runtimeEntry_.get(), kControlSocket, kBacklog);
 }
 
 void Reservation::release(bool removeState) noexcept {

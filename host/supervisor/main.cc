@@ -21,7 +21,7 @@ using vmmhost::Error;
 using vmmhost::ErrorCode;
 using vmmhost::Fd;
 
-constexpr rlim_t kWantedDescriptors = 1024;
+constexpr rlim_t kWantedDescriptors = 8192;
 constexpr off_t kMaxRequestBytes = off_t{8} << 20;
 
 // The launch request, mapped: written and sealed by the command, of the same user.
@@ -64,7 +64,8 @@ kj::Promise<void> watchSignals(int fd, kj::UnixEventPort::FdObserver& observer,
   return readable.then([fd, &observer, &supervisor]() { return watchSignals(fd, observer, supervisor); });
 }
 
-// As many descriptors as this process may have: a worker's are placed under high numbers (ipc/spawn/stub.h).
+// As many descriptors as this process may have: a worker's are placed under high numbers (ipc/spawn/stub.h), and it has
+// no more of them than its starter.
 void raiseDescriptorLimit() {
   rlimit limit = {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {

@@ -155,6 +155,8 @@ void Supervisor::makeVm() {
   spec.consoleFile = [this](std::uint32_t port) {
     return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port), kConsoleFileBytes);
   };
+  spec.vsockFolder = duplicate(reservation_->runtimeFd());
+  spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
   vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_);
   for (auto& [phase, ns] : early_) {

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <cerrno>
 #include <optional>
 #include <thread>
 
@@ -271,6 +272,13 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launch(HostThread& host, plugin::Re
   spec.workingDirectory = options.workingDirectory;
   spec.timeout = options.timeout;
   spec.without.insert(options.withoutJailParts.begin(), options.withoutJailParts.end());
+  if (!options.vsockFolder.empty()) {
+    spec.vsockFolder = Fd(::open(options.vsockFolder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    spec.vsockFolderPath = options.vsockFolder;
+    if (!spec.vsockFolder) {
+      throw systemError(options.vsockFolder, errno);
+    }
+  }
   auto running = std::make_shared<Running>();
   if (::geteuid() == 0) {
     running->lease = runtime::UidLease::take();

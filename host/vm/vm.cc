@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/runtime/sockets.h"
+
 namespace vmmhost::vm {
 namespace {
 
@@ -142,6 +144,7 @@ kj::Promise<void> Vm::start() {
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
   resources_ = openResources(config, spec_.workingDirectory);
+  prepareVsock(config);
   mark("files-open");
 
   const std::uint64_t overhead = spec_.plan.overheadBytes == 0 ? kDefaultOverhead : spec_.plan.overheadBytes;
@@ -160,6 +163,7 @@ kj::Promise<void> Vm::launch() {
   worker.uid = spec_.uid;
   worker.gid = spec_.gid;
   worker.without = spec_.without;
+  worker.maxDescriptors = spawn::kMaxDescriptors + (vsock_ ? Vsock::kMaxConnections : 0);
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
   worker.rlimits = {{RLIMIT_FSIZE, std::max({resources_.largestWritableFile, memory, kMinimumFileSize})},
@@ -192,6 +196,21 @@ void Vm::makeConsoles() {
     consoles_.push_back(
         std::make_unique<Console>(io_, std::move(pair.local), spec_.consoleFile ? spec_.consoleFile(port) : nullptr));
   }
+}
+
+void Vm::prepareVsock(schema::VmConfig::Builder config) {
+  if (!config.hasVsock() || !config.getVsock().getEnabled()) {
+    return;
+  }
+  if (!spec_.vsockFolder) {
+    throw Error(ErrorCode::kUnsupported, "vsock: there is no folder for the VM's sockets",
+                "a program that embeds vmmhost names one (VmOptions::vsockFolder)");
+  }
+  if (config.getVsock().getCid() == 0) {
+    config.getVsock().setCid(Vsock::kDefaultCid);
+  }
+  vsock_ = std::make_unique<Vsock>(io_, std::move(spec_.vsockFolder),
+                                   spec_.vsockFolderPath + '/' + runtime::kVsockSocket, log_);
 }
 
 void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
@@ -261,9 +280,15 @@ void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
   if (abilities.hasConsoleSize()) {
     consoleSize_ = abilities.getConsoleSize();
   }
+  if (vsock_ && !abilities.hasVsock()) {
+    throw Error(ErrorCode::kProtocol, "the worker made no vsock device, and did not say so");
+  }
   mark("vm-created");
   worker_->verify(true);
   mark("verified-again");
+  if (vsock_) {
+    vsock_->connectTo(abilities.getVsock());
+  }
   setState(VmState::CREATED);
 }
 
@@ -273,6 +298,9 @@ kj::Promise<void> Vm::handOver() {
   auto request = worker_->worker().createRequest();
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
   request.setEvents(kj::heap<Sink>(self_));
+  if (vsock_) {
+    request.setVsock(vsock_->host());
+  }
   // Sent before the others are answered, to save a turn; acted upon only when they were.
   kj::Promise<capnp::Response<schema::Worker::CreateResults>> created = request.send();
   auto all = kj::joinPromises(attached.releaseAsArray())

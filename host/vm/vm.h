@@ -19,6 +19,7 @@
 #include "host/vm/console.h"
 #include "host/vm/outcome.h"
 #include "host/vm/resources.h"
+#include "host/vm/vsock.h"
 #include "host/vm/worker_process.h"
 #include "vmmhost/counters.h"
 
@@ -39,6 +40,9 @@ struct VmSpec {
   std::function<std::unique_ptr<RotatingFile>(std::uint32_t port)> consoleFile;
   bool keepConsole = false;  // the last output can be had after the end, by a client that was slow to ask
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
+  // For the sockets of a vsock device (host/vm/vsock.h), with its path; empty: the VM can have none.
+  Fd vsockFolder;
+  std::string vsockFolderPath;
 };
 
 class Vm {
@@ -102,6 +106,7 @@ class Vm {
   kj::Promise<void> handOver();
   void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
   void makeConsoles();
+  void prepareVsock(schema::VmConfig::Builder config);
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
@@ -136,6 +141,7 @@ class Vm {
   std::vector<std::unique_ptr<Console>> consoles_;
   std::vector<Fd> consoleRemotes_;
   std::unique_ptr<WorkerProcess> worker_;
+  std::unique_ptr<Vsock> vsock_;  // null: the configuration has no vsock device
   schema::Vm::Client vm_ = nullptr;
   std::vector<plugin::LaunchPlan::Device> devices_;
   std::chrono::milliseconds createTimeout_{0};

@@ -34,6 +34,10 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   if (consoleSize_ != nullptr) {
     abilities.push_back("console-size");
   }
+  if (vsock_) {
+    abilities.push_back("vsock");
+    out.setVsockSocket(vsock_->path());
+  }
   auto abilityList = out.initAbilities(static_cast<unsigned>(abilities.size()));
   for (unsigned i = 0; i < abilityList.size(); ++i) {
     abilityList.set(i, abilities[i]);

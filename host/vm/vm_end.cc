@@ -100,6 +100,7 @@ void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optiona
 
 kj::Promise<void> Vm::carryOutEnd() {
   timeout_ = nullptr;
+  vsock_ = nullptr;
   kj::Promise<void> gone = kj::READY_NOW;
   if (worker_) {
     if (spec_.measureMemory) {

@@ -78,6 +78,7 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   jail.gid = spec.gid;
   jail.rlimits = spec.rlimits;
   jail.without = spec.without;
+  jail.maxDescriptors = spec.maxDescriptors;
   if (spec.cgroup != nullptr) {
     jail.cgroupTasks = spec.cgroup->tasksDescriptors();
     jail.cgroupFolder = spec.cgroup->folderDescriptor();

@@ -25,6 +25,7 @@ struct WorkerSpec {
   gid_t gid = 0;
   std::vector<spawn::Jail::Rlimit> rlimits;
   std::set<std::string> without;
+  int maxDescriptors = spawn::kMaxDescriptors;
   spawn::Cgroup* cgroup = nullptr;              // outlives the process; null: none
   std::function<void(const char* phase)> mark;  // for timings
 };

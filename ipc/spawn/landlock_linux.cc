@@ -76,7 +76,7 @@ int restrictByLandlock(const Plan& plan) noexcept {
     return errno;
   }
   constexpr std::uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
-  int result = addRule(ruleset, kExecutableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
+  int result = addRule(ruleset, plan.executableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
   if (result == 0 && plan.system) {
     result = addPath(ruleset, "/", kRead | LANDLOCK_ACCESS_FS_EXECUTE);
   }

@@ -25,6 +25,8 @@ struct Bind {
   std::string target;  // absolute, inside
 };
 
+inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
+
 struct Jail {
   enum class Root { kEmpty, kSystem };
   Root root = Root::kEmpty;
@@ -40,6 +42,8 @@ struct Jail {
     std::uint32_t resource;
     std::uint64_t value;
   };
+  // RLIMIT_NOFILE; fewer where the caller may not have that many itself, but never below kMaxDescriptors.
+  int maxDescriptors = kMaxDescriptors;
   std::vector<Rlimit> rlimits;    // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
   std::set<std::string> without;  // of kPartNames
   // Control groups to start in, see Cgroup.
@@ -50,7 +54,6 @@ struct Jail {
 // The ids that the worker sees itself under.
 inline constexpr uid_t kInsideUid = 1000;
 inline constexpr gid_t kInsideGid = 1000;
-inline constexpr int kMaxDescriptors = 256;  // RLIMIT_NOFILE of a worker
 
 struct Passed {
   int source;  // descriptor here

@@ -162,6 +162,15 @@ int lastCapability() {
   return capability;
 }
 
+// As many as wanted, or as the caller may have itself.
+int descriptorLimit(int wanted) {
+  rlimit own = {};
+  if (wanted <= kMaxDescriptors || ::getrlimit(RLIMIT_NOFILE, &own) != 0) {
+    return kMaxDescriptors;
+  }
+  return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_cur - 1)));
+}
+
 Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   const Jail& jail = request.jail;
   const auto has = [&](std::string_view part) { return jail.without.count(std::string(part)) == 0; };
@@ -190,7 +199,8 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   if (jail.dev) {
     addDevices(plan);
   }
-  plan.limits = {{RLIMIT_NOFILE, kMaxDescriptors},
+  plan.executableSlot = descriptorLimit(jail.maxDescriptors);
+  plan.limits = {{RLIMIT_NOFILE, static_cast<std::uint64_t>(plan.executableSlot)},
                  // 1, not 0: a core pattern that is a pipe is given up at 1 only.
                  {RLIMIT_CORE, 1},
                  {RLIMIT_MEMLOCK, 0},
@@ -212,7 +222,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   if (request.rings > rings::kMaxRings) {
     throw Error(ErrorCode::kInternal, "more rings than a worker can have");
   }
-  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, {kExecutableSlot, request.rings}));
+  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, {plan.executableSlot, request.rings}));
   argvStorage = request.argv;
   if (request.rings > 0) {
     argvStorage.emplace_back(rings::emptyArgument().data());

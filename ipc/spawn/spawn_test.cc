@@ -92,6 +92,39 @@ TEST_F(SpawnTest, looksConfinedFromOutside) {
   EXPECT_GE(report.verified.size(), 8u);
 }
 
+TEST_F(SpawnTest, moreDescriptors_areForThoseThatAskForThem_asFarAsThereAreAny) {
+  const auto limitOf = [](const Child& child) {
+    rlimit limit = {};
+    EXPECT_EQ(::prlimit(child.pid(), RLIMIT_NOFILE, nullptr, &limit), 0);
+    EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
+    return limit.rlim_cur;
+  };
+  rlimit own = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &own), 0);
+  {
+    Child child = start();
+    EXPECT_EQ(limitOf(child), 256u);
+  }
+  request_.jail.maxDescriptors = 900;
+  // One of ours has the number that the executable is to have.
+  ASSERT_GT(own.rlim_cur, 901u);
+  const Fd inTheWay(::fcntl(null_.get(), F_DUPFD_CLOEXEC, 900));
+  connect();
+  {
+    Child child = start();
+    EXPECT_EQ(order('n'), 4u);
+    EXPECT_EQ(limitOf(child), 900u);
+    EXPECT_EQ(exitAfter(child, 'o').value, SIGSYS);
+  }
+  request_.jail.maxDescriptors = 1 << 30;
+  connect();
+  {
+    Child child = start();
+    EXPECT_EQ(order('n'), 4u);
+    EXPECT_EQ(limitOf(child), own.rlim_cur - 1);
+  }
+}
+
 TEST_F(SpawnTest, exitCodeIsReported) {
   Child child = start();
   const Child::Exit exit = exitAfter(child, 'e');

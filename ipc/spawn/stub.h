@@ -11,9 +11,9 @@
 
 namespace vmmhost::spawn {
 
-// Numbers that the stub uses for its own descriptors. The executable sits at RLIMIT_NOFILE: once exec closed it, no
-// descriptor of that number can be made again, so that the filter's one permitted execveat is spent.
-inline constexpr int kExecutableSlot = 256;
+// Numbers that the stub uses for its own descriptors. The executable sits at RLIMIT_NOFILE (Plan::executableSlot): once
+// exec closed it, no descriptor of that number can be made again, so that the filter's one permitted execveat is spent.
+inline constexpr int kExecutableRest = 254;  // until it gets there
 inline constexpr int kStatusSlot = 255;
 inline constexpr int kFirstSpare = 300;
 
@@ -88,6 +88,7 @@ struct Plan {
   char* ringsArgument = nullptr;  // of argv: to be written by the stub
   std::vector<int> cgroupTasks;
   int executable = -1;
+  int executableSlot = 0;
   int status = -1;
   int go = -1;
   int lastCapability = 40;

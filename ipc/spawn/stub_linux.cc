@@ -47,7 +47,7 @@ class Stub {
     dropCapabilities();
     restrict();
     char* const noEnvironment[] = {nullptr};
-    ::syscall(SYS_execveat, kExecutableSlot, "", plan_.argv.data(), noEnvironment, AT_EMPTY_PATH);
+    ::syscall(SYS_execveat, plan_.executableSlot, "", plan_.argv.data(), noEnvironment, AT_EMPTY_PATH);
     fail(Stage::kExec);
   }
 
@@ -102,10 +102,13 @@ class Stub {
     for (std::size_t i = 0; i < count; ++i) {
       check(::dup2(moved[i], plan_.descriptors[i].target) >= 0, Stage::kDescriptors, static_cast<std::uint32_t>(i));
     }
-    check(::dup3(executable, kExecutableSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
+    check(::dup3(executable, kExecutableRest, O_CLOEXEC) >= 0, Stage::kDescriptors);
     check(::dup3(status, kStatusSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
     status_ = kStatusSlot;
     check(::syscall(SYS_close_range, static_cast<unsigned>(kFirstSpare), ~0u, 0u) == 0, Stage::kDescriptors);
+    // Last: until now somebody else's descriptor could have had the number.
+    check(::dup3(kExecutableRest, plan_.executableSlot, O_CLOEXEC) >= 0 && ::close(kExecutableRest) == 0,
+          Stage::kDescriptors);
   }
 
   void becomeIds() noexcept {

@@ -17,7 +17,9 @@ class EventSender final : public Events {
  public:
   static constexpr std::size_t kMaxWaiting = 256;
 
-  EventSender(schema::EventSink::Client sink, kj::UnixEventPort& port) : sink_(kj::mv(sink)), mailbox_(port) {}
+  // `services` outlives it.
+  EventSender(schema::EventSink::Client sink, kj::UnixEventPort& port, Services& services)
+      : sink_(kj::mv(sink)), mailbox_(port), services_(services) {}
   ~EventSender() noexcept override {}
 
   void ended(schema::EndCause cause, std::string detail) override;
@@ -25,6 +27,7 @@ class EventSender final : public Events {
   void guestPanicked(std::string detail) override;
   void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) override;
   Mailbox::Sender sender() const override { return mailbox_.sender(); }
+  Services& services() override { return services_; }
 
  private:
   using Fill = kj::Function<void(schema::Event::Builder)>;
@@ -34,6 +37,7 @@ class EventSender final : public Events {
 
   schema::EventSink::Client sink_;
   Mailbox mailbox_;
+  Services& services_;
   std::deque<Fill> waiting_;
   kj::Promise<void> sending_ = nullptr;
   bool isSending_ = false;

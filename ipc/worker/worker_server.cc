@@ -2,11 +2,13 @@
 #include <sys/prctl.h>
 
 #include <cerrno>
+#include <optional>
 #include <utility>
 
 #include "ipc/rpc/answer.h"
 #include "ipc/rpc/connection.h"
 #include "ipc/worker/event_sender.h"
+#include "ipc/worker/host_services.h"
 #include "vmmhost/worker/worker.h"
 
 namespace vmmhost::worker {
@@ -16,7 +18,9 @@ constexpr std::size_t kMaxResources = 128;
 
 // A machine with what it reports to, shared by the capabilities that reach it.
 struct Created {
-  Created(schema::EventSink::Client sink, kj::UnixEventPort& port) : events(kj::mv(sink), port) {}
+  Created(schema::EventSink::Client sink, std::optional<schema::VsockHost::Client> vsock, kj::UnixEventPort& port)
+      : services(std::move(vsock)), events(kj::mv(sink), port, services) {}
+  HostServices services;
   EventSender events;
   std::unique_ptr<Machine> machine;
 };
@@ -108,6 +112,24 @@ class ResettableServer final : public schema::Resettable::Server {
   CreatedPtr created_;
 };
 
+class VsockDeviceServer final : public schema::VsockDevice::Server {
+ public:
+  explicit VsockDeviceServer(CreatedPtr created) : created_(std::move(created)) {}
+  kj::Promise<void> connect(ConnectContext context) override {
+    return rpc::answer(context, [this, context]() mutable {
+      return rpc::receiveDescriptor(context.getParams().getSocket())
+          .then(rpc::guarded([this, context](Fd socket) mutable {
+            const std::uint32_t port = context.getParams().getPort();
+            context.releaseParams();
+            return created_->machine->connectVsock(port, std::move(socket));
+          }));
+    });
+  }
+
+ private:
+  CreatedPtr created_;
+};
+
 }  // namespace
 
 class WorkerServer final : public schema::Worker::Server {
@@ -166,7 +188,11 @@ class WorkerServer final : public schema::Worker::Server {
     return rpc::answer(context, [this, context]() mutable {
       advance(State::kConfined, State::kCreated, "create");
       auto params = context.getParams();
-      auto created = std::make_shared<Created>(params.getEvents(), io_.unixEventPort);
+      std::optional<schema::VsockHost::Client> vsock;
+      if (params.hasVsock()) {
+        vsock = params.getVsock();
+      }
+      auto created = std::make_shared<Created>(params.getEvents(), std::move(vsock), io_.unixEventPort);
       return backend_.create(params.getConfig(), resources_, created->events, io_)
           .then([context, created](std::unique_ptr<Machine> machine) mutable {
             created->machine = std::move(machine);
@@ -186,6 +212,9 @@ class WorkerServer final : public schema::Worker::Server {
             }
             if (created->machine->canResizeConsoles()) {
               abilities.setConsoleSize(kj::heap<ConsoleSizeServer>(created));
+            }
+            if (created->machine->hasVsock()) {
+              abilities.setVsock(kj::heap<VsockDeviceServer>(created));
             }
             results.setVm(kj::heap<VmServer>(created));
           });

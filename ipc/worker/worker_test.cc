@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <map>
 #include <thread>
 
 #include "ipc/rpc/connection.h"
@@ -36,6 +37,45 @@ class TestMachine final : public Machine {
   unsigned burst_;
 };
 
+// A guest that wants many connections to the host at once, and says what came of them.
+class ConnectingMachine final : public Machine {
+ public:
+  ConnectingMachine(Events& events, unsigned count) : events_(events), count_(count) {}
+  kj::Promise<void> start() override {
+    kj::Vector<kj::Promise<void>> all;
+    for (std::uint32_t port = 0; port < count_; ++port) {
+      all.add(events_.services().connectVsock(port).then(
+          [this, port](Fd socket) {
+            std::uint32_t told = 0;
+            EXPECT_EQ(::read(socket.get(), &told, sizeof told), static_cast<ssize_t>(sizeof told));
+            connected_ += told == port ? 1 : 0;
+          },
+          [this](kj::Exception&& exception) { ++refused_[rpc::fromKj(exception).code()]; }));
+    }
+    return kj::joinPromises(all.releaseAsArray()).then([this]() {
+      events_.ended(schema::EndCause::POWER_OFF,
+                    std::to_string(connected_) + " connected, " + std::to_string(refused_[ErrorCode::kNotFound]) +
+                        " not found, " + std::to_string(refused_[ErrorCode::kResourceExhausted]) + " too many, " +
+                        std::to_string(refused_[ErrorCode::kUnsupported]) + " unsupported");
+    });
+  }
+  bool hasVsock() const override { return true; }
+  kj::Promise<void> connectVsock(std::uint32_t port, Fd socket) override {
+    if (port == 0) {
+      return fail(Error(ErrorCode::kResourceExhausted, "no more"));
+    }
+    const std::string line = "OK " + std::to_string(port) + "\n";
+    EXPECT_EQ(::write(socket.get(), line.data(), line.size()), static_cast<ssize_t>(line.size()));
+    return kj::READY_NOW;
+  }
+
+ private:
+  Events& events_;
+  unsigned count_;
+  unsigned connected_ = 0;
+  std::map<ErrorCode, unsigned> refused_;
+};
+
 class TestBackend final : public Backend {
  public:
   std::vector<std::string> features() const override { return {"a", "b"}; }
@@ -47,11 +87,41 @@ class TestBackend final : public Backend {
     }
     const Fd file = resources.takeFile(config.getBoot().getKernel().getResource());
     EXPECT_TRUE(file);
+    if (config.getName() == "connecting") {
+      return std::unique_ptr<Machine>(std::make_unique<ConnectingMachine>(events, connects));
+    }
     return std::unique_ptr<Machine>(std::make_unique<TestMachine>(events, burst));
   }
   bool confined = false;
   unsigned burst = 0;
+  unsigned connects = 0;
 };
+
+// Knows every second port, and tells on a connection which one it is. Slow: answers when it is told to.
+class TestVsockHost final : public schema::VsockHost::Server {
+ public:
+  explicit TestVsockHost(kj::Timer& timer) : timer_(timer) {}
+  kj::Promise<void> connect(ConnectContext context) override {
+    mostAtOnce = std::max(mostAtOnce, ++now_);
+    return timer_.afterDelay(1 * kj::MILLISECONDS).then([this, context]() mutable {
+      --now_;
+      const std::uint32_t port = context.getParams().getPort();
+      if (port % 2 == 1) {
+        rpc::writeError(Error(ErrorCode::kNotFound, "nothing listens"), context.getResults().initError());
+        return;
+      }
+      rpc::SocketPair pair = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
+      EXPECT_EQ(::write(pair.local.get(), &port, sizeof port), static_cast<ssize_t>(sizeof port));
+      context.getResults().setSocket(rpc::makeDescriptor(std::move(pair.remote)));
+    });
+  }
+  static unsigned mostAtOnce;
+
+ private:
+  kj::Timer& timer_;
+  unsigned now_ = 0;
+};
+unsigned TestVsockHost::mostAtOnce = 0;
 
 class RecordingSink final : public schema::EventSink::Server {
  public:
@@ -102,13 +172,28 @@ class WorkerTest : public testing::Test {
     request.setDescriptor(rpc::makeDescriptor(Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC))));
     EXPECT_FALSE(request.send().wait(io_.waitScope).hasError());
   }
-  auto create(const char* name) {
+  auto create(const char* name, schema::VsockHost::Client vsock = nullptr, bool withVsock = false) {
     auto request = worker_.createRequest();
     auto config = request.initConfig();
     config.setName(name);
     config.initBoot().initKernel().setResource(1);
     request.setEvents(kj::heap<RecordingSink>(seen_));
+    if (withVsock) {
+      request.setVsock(kj::mv(vsock));
+    }
     return request.send().wait(io_.waitScope);
+  }
+  // Once both sides have dropped what they hold of its peer.
+  void expectClosed(const Fd& socket) {
+    kj::UnixEventPort::FdObserver observer(io_.unixEventPort, socket.get(),
+                                           kj::UnixEventPort::FdObserver::OBSERVE_READ);
+    char byte = 0;
+    if (::read(socket.get(), &byte, 1) < 0) {
+      observer.whenBecomesReadable()
+          .exclusiveJoin(io_.provider->getTimer().afterDelay(10 * kj::SECONDS))
+          .wait(io_.waitScope);
+    }
+    EXPECT_EQ(::read(socket.get(), &byte, 1), 0);
   }
   // What start() of a machine with such a burst of events makes the host see.
   void startBurst(unsigned count) {
@@ -156,6 +241,7 @@ TEST_F(WorkerTest, lifeOfAMachine_eventsOnceAndInOrder) {
   EXPECT_TRUE(created.getAbilities().hasPausable());
   EXPECT_FALSE(created.getAbilities().hasPowerButton());
   EXPECT_FALSE(created.getAbilities().hasResettable());
+  EXPECT_FALSE(created.getAbilities().hasVsock());
   EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
   const auto paused = created.getAbilities().getPausable().pauseRequest().send().wait(io_.waitScope);
   EXPECT_EQ(rpc::readError(paused.getError()).message(), "no pause today");
@@ -179,6 +265,51 @@ TEST_F(WorkerTest, eventsBeyondWhatIsKept_areDroppedButNotTheEnd) {
   EXPECT_GT(seen_.size(), kBurst);
   EXPECT_LT(seen_.size(), 1000u);
   EXPECT_EQ(std::count(seen_.begin(), seen_.end(), "ended done"), 1);
+}
+
+TEST_F(WorkerTest, clientsForTheGuest_areHandedOver) {
+  greet();
+  attachKernel();
+  auto created = create("connecting");
+  ASSERT_FALSE(created.hasError());
+  ASSERT_TRUE(created.getAbilities().hasVsock());
+  auto vsock = created.getAbilities().getVsock();
+  const auto connect = [&](std::uint32_t port, Fd socket) {
+    auto request = vsock.connectRequest();
+    request.setPort(port);
+    request.setSocket(rpc::makeDescriptor(std::move(socket)));
+    return request.send().wait(io_.waitScope);
+  };
+  rpc::SocketPair taken = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
+  EXPECT_FALSE(connect(5000, std::move(taken.remote)).hasError());
+  char line[16] = {};
+  EXPECT_EQ(::read(taken.local.get(), line, sizeof line), 8);
+  EXPECT_STREQ(line, "OK 5000\n");
+  expectClosed(taken.local);  // nobody holds it any more
+  rpc::SocketPair refused = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
+  EXPECT_EQ(rpc::readError(connect(0, std::move(refused.remote)).getError()).code(), ErrorCode::kResourceExhausted);
+  expectClosed(refused.local);
+}
+
+TEST_F(WorkerTest, machineThatConnectsMuch_asksTheHostInMeasure_andWaitsOnlySoFar) {
+  backend_.connects = 300;
+  greet();
+  attachKernel();
+  auto created = create("connecting", kj::heap<TestVsockHost>(io_.provider->getTimer()), true);
+  ASSERT_FALSE(created.hasError());
+  EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
+  EXPECT_EQ(seen_, (std::vector<std::string>{"ended 136 connected, 136 not found, 28 too many, 0 unsupported"}));
+  EXPECT_LE(TestVsockHost::mostAtOnce, 16u);
+  EXPECT_EQ(connection_->violation(), "");
+}
+
+TEST_F(WorkerTest, machineThatConnects_whereTheHostDoesNot_isTold) {
+  backend_.connects = 3;
+  greet();
+  attachKernel();
+  auto created = create("connecting");
+  EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
+  EXPECT_EQ(seen_, (std::vector<std::string>{"ended 0 connected, 0 not found, 0 too many, 3 unsupported"}));
 }
 
 TEST_F(WorkerTest, errorOfTheBackend_arrivesWhole) {

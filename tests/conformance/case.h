@@ -41,6 +41,7 @@ void addConfigCases(Cases& cases);
 void addFieldCases(Cases& cases);
 void addInfoCases(Cases& cases);
 void addSeveralCases(Cases& cases);
+void addVsockCases(Cases& cases);
 void addClientCases(Cases& cases);
 void addLinuxCases(Cases& cases);
 

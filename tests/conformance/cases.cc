@@ -16,6 +16,7 @@ Cases allCases() {
   addFieldCases(cases);
   addInfoCases(cases);
   addSeveralCases(cases);
+  addVsockCases(cases);
   addClientCases(cases);
   addLinuxCases(cases);
   return cases;

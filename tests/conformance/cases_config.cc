@@ -168,7 +168,7 @@ std::vector<Field> fields() {
       {"nics", nullptr, {.members = R"("nics":[{"attachment":{"none":null}}])"}},
       {"consoles[1]", nullptr, {.members = R"("consoles":[{"kind":"serial"},{"kind":"serial"}])"}},
       {"consoles[0].kind", nullptr, {.members = R"("consoles":[{"kind":"virtio"}])"}},
-      {"vsock", nullptr, {.members = R"("vsock":{"enabled":true})"}},
+      {"vsock", VMMHOST_CAP_VSOCK, {.members = R"("vsock":{"enabled":true})"}},
       {"shares", nullptr, {.members = R"("shares":[{"tag":"share","directory":"/usr"}])"}},
       {"rng", nullptr, {.members = R"("rng":{"enabled":true})"}},
       {"balloon", nullptr, {.members = R"("balloon":{"targetSize":"16M"})"}},

@@ -89,6 +89,7 @@ VmOptions Context::options() const {
   VmOptions options;
   options.backend = subject_.name;
   options.workingDirectory = folder_;
+  options.vsockFolder = folder_;
   return options;
 }
 

@@ -24,6 +24,7 @@ CAPABILITIES = (
     ("reset", "the guest starts again"),
     ("triple-fault", "told apart from a reset"),
     ("counters", "counters in `inspect`"),
+    ("vsock", "a vsock device, connections both ways"),
 )
 WORDS = {"passed": "yes", "failed": "FAILED", "notAdvertised": "refused", "needsAbsent": "not run"}
 HEAD = """# Capabilities

@@ -79,6 +79,7 @@ std::string observeRefusal(Context& context, const std::string& capability) {
       {VMMHOST_CAP_COUNTERS, countersNotThere},
       {VMMHOST_CAP_BALLOON,
        [](Context& c) { return fieldRefused(c, "balloon", {.members = R"("balloon":{"targetSize":"4M"})"}); }},
+      {VMMHOST_CAP_VSOCK, [](Context& c) { return fieldRefused(c, "vsock", {.members = R"("vsock":{})"}); }},
   };
   const auto found = observers.find(capability);
   check(found != observers.end(), "nothing is known of the capability " + capability);

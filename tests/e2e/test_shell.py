@@ -12,7 +12,7 @@ import unittest
 import harness
 from harness import OrdinaryUserTest, VmmhostTest, backends, guest, is_gone, processes, wait_until
 
-VERBS = ("run ps inspect logs console shutdown stop pause resume reset wait rm backends conformance doctor version "
+VERBS = ("run ps inspect logs console vsock shutdown stop pause resume reset wait rm backends conformance doctor version "
          "completion").split()
 MENU = b"\x1d"
 
@@ -115,7 +115,7 @@ class Help(ShellTest):
         self.check("run", "--backend", self.backend, "--name", "ended", "--memory", "64M", "--kernel",
                    guest("poweroff"))
         self.detached("living", self.backend, kernel="idle")
-        for verb in ("stop", "pause", "console", "shutdown", "reset", "resume"):
+        for verb in ("stop", "pause", "console", "vsock", "shutdown", "reset", "resume"):
             self.assertEqual(self.complete(verb, ""), ["living"], verb)
         for verb in ("rm", "wait", "logs", "inspect"):
             self.assertEqual(set(self.complete(verb, "")), {"ended", "living"}, verb)

@@ -121,7 +121,6 @@ void check(schema::VmConfig::Reader config) {
   refuseIf(config.getNics().size() != 0, "nics[0]");
   refuseIf(config.getConsoles().size() > 0 && config.getConsoles()[0].getKind() != schema::Console::Kind::SERIAL,
            "consoles[0].kind");
-  refuseIf(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
   refuseIf(config.getShares().size() != 0, "shares[0]");
   refuseIf(config.hasRng() && config.getRng().getEnabled(), "rng");
   refuseIf(config.hasWatchdog(), "watchdog");

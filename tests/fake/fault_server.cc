@@ -151,6 +151,14 @@ class Faults final : private kj::TaskSet::ErrorHandler {
   kj::TaskSet tasks_;
 };
 
+// VMs with faults have no vsock device.
+class NoServices final : public worker::Services {
+ public:
+  kj::Promise<Fd> connectVsock(std::uint32_t) override {
+    return worker::fail<Fd>(Error(ErrorCode::kUnsupported, "there is no vsock device"));
+  }
+};
+
 class FaultyEvents final : public worker::Events {
  public:
   FaultyEvents(Faults& faults, kj::UnixEventPort& port) : faults_(faults), mailbox_(port) {}
@@ -166,10 +174,12 @@ class FaultyEvents final : public worker::Events {
   void guestPanicked(std::string) override {}
   void bootPhase(std::uint8_t, std::uint64_t) override {}
   Mailbox::Sender sender() const override { return mailbox_.sender(); }
+  worker::Services& services() override { return services_; }
 
  private:
   Faults& faults_;
   Mailbox mailbox_;
+  NoServices services_;
 };
 
 // The machine behind each of its abilities. All live as long as the process.

@@ -47,6 +47,7 @@ FakeMachine::FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext
       balloon_(parts.balloon),
       console_(std::move(parts.consoles[0])),
       counters_(std::move(parts.counters)),
+      vsock_(parts.hasVsock ? std::make_unique<FakeVsock>(events.services(), io) : nullptr),
       events_(events),
       timer_(io.provider->getTimer()),
       observer_(io.unixEventPort, console_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE) {
@@ -108,8 +109,17 @@ kj::Promise<void> FakeMachine::reset() {
   requireAlive("reset");
   counters_->add(Cell::kResets);
   pressed_ = false;
+  if (vsock_) {
+    vsock_->reset();
+  }
   events_.resetDone();
   begin();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> FakeMachine::connectVsock(std::uint32_t port, Fd socket) {
+  requireAlive("connect");
+  vsock_->connect(port, std::move(socket));
   return kj::READY_NOW;
 }
 
@@ -252,6 +262,7 @@ std::unique_ptr<FakeMachine> makeMachine(schema::VmConfig::Reader config, Given 
   }
   parts.counters = given.counters ? std::make_unique<counters::WorkerPage>(std::move(given.counters))
                                   : std::make_unique<counters::WorkerPage>();
+  parts.hasVsock = config.hasVsock() && config.getVsock().getEnabled();
   return std::make_unique<FakeMachine>(std::move(parts), events, io);
 }
 

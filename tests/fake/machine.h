@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tests/fake/performance.h"
+#include "tests/fake/vsock.h"
 #include "vmmhost/counters.h"
 #include "vmmhost/worker/worker.h"
 
@@ -36,6 +37,7 @@ class FakeMachine final : public worker::Machine {
     std::map<std::uint32_t, Fd> consoles;
     std::optional<std::uint64_t> balloon;  // its size
     std::unique_ptr<counters::WorkerPage> counters;
+    bool hasVsock = false;
   };
   FakeMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~FakeMachine() noexcept override;
@@ -57,6 +59,8 @@ class FakeMachine final : public worker::Machine {
                                   std::uint16_t rows) override;  // says so
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
+  bool hasVsock() const override { return vsock_ != nullptr; }
+  kj::Promise<void> connectVsock(std::uint32_t port, Fd socket) override;
 
  private:
   enum class Life { kCreated, kStarted, kEnded };
@@ -77,6 +81,7 @@ class FakeMachine final : public worker::Machine {
   std::optional<std::uint64_t> balloon_;
   Fd console_;
   std::unique_ptr<counters::WorkerPage> counters_;
+  std::unique_ptr<FakeVsock> vsock_;
   worker::Events& events_;
   kj::Timer& timer_;
   kj::UnixEventPort::FdObserver observer_;

@@ -17,9 +17,9 @@
 namespace vmmhost::fake {
 namespace {
 
-constexpr std::array<const char*, 9> kCapabilities = {
+constexpr std::array<const char*, 10> kCapabilities = {
     VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD,   VMMHOST_CAP_CONSOLE_SERIAL, VMMHOST_CAP_PAUSE,   VMMHOST_CAP_RESET,
-    VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS, VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BALLOON,
+    VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS, VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BALLOON, VMMHOST_CAP_VSOCK,
 };
 constexpr std::uint64_t kMaxConfigWords = 32 * 1024;
 constexpr int kMaxConfigNesting = 24;
@@ -54,7 +54,11 @@ Orders checkAndRead(const vmmhost_config* config) {
   capnp::SegmentArrayMessageReader message(kj::arrayPtr(&segment, 1), options);
   const auto reader = message.getRoot<schema::VmConfig>();
   check(reader);
-  return parseOrders(reader.getBoot().getCmdline().cStr());
+  Orders orders = parseOrders(reader.getBoot().getCmdline().cStr());
+  if (!orders.faults.empty() && reader.hasVsock() && reader.getVsock().getEnabled()) {
+    throw Error(ErrorCode::kUnsupported, "vsock: not together with faults");
+  }
+  return orders;
 }
 
 int probe(const vmmhost_host_api*, const vmmhost_probe_request*, vmmhost_probe_result* result, vmmhost_error*) {

@@ -10,6 +10,7 @@
 #include "host/config/text.h"
 #include "host/config/vm_config.h"
 #include "host/runtime/record.h"
+#include "host/vm/vsock_line.h"
 #include "ipc/confinement/proc_reader.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -40,6 +41,12 @@ void show(std::string_view text) {
     parts += pieces.feed({&c, 1});
   }
   fuzz::require(parts + pieces.finish() == once, "in pieces it is the same");
+}
+
+void connectLine(std::string_view text) {
+  const vm::ConnectLine line = vm::parseConnectLine(text);
+  fuzz::require(line.bytes <= vm::kMaxConnectLine && line.bytes <= text.size(), "a line is bounded");
+  fuzz::require(line.state != vm::ConnectLine::State::kPort || text[line.bytes - 1] == '\n', "a line has an end");
 }
 
 void proc(std::string_view text) {
@@ -96,6 +103,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
       break;
     case 1:
       proc(rest);
+      connectLine(rest);
       break;
     case 2:
       record(rest);

@@ -55,6 +55,9 @@ struct VmOptions {
   std::vector<std::string> withoutJailParts;
   // Called on the host's thread at each change of state, in order, each once. Must not block.
   std::function<void(State state, const std::string& detail)> onState;
+  // Where the sockets of a vsock device are, a folder of the caller's own: "vsock" is made there, for clients of the
+  // guest, and "vsock_<port>" is where services listen that the guest may reach. One folder for each VM.
+  std::string vsockFolder;
 };
 
 // A VM that belongs to this process: destroying the handle ends it and waits until all it held is gone.

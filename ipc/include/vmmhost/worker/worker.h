@@ -55,6 +55,16 @@ class Resources {
   std::vector<rings::Ring> rings_;  // the next one is the last
 };
 
+// What the host does for a machine that asks. Lives as long as the machine.
+class Services {
+ public:
+  virtual ~Services() = default;
+  // For a machine with a vsock device: a socket, connected and non-blocking, to what listens for this VM on `port` of
+  // the host. Rejected with kNotFound where nothing does, and with kResourceExhausted when more questions wait than
+  // the host is asked at a time.
+  virtual kj::Promise<Fd> connectVsock(std::uint32_t port) = 0;
+};
+
 // Sends events to the host, in order. Lives as long as the machine.
 class Events {
  public:
@@ -66,6 +76,7 @@ class Events {
   virtual void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) = 0;
   // For other threads: posts run on the event loop's thread.
   virtual Mailbox::Sender sender() const = 0;
+  virtual Services& services() = 0;
 };
 
 // A created VM. Destroying it ends it.
@@ -93,6 +104,11 @@ class Machine {
   virtual kj::Promise<void> resizeConsole(std::uint32_t, std::uint16_t /*columns*/, std::uint16_t /*rows*/) {
     return kj::READY_NOW;
   }
+  virtual bool hasVsock() const { return false; }
+  // A client of the host wants `port` of the guest. Its socket is connected and does not block. Fulfilled when it is
+  // taken; rejected, the host closes it. Once the guest has accepted, and before any of its bytes, the machine writes
+  // "OK <host port>\n" to it; it closes it if the guest does not want it.
+  virtual kj::Promise<void> connectVsock(std::uint32_t, Fd) { return kj::READY_NOW; }
 };
 
 class Backend {

@@ -1,0 +1,407 @@
+#include "worker-kvm/virtio/vsock/device.h"
+
+#include <fcntl.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <future>
+#include <string>
+#include <utility>
+
+#include "vmmhost/error.h"
+#include "worker-kvm/virtio/vsock/rules.h"
+
+namespace vmmhost::kvm::virtio::vsock {
+
+namespace {
+
+// virtio 1.2, 6 and 5.10.3
+constexpr std::uint64_t kIndirectDescriptors = std::uint64_t{1} << 28;
+constexpr std::uint64_t kEventIndex = std::uint64_t{1} << 29;
+constexpr std::uint64_t kStream = std::uint64_t{1} << 0;
+
+constexpr std::uint16_t kQueueSizes[] = {256, 256, 64};
+constexpr std::uint32_t kTransportReset = 0;  // 5.10.6.7
+
+// What is done before other descriptors have their turn: packets of the guest, turns of connections.
+constexpr unsigned kPacketsAtOnce = 128;
+constexpr unsigned kTurnsAtOnce = 32;
+
+Fd makeTimer() {
+  Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer) {
+    throw systemError("timerfd_create", errno);
+  }
+  return timer;
+}
+
+}  // namespace
+
+void Vsock::Around::watch(int descriptor, io::EventThread::Source& source) noexcept {
+  device_.thread_->watch(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET, source);
+}
+void Vsock::Around::watchRoom(int descriptor, bool isWatched, io::EventThread::Source& source) noexcept {
+  device_.thread_->change(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET | (isWatched ? EPOLLOUT : 0U), source);
+}
+void Vsock::Around::unwatch(int descriptor, const io::EventThread::Source& source) noexcept {
+  device_.thread_->unwatch(descriptor, source);
+}
+void Vsock::Around::arm(Clock::time_point time) noexcept {
+  const auto since = std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+  itimerspec at{};
+  at.it_value = {static_cast<time_t>(since / 1'000'000'000), static_cast<long>(since % 1'000'000'000)};
+  ::timerfd_settime(device_.timer_.get(), TFD_TIMER_ABSTIME, &at, nullptr);
+}
+bool Vsock::Around::askHost(const Ticket& ticket, std::uint32_t port) noexcept {
+  return device_.connector_.ask(ticket, port);
+}
+
+Vsock::Vsock(const Options& options, HostConnector& connector)
+    : options_(options),
+      connector_(connector),
+      timer_(makeTimer()),
+      around_(*this),
+      mux_(around_, options.guestCid, options.limits),
+      receiveWake_(*this, &Vsock::pump),
+      transmitWake_(*this, &Vsock::pump),
+      eventWake_(*this, &Vsock::sendEvent),
+      timerWake_(*this, &Vsock::expire),
+      chains_(kBuffersAtOnce),
+      buffers_(kBuffersAtOnce) {
+}
+
+Vsock::~Vsock() {
+  if (thread_) {
+    // Sockets are given up where they are watched, while there is a thread to speak of.
+    std::promise<void> stopped;
+    thread_->post([this, &stopped] {
+      stop();
+      stopped.set_value();
+    });
+    stopped.get_future().wait();
+    thread_.reset();
+  }
+}
+
+std::uint64_t Vsock::features() const noexcept {
+  return kIndirectDescriptors | kEventIndex | kStream;
+}
+
+std::span<const std::uint16_t> Vsock::queueSizes() const noexcept {
+  return kQueueSizes;
+}
+
+void Vsock::readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept {
+  // 5.10.4: struct virtio_vsock_config, which is little-endian as this machine is.
+  std::uint8_t config[sizeof options_.guestCid];
+  std::memcpy(config, &options_.guestCid, sizeof config);
+  readBytes(config, offset, data);
+}
+
+void Vsock::connect(Interrupts& interrupts) {
+  interrupts_ = &interrupts;
+  std::vector<int> signals = interrupts.descriptors();
+  const std::vector<int> more = connector_.descriptors();
+  signals.insert(signals.end(), more.begin(), more.end());
+  thread_ = std::make_unique<io::EventThread>(
+      name(),
+      threadRules(options_.firstDescriptor, static_cast<int>(options_.limits.maxConnections), timer_.get(), signals));
+  // Edges do for these: nobody has to read them, which saves a system call each time.
+  thread_->watch(timer_.get(), EPOLLIN | EPOLLET, timerWake_);
+}
+
+Fd Vsock::place(Fd socket) const {
+  const int flags = ::fcntl(socket.get(), F_GETFL);
+  if (flags < 0 || (flags & O_NONBLOCK) == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "a socket for vsock is none, or one that blocks");
+  }
+  const auto end = options_.firstDescriptor + static_cast<int>(options_.limits.maxConnections);
+  Fd placed(::fcntl(socket.get(), F_DUPFD_CLOEXEC, options_.firstDescriptor));
+  if (!placed || placed.get() >= end) {
+    throw Error(ErrorCode::kResourceExhausted, "the VM has as many vsock connections as it can have", {}, true);
+  }
+  return placed;
+}
+
+template <typename Put>
+void Vsock::post(Put put) noexcept {
+  bool isFirst = false;
+  {
+    const std::lock_guard lock(mutex_);
+    put(inbox_);
+    isFirst = !std::exchange(isPosted_, true);
+  }
+  if (isFirst) {
+    thread_->post([this] { takeInbox(); });
+  }
+}
+
+void Vsock::connectToGuest(Fd socket, std::uint32_t port) {
+  Fd placed = place(std::move(socket));
+  post([&](Inbox& inbox) { inbox.arrivals.push_back({std::move(placed), port, std::nullopt}); });
+}
+
+void Vsock::hostAnswered(const Ticket& ticket, Fd socket) noexcept {
+  Fd placed;
+  if (socket) {
+    try {
+      placed = place(std::move(socket));
+    } catch (const Error&) {
+      // Then there is no connection, which the guest is told.
+    }
+  }
+  post([&](Inbox& inbox) { inbox.arrivals.push_back({std::move(placed), 0, ticket}); });
+}
+
+void Vsock::announceTransportReset() noexcept {
+  post([](Inbox& inbox) { inbox.transportReset = true; });
+}
+
+void Vsock::activate(Activation activation) noexcept {
+  post([&](Inbox& inbox) { inbox.activation = std::move(activation); });
+}
+
+void Vsock::deactivate(std::function<void()> done) noexcept {
+  post([&](Inbox& inbox) { inbox.deactivated = std::move(done); });
+}
+
+void Vsock::takeInbox() noexcept {
+  Inbox inbox;
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(inbox, inbox_);
+    isPosted_ = false;
+  }
+  if (inbox.deactivated) {
+    // One that was activated as well was so before: nothing is active again until this is done.
+    stop();
+    inbox.activation.reset();
+    inbox.deactivated();
+  }
+  if (inbox.activation) {
+    start(std::move(*inbox.activation));
+  }
+  if (inbox.transportReset) {
+    mux_.clear();
+    eventWaits_ = true;
+    sendEvent();
+  }
+  for (Arrival& arrival : inbox.arrivals) {
+    if (!isActive()) {
+      break;  // there is no driver: they are closed
+    }
+    if (arrival.ticket) {
+      mux_.hostAnswered(*arrival.ticket, std::move(arrival.socket));
+    } else {
+      mux_.connectToGuest(std::move(arrival.socket), arrival.port);
+    }
+  }
+  pump();
+}
+
+void Vsock::start(Activation activation) noexcept {
+  queues_ = std::move(activation.queues);
+  queues_.resize(kQueueCount);
+  Wake* const wakes[] = {&receiveWake_, &transmitWake_, &eventWake_};
+  for (auto& active : queues_) {
+    if (active) {
+      active->queue.disableNotifications();
+      thread_->watch(active->notified, EPOLLIN | EPOLLET, *wakes[active->index]);
+    }
+  }
+  sendEvent();
+}
+
+void Vsock::stop() noexcept {
+  mux_.clear();
+  connectionCount_ = 0;
+  const Wake* const wakes[] = {&receiveWake_, &transmitWake_, &eventWake_};
+  for (const auto& active : queues_) {
+    if (active) {
+      thread_->unwatch(active->notified, *wakes[active->index]);
+    }
+  }
+  queues_.clear();
+  fetched_ = 0;
+  eventWaits_ = false;
+}
+
+void Vsock::broken(const char* reason) noexcept {
+  stop();
+  interrupts_->deviceBroken(reason);
+}
+
+ActiveQueue* Vsock::queue(QueueIndex index) noexcept {
+  return isActive() && queues_[index] ? &*queues_[index] : nullptr;
+}
+
+void Vsock::interrupt(ActiveQueue& queue) noexcept {
+  if (queue.queue.needsInterrupt()) {
+    interrupts_->queueUsed(queue.index);
+  }
+}
+
+void Vsock::goOnLater() noexcept {
+  if (!std::exchange(goesOn_, true)) {
+    thread_->post([this] {
+      goesOn_ = false;
+      pump();
+    });
+  }
+}
+
+void Vsock::pump() noexcept {
+  pumpTransmit();
+  pumpReceive();
+}
+
+void Vsock::expire() noexcept {
+  mux_.expire(Clock::now());
+  pumpReceive();
+}
+
+void Vsock::pumpTransmit() noexcept {
+  ActiveQueue* transmit = queue(kTransmit);
+  if (transmit == nullptr || mux_.isStopped()) {
+    return;
+  }
+  transmit->queue.disableNotifications();
+  bool anyUsed = false;
+  unsigned left = kPacketsAtOnce;
+  while (!mux_.isStopped()) {
+    const Queue::Taken taken = transmit->queue.take(packet_);
+    if (taken == Queue::Taken::kBroken) {
+      broken("vsock: the transmit queue breaks the rules");
+      return;
+    }
+    if (taken == Queue::Taken::kNone) {
+      if (transmit->queue.enableNotifications()) {
+        continue;
+      }
+      break;
+    }
+    if (left-- == 0) {
+      transmit->queue.untake();
+      goOnLater();
+      break;
+    }
+    handlePacket();
+    transmit->queue.give(packet_.head, 0);
+    anyUsed = true;
+  }
+  if (anyUsed) {
+    interrupt(*transmit);
+  }
+}
+
+void Vsock::handlePacket() noexcept {
+  HeaderBytes bytes;
+  if (copyFrom(packet_.readable, 0, bytes) < kHeaderBytes) {
+    return;  // nobody to answer
+  }
+  // Its pieces without the header. The memory of the packet's own list is as good as any other.
+  std::size_t skipped = 0;
+  std::size_t rest = kHeaderBytes;
+  while (skipped < packet_.readable.size() && rest >= packet_.readable[skipped].iov_len) {
+    rest -= packet_.readable[skipped++].iov_len;
+  }
+  const auto behind = std::span(packet_.readable).subspan(skipped);
+  if (!behind.empty()) {
+    behind[0] = {static_cast<std::uint8_t*>(behind[0].iov_base) + rest, behind[0].iov_len - rest};
+  }
+  mux_.receive(parseHeader(bytes), behind, packet_.readableBytes - kHeaderBytes);
+}
+
+bool Vsock::fetchBuffers() noexcept {
+  ActiveQueue& receive = *queue(kReceive);
+  while (fetched_ < kBuffersAtOnce) {
+    Chain& chain = chains_[fetched_];
+    const Queue::Taken taken = receive.queue.take(chain);
+    if (taken == Queue::Taken::kBroken) {
+      broken("vsock: the receive queue breaks the rules");
+      return false;
+    }
+    if (taken == Queue::Taken::kNone) {
+      if (fetched_ > 0 || !receive.queue.enableNotifications()) {
+        break;
+      }
+      continue;
+    }
+    if (chain.writableBytes <= kHeaderBytes) {
+      broken("vsock: a receive buffer has no room for a packet");
+      return false;
+    }
+    ++fetched_;
+  }
+  for (std::size_t i = 0; i < fetched_; ++i) {
+    buffers_[i] = {chains_[i].writable, chains_[i].writableBytes, 0};
+  }
+  return fetched_ > 0;
+}
+
+void Vsock::pumpReceive() noexcept {
+  ActiveQueue* receive = queue(kReceive);
+  if (receive == nullptr) {
+    return;
+  }
+  const bool wasStopped = mux_.isStopped();
+  receive->queue.disableNotifications();
+  bool anyUsed = false;
+  unsigned left = kTurnsAtOnce;
+  while (mux_.hasOutput()) {
+    if (left-- == 0) {
+      goOnLater();
+      break;
+    }
+    if (!fetchBuffers()) {
+      if (!isActive()) {
+        return;  // it was broken
+      }
+      break;
+    }
+    const std::size_t filled = mux_.fill({buffers_.data(), fetched_});
+    connectionCount_.store(mux_.connections(), std::memory_order_relaxed);  // before the guest can know
+    for (std::size_t i = 0; i < filled; ++i) {
+      receive->queue.give(chains_[i].head, buffers_[i].used);
+    }
+    std::rotate(chains_.begin(), chains_.begin() + static_cast<std::ptrdiff_t>(filled),
+                chains_.begin() + static_cast<std::ptrdiff_t>(fetched_));
+    fetched_ -= filled;
+    anyUsed = anyUsed || filled > 0;
+  }
+  if (anyUsed) {
+    interrupt(*receive);
+  }
+  if (wasStopped && !mux_.isStopped()) {
+    goOnLater();  // with the packets of the guest that wait
+  }
+  connectionCount_.store(mux_.connections(), std::memory_order_relaxed);
+}
+
+void Vsock::sendEvent() noexcept {
+  ActiveQueue* events = queue(kEvent);
+  if (events == nullptr || !eventWaits_) {
+    return;
+  }
+  Chain chain;
+  Queue::Taken taken = events->queue.take(chain);
+  if (taken == Queue::Taken::kNone && events->queue.enableNotifications()) {
+    taken = events->queue.take(chain);
+  }
+  if (taken == Queue::Taken::kNone) {
+    return;  // the driver notifies
+  }
+  std::uint8_t event[sizeof kTransportReset];
+  std::memcpy(event, &kTransportReset, sizeof event);
+  if (taken == Queue::Taken::kBroken || copyTo(chain.writable, 0, event) < sizeof event) {
+    broken("vsock: the event queue breaks the rules");
+    return;
+  }
+  events->queue.give(chain.head, sizeof event);
+  eventWaits_ = false;
+  interrupt(*events);
+}
+
+}  // namespace vmmhost::kvm::virtio::vsock

@@ -1,0 +1,157 @@
+// virtio-vsock: stream sockets between ports of a guest and Unix sockets of its host.
+// Source: virtio 1.2, 5.10.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "vmmhost/fd.h"
+#include "worker-kvm/io/event_thread.h"
+#include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/vsock/mux.h"
+
+namespace vmmhost::kvm::virtio::vsock {
+
+// Gets at sockets of the host, which this process cannot open: asks somebody who can.
+class HostConnector {
+ public:
+  virtual ~HostConnector() = default;
+  // From the device's thread: have hostAnswered() called with what the host says. False: too many are being asked for.
+  virtual bool ask(const Ticket& ticket, std::uint32_t port) noexcept = 0;
+  // The descriptors that ask() writes to, for the thread's filter.
+  virtual std::vector<int> descriptors() const = 0;
+};
+
+struct Options {
+  std::uint64_t guestCid = 3;
+  Limits limits;
+  // Sockets get numbers from here on, as many as there may be connections, so that the thread's filter can tell them
+  // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
+  int firstDescriptor = 256;
+};
+
+class Vsock final : public Device {
+ public:
+  // `connector` outlives it. Throws Error.
+  Vsock(const Options& options, HostConnector& connector);
+  ~Vsock() override;
+
+  // A client of the host for `port` of the guest: from the control thread. The device writes "OK <host port>\n" when
+  // the guest has accepted, before anything else, and closes the socket if it does not. Throws Error when it cannot be
+  // taken: it blocks, or there are too many.
+  void connectToGuest(Fd socket, std::uint32_t port);
+  // The answer to HostConnector::ask: a connected socket that does not block, or none. From the control thread.
+  void hostAnswered(const Ticket& ticket, Fd socket) noexcept;
+  // The guest goes on after it was away, as from a snapshot: what was connected is not any more, and its driver is told
+  // to look for its CID again (5.10.6.7). From the control thread.
+  void announceTransportReset() noexcept;
+  // As of a moment ago; from any thread.
+  std::size_t connections() const noexcept { return connectionCount_.load(std::memory_order_relaxed); }
+
+  // What activate and deactivate write to, for the filters of the threads that call them. After connect.
+  int wakeDescriptor() const noexcept { return thread_->wakeDescriptor(); }
+
+  std::uint16_t type() const noexcept override { return 19; }  // 5.10.1
+  const char* name() const noexcept override { return "vsock"; }
+  std::uint64_t features() const noexcept override;
+  std::span<const std::uint16_t> queueSizes() const noexcept override;
+  void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
+  void connect(Interrupts& interrupts) override;
+  void activate(Activation activation) noexcept override;
+  void deactivate(std::function<void()> done) noexcept override;
+
+ private:
+  // 5.10.2
+  enum QueueIndex : std::uint16_t { kReceive = 0, kTransmit = 1, kEvent = 2, kQueueCount = 3 };
+
+  class Around final : public Mux::Surroundings {
+   public:
+    explicit Around(Vsock& device) noexcept : device_(device) {}
+    void watch(int descriptor, io::EventThread::Source& source) noexcept override;
+    void watchRoom(int descriptor, bool isWatched, io::EventThread::Source& source) noexcept override;
+    void unwatch(int descriptor, const io::EventThread::Source& source) noexcept override;
+    void arm(Clock::time_point time) noexcept override;
+    bool askHost(const Ticket& ticket, std::uint32_t port) noexcept override;
+    void socketsChanged() noexcept override { device_.pumpReceive(); }
+
+   private:
+    Vsock& device_;
+  };
+  class Wake final : public io::EventThread::Source {
+   public:
+    Wake(Vsock& device, void (Vsock::*work)() noexcept) noexcept : device_(device), work_(work) {}
+    void ready(std::uint32_t) noexcept override { (device_.*work_)(); }
+
+   private:
+    Vsock& device_;
+    void (Vsock::*work_)() noexcept;
+  };
+  struct Arrival {
+    Fd socket;
+    std::uint32_t port = 0;        // of a client of the host
+    std::optional<Ticket> ticket;  // or of an answer to this
+  };
+  // What other threads have for this one. Taken whole.
+  struct Inbox {
+    std::optional<Activation> activation;
+    std::function<void()> deactivated;
+    std::vector<Arrival> arrivals;
+    bool transportReset = false;
+  };
+
+  Fd place(Fd socket) const;  // at a number that is ours
+  template <typename Put>
+  void post(Put put) noexcept;
+
+  // All below on the device's thread.
+  void takeInbox() noexcept;
+  void start(Activation activation) noexcept;
+  void stop() noexcept;
+  void broken(const char* reason) noexcept;
+  bool isActive() const noexcept { return queues_.size() == kQueueCount; }
+  ActiveQueue* queue(QueueIndex index) noexcept;
+  void pump() noexcept;  // both ways, as far as one turn allows
+  void pumpTransmit() noexcept;
+  void pumpReceive() noexcept;
+  bool fetchBuffers() noexcept;
+  void handlePacket() noexcept;
+  void sendEvent() noexcept;
+  void interrupt(ActiveQueue& queue) noexcept;
+  void expire() noexcept;
+  void goOnLater() noexcept;
+
+  static constexpr std::size_t kBuffersAtOnce = 16;
+
+  const Options options_;
+  HostConnector& connector_;
+  Fd timer_;
+  Interrupts* interrupts_ = nullptr;
+  std::atomic<std::size_t> connectionCount_ = 0;
+
+  std::mutex mutex_;
+  Inbox inbox_;
+  bool isPosted_ = false;
+
+  std::vector<std::optional<ActiveQueue>> queues_;  // none while it is not active
+  Around around_;
+  Mux mux_;
+  Wake receiveWake_;
+  Wake transmitWake_;
+  Wake eventWake_;
+  Wake timerWake_;
+  Chain packet_;                 // of the guest
+  std::vector<Chain> chains_;    // for the guest: [0, fetched_) are taken from the queue
+  std::vector<Buffer> buffers_;  // the same, for the mux
+  std::size_t fetched_ = 0;
+  bool eventWaits_ = false;
+  bool goesOn_ = false;
+  std::unique_ptr<io::EventThread> thread_;  // ends first
+};
+
+}  // namespace vmmhost::kvm::virtio::vsock

@@ -1,0 +1,37 @@
+#include "worker-kvm/virtio/vsock/rules.h"
+
+#include <asm/unistd.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace vmmhost::kvm::virtio::vsock {
+
+namespace {
+
+// A condition compares some bits of an argument: a range is put together from blocks whose size is a power of 2 and
+// whose start is a multiple of it.
+void appendRange(confine::Rules& rules, std::uint32_t number, std::uint32_t first, std::uint32_t count) {
+  const std::uint32_t end = first + count;
+  while (first < end) {
+    const std::uint32_t aligned = first == 0 ? std::uint32_t{1} << 31 : first & (~first + 1);
+    const std::uint32_t block = std::min(aligned, std::bit_floor(end - first));
+    rules.push_back({number, {{0, 0xffffffffU & ~(block - 1), first}}});
+    first += block;
+  }
+}
+
+}  // namespace
+
+confine::Rules threadRules(int first, int count, int timer, std::span<const int> signals) {
+  confine::Rules rules = {confine::callOn(__NR_timerfd_settime, timer)};
+  for (const int signal : signals) {
+    rules.push_back(confine::callOn(__NR_write, signal));
+  }
+  for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
+    appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count));
+  }
+  return rules;
+}
+
+}  // namespace vmmhost::kvm::virtio::vsock

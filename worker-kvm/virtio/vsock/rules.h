@@ -1,0 +1,15 @@
+// What the thread of a vsock device may do.
+#pragma once
+
+#include <span>
+
+#include "worker-kvm/confine/rules.h"
+
+namespace vmmhost::kvm::virtio::vsock {
+
+// Moves bytes through descriptors [first, first + count) and closes them, sets `timer`, and writes to `signals`. Of other
+// descriptors it reaches none: by read(), write() and the like those of disks and of the host's connection would be in
+// its reach.
+confine::Rules threadRules(int first, int count, int timer, std::span<const int> signals);
+
+}  // namespace vmmhost::kvm::virtio::vsock

@@ -1,0 +1,47 @@
+#include "worker-kvm/virtio/vsock/rules.h"
+
+#include <asm/unistd.h>
+#include <gtest/gtest.h>
+
+#include <array>
+
+namespace vmmhost::kvm::virtio::vsock {
+namespace {
+
+bool allows(const std::vector<sock_filter>& program, std::uint32_t number, int descriptor) {
+  seccomp_data call{};
+  call.nr = static_cast<int>(number);
+  call.arch = seccomp::kAuditArch;
+  call.args[0] = static_cast<std::uint64_t>(descriptor);
+  return seccomp::evaluate(program, call) == SECCOMP_RET_ALLOW;
+}
+
+TEST(VsockRules, socketsOfTheRange_andNoOther_areTouched) {
+  constexpr std::array<int, 2> kSignals = {12, 15};
+  for (const auto& [first, count] : {std::pair{256, 4096}, {4096, 4096}, {300, 1}, {100, 1000}, {0, 77}}) {
+    const auto program = seccomp::compile({"test", threadRules(first, count, 9, kSignals), {}});
+    for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
+      for (int descriptor = 0; descriptor < 9000; ++descriptor) {
+        ASSERT_EQ(allows(program, number, descriptor), descriptor >= first && descriptor < first + count)
+            << number << " on " << descriptor << " of " << first << " + " << count;
+      }
+    }
+  }
+}
+
+TEST(VsockRules, nothingElse_butTheTimerAndTheSignals) {
+  constexpr std::array<int, 2> kSignals = {12, 15};
+  const auto program = seccomp::compile({"test", threadRules(256, 4096, 9, kSignals), {}});
+  EXPECT_TRUE(allows(program, __NR_timerfd_settime, 9));
+  EXPECT_FALSE(allows(program, __NR_timerfd_settime, 10));
+  EXPECT_TRUE(allows(program, __NR_write, 12));
+  EXPECT_TRUE(allows(program, __NR_write, 15));
+  EXPECT_FALSE(allows(program, __NR_write, 256));
+  for (const int number : {__NR_read, __NR_readv, __NR_sendmsg, __NR_sendto, __NR_socket, __NR_connect, __NR_accept4,
+                           __NR_openat, __NR_ioctl, __NR_fcntl, __NR_dup3}) {
+    EXPECT_FALSE(allows(program, static_cast<std::uint32_t>(number), 256)) << number;
+  }
+}
+
+}  // namespace
+}  // namespace vmmhost::kvm::virtio::vsock
