@@ -4,75 +4,13 @@
 #include "vmmhost/error.h"
 #include "worker-kvm/config/check.h"
 #include "worker-kvm/confine/confine.h"
-#include "worker-kvm/pci/pvpanic.h"
-#include "worker-kvm/pci/watchdog.h"
+#include "worker-kvm/devices_of.h"
 #include "worker-kvm/smbios/tables.h"
-#include "worker-kvm/virtio/block/block_device.h"
-#include "worker-kvm/virtio/pci_transport.h"
-#include "worker-kvm/virtio/rng/rng_device.h"
 #include "worker-kvm/vm/machine.h"
 
 namespace vmmhost::kvm {
 
 namespace {
-
-virtio::block::Cache readCache(schema::Disk::Cache cache) {
-  switch (cache) {
-    case schema::Disk::Cache::DIRECT:
-      return virtio::block::Cache::kDirect;
-    case schema::Disk::Cache::UNSAFE:
-      return virtio::block::Cache::kUnsafe;
-    case schema::Disk::Cache::WRITEBACK:
-      break;
-  }
-  return virtio::block::Cache::kWriteback;
-}
-
-vm::DeviceMaker virtioDevice(std::function<std::unique_ptr<virtio::Device>(const vm::Platform&)> make) {
-  return [make = std::move(make)](const vm::Platform& platform) {
-    return std::make_unique<virtio::PciTransport>(
-        make(platform), virtio::TransportContext{platform.memory, platform.messages, platform.doorbells, platform.calls,
-                                                 platform.wake});
-  };
-}
-
-void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, vm::Parameters& parameters) {
-  std::uint32_t index = 0;
-  for (const auto disk : config.getDisks()) {
-    auto options = std::make_shared<virtio::block::BlockOptions>();
-    options->name = "blk" + std::to_string(index++);
-    options->file = resources.takeFile(disk.getFile().getResource());
-    options->readOnly = disk.getReadOnly();
-    options->serial = disk.getSerial().cStr();
-    options->cache = readCache(disk.getCache());
-    if (rings::Ring ring = resources.takeRing(); ring.descriptor) {
-      options->rings.push_back(std::move(ring));
-    }
-    options->log = [](const std::string& line) { worker::log(worker::LogLevel::kWarning, line); };
-    parameters.devices.push_back(virtioDevice(
-        [options](const vm::Platform&) { return std::make_unique<virtio::block::BlockDevice>(std::move(*options)); }));
-  }
-}
-
-// The devices that a configuration asks for, in the order of their device numbers, and the rules of the thread that the
-// quiet ones share.
-void addDevices(schema::VmConfig::Reader config, worker::Resources& resources, vm::Parameters& parameters) {
-  addDisks(config, resources, parameters);
-  if (config.hasRng() && config.getRng().getEnabled()) {
-    confine::append(parameters.sharedThreadRules, virtio::rng::RngDevice::rules());
-    parameters.devices.push_back(virtioDevice([](const vm::Platform& platform) {
-      return std::make_unique<virtio::rng::RngDevice>(platform.sharedThread(), virtio::rng::RngOptions());
-    }));
-  }
-  parameters.devices.push_back(
-      [](const vm::Platform& platform) { return std::make_unique<pci::Pvpanic>(platform.machine); });
-  if (config.hasWatchdog()) {
-    confine::append(parameters.sharedThreadRules, pci::Watchdog::rules());
-    parameters.devices.push_back([](const vm::Platform& platform) {
-      return std::make_unique<pci::Watchdog>(platform.machine, platform.calls, platform.sharedThread());
-    });
-  }
-}
 
 vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources& resources) {
   vm::Parameters parameters;
@@ -89,7 +27,6 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
         std::make_unique<boot::FileSource>(resources.takeFile(boot.getInitrd().getResource()), "boot.initrd");
   }
   parameters.uuid = smbios::parseUuid(config.getPlatform().getUuid().cStr());
-  addDevices(config, resources, parameters);
   return parameters;
 }
 
@@ -114,12 +51,16 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
   config::check(config);
   vm::KvmMachine::Parts parts;
   parts.resetsByWatchdog = config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::RESET;
-  parts.console = resources.takeConsole(0);
   parts.counters = openCounters(resources);
+  ConfiguredDevices devices = devicesOf(config, resources, events, io);
+  parts.console = std::move(devices.serialConsole);
+  parts.controls = std::move(devices.controls);
   {
     // /dev/kvm could make VMs without end: it is closed before anything of the guest runs.
     const Device device(resources.takeDevice("kvm"));
-    parts.machine = std::make_unique<vm::VirtualMachine>(device, readParameters(config, resources), *parts.counters);
+    vm::Parameters parameters = readParameters(config, resources);
+    parameters.devices = std::move(devices.makers);
+    parts.machine = std::make_unique<vm::VirtualMachine>(device, std::move(parameters), *parts.counters);
   }
   const vm::VirtualMachine& machine = *parts.machine;
   parts.machine->startThreads(

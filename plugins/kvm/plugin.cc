@@ -22,12 +22,13 @@ constexpr char kDevicePath[] = "/dev/kvm";
 constexpr std::uint64_t kMaxConfigWords = 32 * 1024;
 constexpr int kMaxConfigNesting = 24;
 
-// No "smp": other processors than the first wait for an INIT, but nothing tells a kernel of them yet.
 // The last one only where kernels of distributions run: a KVM that emulates lacks instructions that they use.
-constexpr std::array<const char*, 11> kCapabilities = {
-    VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD, VMMHOST_CAP_SMP,          VMMHOST_CAP_CONSOLE_SERIAL,
-    VMMHOST_CAP_PAUSE,        VMMHOST_CAP_RESET,  VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS,
-    VMMHOST_CAP_POWER_BUTTON, VMMHOST_CAP_DISK,   VMMHOST_CAP_BOOT_LINUX,
+constexpr std::array<const char*, 15> kCapabilities = {
+    VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD,         VMMHOST_CAP_SMP,
+    VMMHOST_CAP_DISK,         VMMHOST_CAP_NIC,            VMMHOST_CAP_CONSOLE_SERIAL,
+    VMMHOST_CAP_PAUSE,        VMMHOST_CAP_CONSOLE_VIRTIO, VMMHOST_CAP_VSOCK,
+    VMMHOST_CAP_BALLOON,      VMMHOST_CAP_RESET,          VMMHOST_CAP_TRIPLE_FAULT,
+    VMMHOST_CAP_COUNTERS,     VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BOOT_LINUX,
 };
 constexpr std::array<vmmhost_device, 1> kDevices = {{{"kvm", kDevicePath, 0, 0}}};
 
@@ -66,15 +67,18 @@ void withConfig(const vmmhost_config* config, Use use) {
   use(reader.getRoot<schema::VmConfig>());
 }
 
-// A disk has a ring, a thread that serves it, one for what blocks, and the kernel's own threads for the ring.
-void addDisks(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
-  constexpr std::uint32_t kThreadsOfADisk = 6;
-  constexpr std::uint32_t kThreadsOtherwise = 8;
+// A disk has a ring, a thread that serves it, one for what blocks, and the kernel's own threads for the ring; a network
+// card one for each queue pair.
+void planThreads(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
+  constexpr std::uint32_t kOfADisk = 6;
+  constexpr std::uint32_t kOfANic = 8;
+  constexpr std::uint32_t kOtherwise = 10;
   const std::uint32_t disks = config.getDisks().size();
-  if (disks > 0 && VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
+  if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
     plan.ring_count = std::min(disks, std::uint32_t{vmmhost::rings::kMaxRings});
-    plan.max_processes = config.getCpus().getCount() + kThreadsOtherwise + kThreadsOfADisk * disks;
   }
+  plan.max_processes =
+      config.getCpus().getCount() + kOtherwise + kOfADisk * disks + kOfANic * config.getNics().size();
 }
 
 int probe(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,
@@ -102,7 +106,7 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
   return guarded(host, error, [&] {
     withConfig(config, [plan](auto reader) {
       vmmhost::kvm::config::check(reader);
-      addDisks(reader, *plan);
+      planThreads(reader, *plan);
     });
     plan->worker = VMMHOST_WORKER_FROM_PLUGIN;
     plan->devices = kDevices.data();

@@ -78,7 +78,8 @@ TEST_F(KvmPluginTest, probe_tellsWhatThisMachineHas) {
   }
   std::set<std::string> capabilities(result.capabilities, result.capabilities + result.capability_count);
   std::set<std::string> expected{"boot-pvh", "initrd", "smp",          "console-serial", "pause",
-                                 "reset",    "disk",   "triple-fault", "counters",       "power-button"};
+                                 "reset",    "disk",   "triple-fault", "counters",       "power-button",
+                                 "nic",      "vsock",  "balloon",      "console-virtio"};
   if (result.acceleration == VMMHOST_ACCELERATION_HARDWARE) {
     expected.insert("boot-linux");
   }
@@ -99,9 +100,9 @@ TEST_F(KvmPluginTest, validate_namesTheFieldThatIsNotServed) {
   EXPECT_EQ(call(plugin_->validate, [](auto) {}), 0) << error_.message;
   EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initCpus().setCount(65); }), -1);
   EXPECT_EQ(error_.message.rfind("cpus.count: ", 0), 0U) << error_.message;
-  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initNics(1); }), -1);
+  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initShares(1); }), -1);
   EXPECT_EQ(error_.code, static_cast<std::uint32_t>(VMMHOST_ERROR_UNSUPPORTED));
-  EXPECT_NE(error_.message.find("nics[0]"), std::string::npos);
+  EXPECT_NE(error_.message.find("shares[0]"), std::string::npos);
   EXPECT_NE(error_.hint, "");
 }
 

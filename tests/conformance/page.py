@@ -18,12 +18,15 @@ CAPABILITIES = (
     ("initrd", "initial RAM disk"),
     ("smp", "more than one processor"),
     ("disk", "disks"),
+    ("nic", "network cards, on TAP devices or on none"),
     ("console-serial", "serial console, both directions"),
+    ("console-virtio", "several consoles, which know the size of a terminal"),
     ("pause", "pause and resume"),
     ("power-button", "the guest is asked to power off"),
     ("reset", "the guest starts again"),
     ("triple-fault", "told apart from a reset"),
     ("counters", "counters in `inspect`"),
+    ("balloon", "memory that the guest gives back while it runs"),
     ("vsock", "a vsock device, connections both ways"),
 )
 WORDS = {"passed": "yes", "failed": "FAILED", "notAdvertised": "refused", "needsAbsent": "not run"}

@@ -12,8 +12,8 @@ import unittest
 import harness
 from harness import OrdinaryUserTest, VmmhostTest, backends, guest, is_gone, processes, wait_until
 
-VERBS = ("run ps inspect logs console vsock shutdown stop pause resume reset wait rm backends conformance doctor version "
-         "completion").split()
+VERBS = ("run ps inspect logs console vsock shutdown stop pause resume reset balloon wait rm backends conformance doctor "
+         "version completion").split()
 MENU = b"\x1d"
 
 

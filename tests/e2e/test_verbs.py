@@ -192,13 +192,13 @@ class KvmVerbs(Verbs, VmmhostTest):
         self.check("rm", "-f", "first")
         self.assertEqual(self.run_guest("poweroff", "--disk", path).code, 0)
 
-    def test_network_is_unsupported_and_named(self):
+    def test_device_that_is_not_served_is_named(self):
         path = os.path.join(self.folder, "vm.json")
         with open(path, "w") as file:
-            file.write('{"nics":[{}]}')
+            file.write('{"shares":[{"tag":"t","directory":"/"}]}')
         result = self.run_guest("poweroff", "-f", path)
         self.assertEqual(result.code, 125)
-        self.assertIn("nics", result.err)
+        self.assertIn("shares", result.err)
 
 
 class QemuVerbs(Verbs, VmmhostTest):

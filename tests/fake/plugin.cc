@@ -17,9 +17,9 @@
 namespace vmmhost::fake {
 namespace {
 
-constexpr std::array<const char*, 10> kCapabilities = {
+constexpr std::array<const char*, 11> kCapabilities = {
     VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD,   VMMHOST_CAP_CONSOLE_SERIAL, VMMHOST_CAP_PAUSE,   VMMHOST_CAP_RESET,
-    VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS, VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BALLOON, VMMHOST_CAP_VSOCK,
+    VMMHOST_CAP_TRIPLE_FAULT, VMMHOST_CAP_COUNTERS, VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BALLOON, VMMHOST_CAP_VSOCK, VMMHOST_CAP_CONSOLE_VIRTIO,
 };
 constexpr std::uint64_t kMaxConfigWords = 32 * 1024;
 constexpr int kMaxConfigNesting = 24;

@@ -32,25 +32,25 @@ void FakeVsock::connect(std::uint32_t port, Fd socket) {
   Stream client = wrap(std::move(socket));
   auto& clientStream = *client;
   if (port == kEcho) {
-    tasks_.add(accept(clientStream)
-                   .then([&clientStream]() { return pump(clientStream, clientStream); })
-                   .attach(kj::mv(client)));
+    tasks_->add(accept(clientStream)
+                    .then([&clientStream]() { return pump(clientStream, clientStream); })
+                    .attach(kj::mv(client)));
     return;
   }
-  tasks_.add(services_.connectVsock(kRelay)
-                 .then([this, &clientStream](Fd service) {
-                   Stream server = wrap(std::move(service));
-                   auto& serverStream = *server;
-                   return accept(clientStream)
-                       .then([&clientStream, &serverStream]() {
-                         auto both = kj::heapArrayBuilder<kj::Promise<void>>(2);
-                         both.add(pump(clientStream, serverStream));
-                         both.add(pump(serverStream, clientStream));
-                         return kj::joinPromises(both.finish());
-                       })
-                       .attach(kj::mv(server));
-                 })
-                 .attach(kj::mv(client)));
+  tasks_->add(services_.connectVsock(kRelay)
+                  .then([this, &clientStream](Fd service) {
+                    Stream server = wrap(std::move(service));
+                    auto& serverStream = *server;
+                    return accept(clientStream)
+                        .then([&clientStream, &serverStream]() {
+                          auto both = kj::heapArrayBuilder<kj::Promise<void>>(2);
+                          both.add(pump(clientStream, serverStream));
+                          both.add(pump(serverStream, clientStream));
+                          return kj::joinPromises(both.finish());
+                        })
+                        .attach(kj::mv(server));
+                  })
+                  .attach(kj::mv(client)));
 }
 
 }  // namespace vmmhost::fake

@@ -16,11 +16,11 @@ class FakeVsock final : private kj::TaskSet::ErrorHandler {
   static constexpr std::uint32_t kEcho = 7;
   static constexpr std::uint32_t kRelay = 8;
 
-  FakeVsock(worker::Services& services, kj::AsyncIoContext& io) : services_(services), io_(io), tasks_(*this) {}
-  ~FakeVsock() noexcept override {}
+  FakeVsock(worker::Services& services, kj::AsyncIoContext& io) : services_(services), io_(io) { reset(); }
+  ~FakeVsock() noexcept {}
 
   void connect(std::uint32_t port, Fd socket);
-  void reset() { tasks_.clear(); }  // closes all
+  void reset() { tasks_ = kj::heap<kj::TaskSet>(static_cast<kj::TaskSet::ErrorHandler&>(*this)); }  // closes all
 
  private:
   using Stream = kj::Own<kj::AsyncIoStream>;
@@ -30,7 +30,7 @@ class FakeVsock final : private kj::TaskSet::ErrorHandler {
 
   worker::Services& services_;
   kj::AsyncIoContext& io_;
-  kj::TaskSet tasks_;
+  kj::Own<kj::TaskSet> tasks_;
   std::uint32_t nextHostPort_ = std::uint32_t{1} << 30;
 };
 

@@ -1,5 +1,6 @@
 #include "worker-kvm/config/check.h"
 
+#include <charconv>
 #include <string>
 
 #include "vmmhost/error.h"
@@ -12,6 +13,9 @@ namespace {
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::size_t kMaxCommandLineBytes = 2047;
 constexpr std::uint32_t kMaxDisks = 16;
+constexpr std::uint32_t kMaxNics = 8;
+constexpr std::uint32_t kMaxConsoles = 16;
+constexpr std::uint16_t kMinMtu = 68;        // RFC 791
 constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1
 constexpr char kIrqchipOption[] = "irqchip";
 
@@ -27,16 +31,11 @@ bool isGiven(schema::FileRef::Reader file) {
   return file.getPath().size() != 0 || file.getResource() != 0;
 }
 
-template <typename List>
-void refuseList(List list, const std::string& field) {
-  if (list.size() != 0) {
-    unsupported(field + "[0]", "the kvm backend has no such device yet");
-  }
-}
-
-void refuseDevice(bool present, const std::string& field) {
-  if (present) {
-    unsupported(field, "the kvm backend has no such device yet");
+// Of one kind.
+void checkCount(const std::string& field, std::uint32_t count, std::uint32_t most, const char* what) {
+  if (count > most) {
+    unsupported(field + '[' + std::to_string(most) + ']',
+                "the kvm backend has " + std::to_string(most) + ' ' + what + " at most");
   }
 }
 
@@ -92,19 +91,21 @@ void checkMemory(schema::Memory::Reader memory) {
 }
 
 void checkConsoles(capnp::List<schema::Console>::Reader consoles) {
-  if (consoles.size() > 1) {
-    unsupported("consoles[1]", "the kvm backend has one console");
-  }
-  if (consoles.size() == 1 && consoles[0].getKind() != schema::Console::Kind::SERIAL) {
-    unsupported("consoles[0].kind", "the kvm backend has serial consoles only");
+  checkCount("consoles", consoles.size(), kMaxConsoles, "consoles");
+  bool hasSerial = false;
+  for (std::uint32_t index = 0; index < consoles.size(); ++index) {
+    if (consoles[index].getKind() != schema::Console::Kind::SERIAL) {
+      continue;
+    }
+    if (hasSerial) {
+      unsupported("consoles[" + std::to_string(index) + "].kind", "the kvm backend has one serial console");
+    }
+    hasSerial = true;
   }
 }
 
 void checkDisks(capnp::List<schema::Disk>::Reader disks) {
-  if (disks.size() > kMaxDisks) {
-    unsupported("disks[" + std::to_string(kMaxDisks) + "]",
-                "the kvm backend has " + std::to_string(kMaxDisks) + " disks at most");
-  }
+  checkCount("disks", disks.size(), kMaxDisks, "disks");
   for (std::uint32_t index = 0; index < disks.size(); ++index) {
     const std::string field = "disks[" + std::to_string(index) + "]";
     if (disks[index].getFormat() != schema::Disk::Format::RAW) {
@@ -113,6 +114,34 @@ void checkDisks(capnp::List<schema::Disk>::Reader disks) {
     if (disks[index].getSerial().size() > kMaxSerialBytes) {
       invalid(field + ".serial", "longer than " + std::to_string(kMaxSerialBytes) + " bytes");
     }
+  }
+}
+
+void checkNics(capnp::List<schema::Nic>::Reader nics) {
+  checkCount("nics", nics.size(), kMaxNics, "network cards");
+  for (std::uint32_t index = 0; index < nics.size(); ++index) {
+    const std::string field = "nics[" + std::to_string(index) + "]";
+    // The plugin sees the configuration before the host has chosen an address.
+    if (nics[index].getMac().size() != 0 && !parseMac(nics[index].getMac().cStr())) {
+      invalid(field + ".mac", "is no address of a network card such as 52:54:00:12:34:56");
+    }
+    if (nics[index].getMtu() != 0 && nics[index].getMtu() < kMinMtu) {
+      invalid(field + ".mtu", std::to_string(nics[index].getMtu()) + ", less than " + std::to_string(kMinMtu));
+    }
+  }
+}
+
+void checkVsock(schema::Vsock::Reader vsock) {
+  // 0: the host chooses. 2 is the host itself, and 0xffffffff means any (virtio 1.2, 5.10.4).
+  if (vsock.getCid() != 0 && (vsock.getCid() < 3 || vsock.getCid() == 0xffffffff)) {
+    invalid("vsock.cid", std::to_string(vsock.getCid()) + ", not 3 to 4294967294");
+  }
+}
+
+void checkBalloon(schema::VmConfig::Reader config) {
+  const std::uint64_t target = config.getBalloon().getTargetSize();
+  if (target > config.getMemory().getSize()) {
+    invalid("balloon.targetSize", std::to_string(target) + " bytes, more than the memory that there is");
   }
 }
 
@@ -146,15 +175,37 @@ void check(schema::VmConfig::Reader config) {
   checkCpus(config.getCpus());
   checkMemory(config.getMemory());
   checkDisks(config.getDisks());
-  refuseList(config.getNics(), "nics");
+  checkNics(config.getNics());
   checkConsoles(config.getConsoles());
-  refuseDevice(config.hasVsock() && config.getVsock().getEnabled(), "vsock");
-  refuseList(config.getShares(), "shares");
-  refuseDevice(config.hasBalloon(), "balloon");
+  if (config.hasVsock()) {
+    checkVsock(config.getVsock());
+  }
+  if (config.getShares().size() != 0) {
+    unsupported("shares[0]", "the kvm backend has no such device yet");
+  }
+  if (config.hasBalloon()) {
+    checkBalloon(config);
+  }
   if (config.hasWatchdog() && config.getWatchdog().getAction() == schema::Watchdog::Action::PAUSE) {
     unsupported("watchdog.action", "the kvm backend resets or ends a VM whose watchdog runs out");
   }
   checkPlatform(config.getPlatform());
+}
+
+std::optional<std::array<std::uint8_t, 6>> parseMac(std::string_view text) {
+  std::array<std::uint8_t, 6> mac{};
+  constexpr std::size_t kTextBytes = 3 * mac.size() - 1;
+  if (text.size() != kTextBytes) {
+    return std::nullopt;
+  }
+  for (std::size_t index = 0; index < mac.size(); ++index) {
+    const char* first = text.data() + 3 * index;
+    const auto [stop, code] = std::from_chars(first, first + 2, mac[index], 16);
+    if (code != std::errc() || stop != first + 2 || (index + 1 < mac.size() && first[2] != ':')) {
+      return std::nullopt;
+    }
+  }
+  return (mac[0] & 1) == 0 ? std::optional(mac) : std::nullopt;
 }
 
 bool wantsFullIrqchip(schema::VmConfig::Reader config) {

@@ -2,7 +2,10 @@
 // and by the worker, which trusts nobody.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 #include "vmmhost/schema/vm.capnp.h"
 
@@ -15,6 +18,9 @@ inline constexpr std::uint64_t kMaxMemoryBytes = std::uint64_t{1} << 40;
 // Throws kUnsupported for a field that the backend does not serve and kInvalidArgument for a value that it cannot take;
 // the message names the field as JSON does (e.g. "disks[0]", "memory.hugePages").
 void check(schema::VmConfig::Reader config);
+
+// "52:54:00:12:34:56", the address of one card, not of a group; else nothing.
+std::optional<std::array<std::uint8_t, 6>> parseMac(std::string_view text);
 
 // platform.options of a checked configuration: "irqchip" is "split" (default) or "full".
 bool wantsFullIrqchip(schema::VmConfig::Reader config);

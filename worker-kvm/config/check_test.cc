@@ -40,9 +40,15 @@ TEST(Check, plainConfiguration_isAccepted) {
               config.getCpus().setMax(64);
               config.getCpus().setCoresPerSocket(64);
               config.initMemory().setShared(true);
-              config.initConsoles(1);
+              auto consoles = config.initConsoles(3);
+              consoles[0].setKind(schema::Console::Kind::VIRTIO);
+              consoles[2].setKind(schema::Console::Kind::VIRTIO);
               config.initRng();
-              config.initVsock().setEnabled(false);
+              config.initVsock().setCid(3);
+              config.initBalloon().setTargetSize(config.getMemory().getSize());
+              auto nics = config.initNics(2);
+              nics[0].setMac("52:54:00:AB:cd:ef");
+              nics[0].setMtu(68);
               config.initWatchdog();
               config.initPlatform().setUuid("123e4567-e89b-12d3-a456-426614174000");
               config.getBoot().initInitrd().setResource(2);
@@ -57,16 +63,26 @@ TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
                 [](auto config) { config.initDisks(2)[1].setFormat(schema::Disk::Format::QCOW2); });
   expectRefusal("invalidArgument disks[0].serial",
                 [](auto config) { config.initDisks(1)[0].setSerial("123456789012345678901"); });
-  expectRefusal("unsupported nics[0]", [](auto config) { config.initNics(2); });
+  expectRefusal("unsupported nics[8]", [](auto config) { config.initNics(9); });
   expectRefusal("unsupported shares[0]", [](auto config) { config.initShares(1); });
-  expectRefusal("unsupported vsock", [](auto config) { config.initVsock(); });
-  expectRefusal("unsupported balloon", [](auto config) { config.initBalloon(); });
   expectRefusal("unsupported watchdog.action",
                 [](auto config) { config.initWatchdog().setAction(schema::Watchdog::Action::PAUSE); });
-  expectRefusal("unsupported consoles[1]", [](auto config) { config.initConsoles(2); });
-  expectRefusal("unsupported consoles[0].kind",
-                [](auto config) { config.initConsoles(1)[0].setKind(schema::Console::Kind::VIRTIO); });
+  expectRefusal("unsupported consoles[1].kind", [](auto config) { config.initConsoles(2); });
+  expectRefusal("unsupported consoles[16]", [](auto config) { config.initConsoles(17); });
   expectRefusal("unsupported boot.firmware", [](auto config) { config.getBoot().initFirmware().setPath("/f"); });
+}
+
+TEST(Check, settingsOfDevices_haveTheirBounds) {
+  for (const char* mac : {"x", "52:54:00:12:34", "52:54:00:12:34:5g", "52-54-00-12-34-56", "01:54:00:12:34:56",
+                          "52:54:00:12:34:567", "+1:54:00:12:34:56"}) {
+    expectRefusal("invalidArgument nics[0].mac", [mac](auto config) { config.initNics(1)[0].setMac(mac); });
+  }
+  expectRefusal("invalidArgument nics[1].mtu", [](auto config) { config.initNics(2)[1].setMtu(67); });
+  expectRefusal("invalidArgument vsock.cid", [](auto config) { config.initVsock().setCid(2); });
+  expectRefusal("invalidArgument vsock.cid", [](auto config) { config.initVsock().setCid(0xffffffff); });
+  expectRefusal("invalidArgument balloon.targetSize", [](auto config) {
+    config.initBalloon().setTargetSize(config.getMemory().getSize() + 1);
+  });
 }
 
 TEST(Check, memoryAndProcessors_haveTheirBounds) {

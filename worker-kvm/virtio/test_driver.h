@@ -99,9 +99,15 @@ class DriverQueue {
   const vm::Wake& kick() const { return kick_; }
   void notify() const { kick_.signal(); }
 
+  // At once, as processors write what is aligned: several threads may lie in the same place.
   template <typename Value>
   void put(std::uint64_t address, Value value) {
-    std::memcpy(memory_.require(address, sizeof value, "test").data(), &value, sizeof value);
+    std::uint8_t* const place = memory_.require(address, sizeof value, "test").data();
+    if (reinterpret_cast<std::uintptr_t>(place) % std::atomic_ref<Value>::required_alignment == 0) {
+      std::atomic_ref<Value>(*reinterpret_cast<Value*>(place)).store(value, std::memory_order_relaxed);
+    } else {
+      std::memcpy(place, &value, sizeof value);
+    }
   }
   template <typename Value>
   Value get(std::uint64_t address) const {

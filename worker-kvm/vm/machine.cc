@@ -35,6 +35,7 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
     : events_(events),
       timer_(io.provider->getTimer()),
       counters_(std::move(parts.counters)),
+      controls_(std::move(parts.controls)),
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
@@ -100,6 +101,22 @@ kj::Promise<void> KvmMachine::pressPowerButton() {
   requireAlive("shutdown");
   machine_->pressPowerButton();
   return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::setBalloonTarget(std::uint64_t bytes) {
+  requireAlive("balloon");
+  controls_.setBalloonTarget(bytes);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::resizeConsole(std::uint32_t console, std::uint16_t columns, std::uint16_t rows) {
+  controls_.resizeConsole(console, columns, rows);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::connectVsock(std::uint32_t port, Fd socket) {
+  requireAlive("vsock");
+  return controls_.connectVsock(port, std::move(socket));
 }
 
 kj::Promise<void> KvmMachine::whenQuiet() {

@@ -4,6 +4,7 @@
 #include <kj/async-io.h>
 #include <kj/vector.h>
 
+#include <functional>
 #include <memory>
 
 #include "vmmhost/counters.h"
@@ -13,13 +14,23 @@
 
 namespace vmmhost::kvm::vm {
 
+// What the host may ask of devices; empty functions where the machine has none. By the control thread, while the
+// machine is there.
+struct DeviceControls {
+  std::function<void(std::uint64_t bytes)> setBalloonTarget;
+  std::function<std::uint64_t()> balloonActual;
+  std::function<void(std::uint32_t console, std::uint16_t columns, std::uint16_t rows)> resizeConsole;
+  std::function<kj::Promise<void>(std::uint32_t port, Fd socket)> connectVsock;
+};
+
 class KvmMachine final : public worker::Machine {
  public:
   struct Parts {
     std::unique_ptr<counters::WorkerPage> counters;  // that `machine` counts into
+    DeviceControls controls;                         // of devices of `machine`
     std::unique_ptr<VirtualMachine> machine;         // its threads are started
-    Fd console;
-    bool resetsByWatchdog = false;  // a watchdog that runs out resets the machine; else it ends it
+    Fd console;                                      // of the serial port; may be empty
+    bool resetsByWatchdog = false;                   // a watchdog that runs out resets the machine; else it ends it
   };
   KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~KvmMachine() noexcept override;
@@ -35,6 +46,13 @@ class KvmMachine final : public worker::Machine {
   kj::Promise<void> reset() override;
   bool hasPowerButton() const override { return true; }
   kj::Promise<void> pressPowerButton() override;
+  bool hasBalloon() const override { return controls_.setBalloonTarget != nullptr; }
+  kj::Promise<void> setBalloonTarget(std::uint64_t bytes) override;
+  kj::Promise<std::uint64_t> balloonActual() override { return controls_.balloonActual(); }
+  bool canResizeConsoles() const override { return controls_.resizeConsole != nullptr; }
+  kj::Promise<void> resizeConsole(std::uint32_t console, std::uint16_t columns, std::uint16_t rows) override;
+  bool hasVsock() const override { return controls_.connectVsock != nullptr; }
+  kj::Promise<void> connectVsock(std::uint32_t port, Fd socket) override;
 
  private:
   enum class Life { kCreated, kStarted, kEnding, kEnded };
@@ -51,6 +69,7 @@ class KvmMachine final : public worker::Machine {
   worker::Events& events_;
   kj::Timer& timer_;
   std::unique_ptr<counters::WorkerPage> counters_;
+  const DeviceControls controls_;
   std::unique_ptr<VirtualMachine> machine_;
   kj::UnixEventPort::FdObserver observer_;
   Console console_;

@@ -22,8 +22,9 @@ struct Platform {
   devices::MachineControl& machine;
   ControlCalls& calls;
   const Wake& wake;  // of the control thread
-  // One thread for all devices that are quiet most of the time; made when the first one asks.
-  std::function<io::EventThread&()> sharedThread;
+  // One thread for all devices that are quiet most of the time; made when the first one asks. Each says what its part
+  // of the work needs, beside writing to the descriptors of interrupts.
+  std::function<io::EventThread&(const confine::Rules&)> sharedThread;
 };
 
 // Makes one PCI function of a machine. The machine knows no kind of device: who configures it says which there are.

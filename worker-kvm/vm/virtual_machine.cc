@@ -101,19 +101,20 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
 }
 
 void VirtualMachine::makeDevices() {
-  const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, [this]() -> io::EventThread& {
-                            if (!sharedThread_) {
-                              sharedThread_ = std::make_unique<io::EventThread>("devices");
-                            }
-                            return *sharedThread_;
-                          }};
+  confine::Rules rules = {confine::callOn(__NR_write, wake_.descriptor())};  // of the shared thread
+  const auto sharedThread = [this, &rules](const confine::Rules& more) -> io::EventThread& {
+    if (!sharedThread_) {
+      sharedThread_ = std::make_unique<io::EventThread>("devices");
+    }
+    confine::append(rules, more);
+    return *sharedThread_;
+  };
+  const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, sharedThread};
   try {
     for (const DeviceMaker& make : parameters_.devices) {
       pci_.add(make(platform));
     }
     if (sharedThread_) {
-      confine::Rules rules = parameters_.sharedThreadRules;
-      rules.push_back(confine::callOn(__NR_write, wake_.descriptor()));
       for (const int descriptor : pci_.interruptDescriptors()) {
         rules.push_back(confine::callOn(__NR_write, descriptor));
       }

@@ -44,7 +44,6 @@ struct Parameters {
   boot::BootFiles boot;
   std::optional<smbios::Uuid> uuid;
   std::vector<DeviceMaker> devices;  // in the order of their device numbers
-  confine::Rules sharedThreadRules;  // of all devices that use Platform::sharedThread
 };
 
 struct BootPhase {

@@ -31,6 +31,7 @@ class RecordedEvents final : public vmmhost::worker::Events {
   void guestPanicked(std::string) override {}
   void bootPhase(std::uint8_t, std::uint64_t) override {}
   vmmhost::Mailbox::Sender sender() const override { throw std::logic_error("the machine has no other threads"); }
+  vmmhost::worker::Services& services() override { throw std::logic_error("the machine asks for nothing"); }
   kj::Promise<void> whenEnded() { return kj::mv(ended_.promise); }
 
   int endings = 0;

@@ -91,7 +91,9 @@ enum {
 #define VMMHOST_CAP_INITRD "initrd"
 #define VMMHOST_CAP_SMP "smp"
 #define VMMHOST_CAP_DISK "disk"
+#define VMMHOST_CAP_NIC "nic"                       /* network cards, with a TAP device or without */
 #define VMMHOST_CAP_CONSOLE_SERIAL "console-serial" /* both directions */
+#define VMMHOST_CAP_CONSOLE_VIRTIO "console-virtio" /* several, which know the size of a terminal */
 #define VMMHOST_CAP_PAUSE "pause"
 #define VMMHOST_CAP_POWER_BUTTON "power-button"
 #define VMMHOST_CAP_RESET "reset"

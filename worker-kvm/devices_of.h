@@ -1,0 +1,27 @@
+// The devices that a VM's configuration asks for, and what the host may ask of them.
+#pragma once
+
+#include <kj/async-io.h>
+
+#include <vector>
+
+#include "vmmhost/fd.h"
+#include "vmmhost/schema/vm.capnp.h"
+#include "vmmhost/worker/worker.h"
+#include "worker-kvm/vm/machine.h"
+#include "worker-kvm/vm/platform.h"
+
+namespace vmmhost::kvm {
+
+struct ConfiguredDevices {
+  std::vector<vm::DeviceMaker> makers;  // in the order of their device numbers
+  vm::DeviceControls controls;          // work once the makers were called
+  Fd serialConsole;                     // empty: nobody is at the serial port
+};
+
+// Of a configuration that was checked. Takes what the devices need out of `resources`; `events` and `io` outlive the
+// devices. Throws Error.
+ConfiguredDevices devicesOf(schema::VmConfig::Reader config, worker::Resources& resources, worker::Events& events,
+                            kj::AsyncIoContext& io);
+
+}  // namespace vmmhost::kvm
