@@ -356,11 +356,11 @@ TEST_F(WorkerProcessTest, callsAfterTheEnd_areRefused) {
 
 TEST_F(WorkerProcessTest, unsupportedField_isRefusedByName) {
   try {
-    create("hello", [](schema::VmConfig::Builder config) { config.initNics(1); });
+    create("hello", [](schema::VmConfig::Builder config) { config.initShares(1); });
     FAIL() << "was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(error.message().find("nics[0]"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("shares[0]"), std::string::npos) << error.message();
   }
 }
 

@@ -159,7 +159,7 @@ TEST(Completion, verbsAndFlags_areCompleted) {
   const TestCommand command;
   EXPECT_EQ(complete(command, "re"), "resume reset");
   EXPECT_EQ(complete(command, "run --me"), "--memory");
-  EXPECT_EQ(complete(command, "logs -"), "-h --help -f --follow --vmm --json");
+  EXPECT_EQ(complete(command, "logs -"), "-h --help -f --follow --port --vmm --json");
   EXPECT_EQ(complete(command, "completion b"), "bash");
   EXPECT_TRUE(contains(complete(command, "run --kernel '" + command.folder() + "/bi'"), "/bin"));
 }

@@ -55,6 +55,7 @@ class Attachment {
     int outputFd = STDOUT_FILENO;
     std::uint32_t replayBytes = 0;
     std::uint32_t port = 0;
+    bool isAllThatIsWanted = false;  // what cannot be shown is a failure
   };
   Attachment(kj::AsyncIoContext& io, ControlClient& client, const Options& options)
       : io_(io), client_(client), options_(options), signals_(io) {}
@@ -126,8 +127,11 @@ class Attachment {
           return kj::mv(exception);
         })
         .then([this](Fd stream) { return attach(std::move(stream)); })
-        .catch_([](kj::Exception&& exception) {
+        .catch_([this](kj::Exception&& exception) {
           const Error error = rpc::fromKj(exception);
+          if (options_.isAllThatIsWanted && error.code() != ErrorCode::kWorkerDied) {
+            kj::throwFatalException(kj::mv(exception));
+          }
           if (error.code() != ErrorCode::kWorkerDied) {
             note("the console cannot be shown: " + error.message());
           }
@@ -429,7 +433,7 @@ int console(const ConsoleOptions& options) {
   auto io = kj::setupAsyncIo();
   const auto directories = openDirectories();
   const auto client = connectTo(io, directories, name);
-  Attachment attachment(io, *client, {options.json ? STDERR_FILENO : STDOUT_FILENO, kReplayBytes, port});
+  Attachment attachment(io, *client, {options.json ? STDERR_FILENO : STDOUT_FILENO, kReplayBytes, port, true});
   const Happening happening = attachment.follow(kj::READY_NOW);
   if (happening.kind == Happening::Kind::kKill) {
     attachment.stop(schema::EndKind::STOPPED, "killed from its console");

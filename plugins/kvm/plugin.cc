@@ -24,11 +24,10 @@ constexpr int kMaxConfigNesting = 24;
 
 // The last one only where kernels of distributions run: a KVM that emulates lacks instructions that they use.
 constexpr std::array<const char*, 15> kCapabilities = {
-    VMMHOST_CAP_BOOT_PVH,     VMMHOST_CAP_INITRD,         VMMHOST_CAP_SMP,
-    VMMHOST_CAP_DISK,         VMMHOST_CAP_NIC,            VMMHOST_CAP_CONSOLE_SERIAL,
-    VMMHOST_CAP_PAUSE,        VMMHOST_CAP_CONSOLE_VIRTIO, VMMHOST_CAP_VSOCK,
-    VMMHOST_CAP_BALLOON,      VMMHOST_CAP_RESET,          VMMHOST_CAP_TRIPLE_FAULT,
-    VMMHOST_CAP_COUNTERS,     VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BOOT_LINUX,
+    VMMHOST_CAP_BOOT_PVH, VMMHOST_CAP_INITRD,         VMMHOST_CAP_SMP,        VMMHOST_CAP_DISK,
+    VMMHOST_CAP_NIC,      VMMHOST_CAP_CONSOLE_SERIAL, VMMHOST_CAP_PAUSE,      VMMHOST_CAP_CONSOLE_VIRTIO,
+    VMMHOST_CAP_VSOCK,    VMMHOST_CAP_BALLOON,        VMMHOST_CAP_RESET,      VMMHOST_CAP_TRIPLE_FAULT,
+    VMMHOST_CAP_COUNTERS, VMMHOST_CAP_POWER_BUTTON,   VMMHOST_CAP_BOOT_LINUX,
 };
 constexpr std::array<vmmhost_device, 1> kDevices = {{{"kvm", kDevicePath, 0, 0}}};
 
@@ -77,8 +76,10 @@ void planThreads(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
   if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
     plan.ring_count = std::min(disks, std::uint32_t{vmmhost::rings::kMaxRings});
   }
-  plan.max_processes =
-      config.getCpus().getCount() + kOtherwise + kOfADisk * disks + kOfANic * config.getNics().size();
+  const std::uint32_t nics = config.getNics().size();
+  if (disks + nics > 0) {
+    plan.max_processes = config.getCpus().getCount() + kOtherwise + kOfADisk * disks + kOfANic * nics;
+  }
 }
 
 int probe(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,

@@ -40,14 +40,14 @@ bool isLoaded(const kvm::boot::ElfImage& image, std::uint64_t entry) {
   });
 }
 
-void parseElf(const kvm::boot::ByteSource& source) {
+void tryElf(const kvm::boot::ByteSource& source) {
   const kvm::boot::ElfImage image = kvm::boot::parseElf(source);
   fuzz::require(image.pvhEntry || image.linux64Entry, "there is an entry");
   fuzz::require(!image.pvhEntry || isLoaded(image, *image.pvhEntry), "the PVH entry is inside a segment");
   fuzz::require(!image.linux64Entry || isLoaded(image, *image.linux64Entry), "the 64-bit entry is inside a segment");
 }
 
-void parseBzImage(const kvm::boot::ByteSource& source) {
+void tryBzImage(const kvm::boot::ByteSource& source) {
   const kvm::boot::BzImage image = kvm::boot::parseBzImage(source);
   const kvm::memory::Range place = kvm::boot::placeBzImage(image, kMemoryBytes);
   fuzz::require(place.start >= kvm::arch::kHighMemoryStart && place.start < kMemoryBytes &&
@@ -89,8 +89,8 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::accepted([&] { qemubackend::checkQcow2Header("disks[0]", bytes); });
   kvm::boot::findPvhEntry({data, size}, size % 2 == 0 ? 4 : 8);
   const kvm::boot::BytesSource source({data, data + size});
-  const bool elf = fuzz::accepted([&] { parseElf(source); });
-  const bool bzImage = fuzz::accepted([&] { parseBzImage(source); });
+  const bool elf = fuzz::accepted([&] { tryElf(source); });
+  const bool bzImage = fuzz::accepted([&] { tryBzImage(source); });
   if (elf || bzImage) {
     load({data, size});
   }

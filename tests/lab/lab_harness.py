@@ -3,6 +3,7 @@
 A test is a class of tests/lab/test_*.py and a line of CMakeLists.txt; README.md shows one whole. Environment, besides
 what tests/e2e/harness.py wants: VMMHOST_LAB_KERNELS, the folder that has a folder for each kernel.
 """
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "guest"))
 import harness  # noqa: E402
+import newc  # noqa: E402
 from harness import VmmhostTest, guest, private_bytes, wait_until  # noqa: E402,F401  (for the tests)
 
 # A boot of stock Linux takes 6 s in the lab, and many times that beside a build that keeps every core busy.
@@ -43,15 +46,45 @@ def command_line(command=None, *words):
     return " ".join(words)
 
 
+def probe():
+    """tests/guests/linux/probe.c, for a guest and for its host."""
+    return os.path.join(os.environ["VMMHOST_GUESTS"], "probe")
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class LabTest(VmmhostTest):
     def setUp(self):
         self.assertEqual(os.environ.get("VMMHOST_LAB"), "1", "not in the lab: tests/lab/run starts it")
         super().setUp()
 
-    def linux_arguments(self, name, command, *more, image="vmlinux", memory="256M", words=()):
+    def linux_arguments(self, name, command, *more, image="vmlinux", memory="256M", words=(), with_probe=False):
         """What follows `vmmhost run` to boot kernel `name` on the kvm backend with the guest kit's initramfs."""
+        initrd = self.initramfs_with_probe(name) if with_probe else kernel(name, "initramfs.cpio")
         return ("--backend", "kvm", "--timeout", str(LINUX_TIMEOUT), "--memory", memory, "--kernel", kernel(name, image),
-                "--initrd", kernel(name, "initramfs.cpio"), "--cmdline", command_line(command, *words), *more)
+                "--initrd", initrd, "--cmdline", command_line(command, *words), *more)
+
+    def initramfs_with_probe(self, name):
+        """The kernel unpacks one archive after the other: /bin/probe comes on top."""
+        path = os.path.join(self.folder, name + "-probe.cpio")
+        if not os.path.exists(path):
+            with open(path, "wb") as file:
+                file.write(read_file(kernel(name, "initramfs.cpio")))
+                archive = newc.Archive(file)
+                archive.file("bin/probe", read_file(probe()), 0o755)
+                archive.finish()
+        return path
+
+    def config(self, **members):
+        """A file with these members of a VM's configuration."""
+        self.configs = getattr(self, "configs", 0) + 1
+        path = os.path.join(self.folder, f"vm{self.configs}.json")
+        with open(path, "w", encoding="ascii") as file:
+            json.dump(members, file)
+        return path
 
     def boot_linux(self, name, command, *more, code=0, **options):
         """Boots it, runs `command` in it, and gives the console's text; fails unless the exit code is `code`."""

@@ -48,7 +48,6 @@ constexpr std::uint32_t kNotifyOffset = 0x6000;
 constexpr std::uint32_t kNotifyMultiplier = 4;
 constexpr std::uint32_t kNotifyBytes = 0x2000;
 constexpr std::uint32_t kWindowBytes = 0x8000;
-constexpr std::size_t kMaxQueues = kNotifyBytes / kNotifyMultiplier;
 static_assert(kTableOffset + pci::Msix::kTableBytes <= kPendingOffset);
 
 // 4.1.4.3: struct virtio_pci_common_cfg.

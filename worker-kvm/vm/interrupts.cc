@@ -98,7 +98,7 @@ class Interrupts::EventLine final : public devices::InterruptLine {
 };
 
 Interrupts::Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, ControlCalls& calls)
-    : vm_(vm), calls_(calls), mode_(mode), nextGsi_(arch::kIoApicPins) {
+    : vm_(vm), calls_(calls), nextGsi_(arch::kIoApicPins) {
   if (mode == IrqchipMode::kSplit) {
     vm.enableSplitIrqchip(arch::kIoApicPins);
     ioApic_ = std::make_unique<devices::IoApic>(bus);

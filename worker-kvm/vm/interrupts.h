@@ -49,7 +49,6 @@ class Interrupts final : public devices::MessageSource {
 
   Vm& vm_;
   ControlCalls& calls_;
-  IrqchipMode mode_;
   std::map<std::uint32_t, kvm_irq_routing_entry> messages_;  // by GSI
   std::vector<kvm_irq_routing_entry> pins_;                  // of controllers in the kernel
   std::uint32_t nextGsi_;
