@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string_view>
 #include <utility>
@@ -83,10 +84,12 @@ class Vsock::Client {
  public:
   Client(Vsock& owner, Fd socket) : owner_(owner), socket_(std::move(socket)) {
     observer_ = std::make_unique<Observer>(owner.io_.unixEventPort, socket_.get(), Observer::OBSERVE_READ);
-    // Not before it is one of the clients.
+  }
+  // Once it is one of the owner's: takes its line if that is there already.
+  void begin() {
     task_ =
-        kj::evalLater([this]() { return readLine(); })
-            .exclusiveJoin(owner.io_.provider->getTimer().afterDelay(owner.clientLimit_).then([this]() { leave(); }))
+        readLine()
+            .exclusiveJoin(owner_.io_.provider->getTimer().afterDelay(owner_.clientLimit_).then([this]() { leave(); }))
             .eagerlyEvaluate([this](kj::Exception&&) { leave(); });
   }
 
@@ -107,7 +110,7 @@ class Vsock::Client {
  private:
   // Not a byte behind the line is taken: that is for the guest.
   kj::Promise<void> readLine() {
-    while (true) {
+    while (!hasLeft_) {  // others may have let it go since this was asked for
       auto readable = observer_->whenBecomesReadable();
       char next[kMaxConnectLine];
       const std::size_t room = kMaxConnectLine - line_.size();
@@ -135,6 +138,7 @@ class Vsock::Client {
         return kj::NEVER_DONE;  // until its time is over
       }
     }
+    return kj::NEVER_DONE;
   }
 
   Vsock& owner_;
@@ -174,14 +178,18 @@ void Vsock::connectTo(schema::VsockDevice::Client device) {
 
 kj::Promise<void> Vsock::acceptLoop() {
   auto next = observer_.whenBecomesReadable();
-  KJ_IF_MAYBE (pause, acceptSome()) {
+  if (isFull()) {
+    auto pair = kj::newPromiseAndFulfiller<void>();
+    roomMade_ = kj::mv(pair.fulfiller);
+    next = kj::mv(pair.promise);
+  } else KJ_IF_MAYBE (pause, acceptSome()) {
     next = io_.provider->getTimer().afterDelay(*pause);
   }
   return next.then([this]() { return acceptLoop(); });
 }
 
 kj::Maybe<kj::Duration> Vsock::acceptSome() {
-  for (int accepted = 0; accepted < kAcceptsPerTurn; ++accepted) {
+  for (int accepted = 0; accepted < kAcceptsPerTurn && !isFull(); ++accepted) {
     Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       if (errno == EINTR || errno == ECONNABORTED) {
@@ -205,25 +213,29 @@ kj::Maybe<kj::Duration> Vsock::acceptSome() {
   return 0 * kj::SECONDS;
 }
 
+bool Vsock::isFull() const {
+  const auto ready = std::count_if(clients_.begin(), clients_.end(), [](const Client& one) { return one.isReady(); });
+  return static_cast<std::size_t>(ready) >= kMaxClients;
+}
+
 void Vsock::add(Fd socket) {
-  std::size_t present = 0;
-  for (const Client& client : clients_) {
-    present += client.hasLeft() ? 0 : 1;
+  const auto present =
+      std::count_if(clients_.begin(), clients_.end(), [](const Client& one) { return !one.hasLeft(); });
+  if (static_cast<std::size_t>(present) >= kMaxClients) {
+    // Who has been there longest without saying what it wants makes room.
+    const auto silent = std::find_if(clients_.begin(), clients_.end(),
+                                     [](const Client& one) { return !one.hasLeft() && !one.isReady(); });
+    silent->leave();  // there is one: else it would be full
   }
-  if (present >= kMaxClients) {
-    // Who has been there longest without being served makes room.
-    for (Client& client : clients_) {
-      if (!client.hasLeft()) {
-        client.leave();
-        break;
-      }
-    }
-  }
-  clients_.emplace_back(*this, std::move(socket));
+  clients_.emplace_back(*this, std::move(socket)).begin();
 }
 
 void Vsock::finish(Client& client) {
   client.takeSocket().reset();
+  KJ_IF_MAYBE (waiting, roomMade_) {
+    (*waiting)->fulfill();
+    roomMade_ = nullptr;
+  }
   // Later: it may be one of its own promises that says so.
   removal_ = kj::evalLater([this]() {
                std::erase_if(clients_, [](const Client& one) { return one.hasLeft(); });

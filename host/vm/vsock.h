@@ -57,6 +57,8 @@ class Vsock {
   kj::Promise<void> acceptLoop();
   kj::Maybe<kj::Duration> acceptSome();  // null: nobody waits; else how long to wait before the next
   void add(Fd socket);
+  // All that there may be wait for the worker: the next ones wait to be accepted.
+  bool isFull() const;
   void finish(Client& client);
   void handOver();  // clients that are ready, as many as may be under way
 
@@ -71,6 +73,7 @@ class Vsock {
   std::optional<schema::VsockDevice::Client> device_;
   std::list<Client> clients_;  // the oldest first
   kj::Promise<void> accepting_ = nullptr;
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> roomMade_;  // the accepting waits for it
   kj::Promise<void> removal_ = nullptr;
 };
 

@@ -8,7 +8,8 @@ namespace vmmhost::fake {
 namespace {
 
 kj::Promise<void> pump(kj::AsyncIoStream& from, kj::AsyncIoStream& to) {
-  return from.pumpTo(to).then([&to](std::uint64_t) { to.shutdownWrite(); });
+  // At once: who joins promises looks at them when all are there.
+  return from.pumpTo(to).then([&to](std::uint64_t) { to.shutdownWrite(); }).eagerlyEvaluate(nullptr);
 }
 
 }  // namespace
