@@ -191,16 +191,19 @@ class Clock(DevicesTest):
         return before, int(re.search(r"probe: (\d+) ns", said).group(1)) / 1e9, time.time()
 
     def test_clock_is_right_after_a_pause(self):
+        """Measured against what it was before: until the kernel takes its clock from KVM, half a second after its
+        start, it counts ticks, and loses as much of them in the lab (under QEMU the same)."""
         console = self.boot("vm", None, "a shell", with_probe=True)
-        for pause in (0, 10):
-            if pause:
-                self.check("pause", "vm")
-                time.sleep(pause)  # what is tested: that time passes
-                self.check("resume", "vm")
-            before, guests, after = self.guests_time(console)
-            print(f"guest's clock after a pause of {pause} s: {before - guests:+.3f} to {after - guests:+.3f} s off")
-            self.assertGreater(guests, before - 0.1)
-            self.assertLess(guests, after + 0.1)
+        before, guests, after = self.guests_time(console)
+        earliest, latest = before - guests, after - guests
+        self.check("pause", "vm")
+        time.sleep(10)  # what is tested: that time passes
+        self.check("resume", "vm")
+        before, guests, after = self.guests_time(console)
+        print(f"guest's clock: {earliest:.3f} to {latest:.3f} s late, after a pause of 10 s {before - guests:.3f} to "
+              f"{after - guests:.3f} s")
+        self.assertLess(before - guests, latest + 0.1)
+        self.assertGreater(after - guests, earliest - 0.1)
         console.stdin.write(b"dmesg | grep -iE 'lockup|stall|clocksource.*unstable' && echo bad; exit\n")
         console.stdin.flush()
         self.assertNotIn("\nbad", self.ended("vm", console).replace("\r", ""))
