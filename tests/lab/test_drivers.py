@@ -106,49 +106,51 @@ class Network(DevicesTest):
 
 
 class Balloon(DevicesTest):
-    FILL = "dd if=/dev/zero of=/tmp/fill bs=1M count=300 2>/dev/null; rm /tmp/fill; echo was full; read x; free -m; read x"
+    FILL = "dd if=/dev/zero of=/tmp/fill bs=1M count=400 2>/dev/null; ls -l /tmp/fill; "  # half of memory at most
+
+    def answer(self, console):
+        console.stdin.write(b"\n")
+        console.stdin.flush()
+
+    def wait_for_size(self, mib):
+        wait_until(lambda: int(self.check("balloon", "vm", "--json").json["actual"]) == mib * MIB, LINUX_TIMEOUT,
+                   f"a balloon of {mib} MiB")
 
     def test_balloon_gives_memory_back_and_takes_it_again(self):
-        console = self.boot("vm", self.FILL, "was full", "-f", self.config(balloon={}), memory="512M")
+        console = self.boot("vm", self.FILL + "rm /tmp/fill; echo was full; read x; free -m; read x", "was full", "-f",
+                            self.config(balloon={}), memory="1G")
         worker = self.worker("vm")
         full = pss(worker)
-        self.assertGreater(full, 300 * MIB)
-        self.check("balloon", "vm", "320M")
-        wait_until(lambda: int(self.check("balloon", "vm", "--json").json["actual"]) == 320 * MIB, LINUX_TIMEOUT,
-                   "the balloon grows")
+        self.assertGreater(full, 400 * MIB)
+        self.check("balloon", "vm", "700M")
+        self.wait_for_size(700)
         small = pss(worker)
         self.assertLess(small, full - 200 * MIB)
-        print(f"guest's memory at the host: {full // MIB} MiB, with a balloon of 320 MiB {small // MIB} MiB")
+        print(f"guest's memory at the host: {full // MIB} MiB, with a balloon of 700 MiB {small // MIB} MiB")
         self.check("balloon", "vm", "0")
-        wait_until(lambda: int(self.check("balloon", "vm", "--json").json["actual"]) == 0, LINUX_TIMEOUT,
-                   "the balloon shrinks")
-        console.stdin.write(b"\n\n")
-        console.stdin.flush()
-        said = self.ended("vm", console)
-        self.assertGreater(int(re.search(r"^Mem: +(\d+)", said, re.M).group(1)), 400)
+        self.wait_for_size(0)
+        self.answer(console)
+        total = int(re.search(r"^Mem: +(\d+)", self.read_until(console, "Swap", LINUX_TIMEOUT), re.M).group(1))
+        self.assertGreater(total, 900)
+        self.answer(console)
+        self.ended("vm", console)
 
     def test_free_pages_are_reported(self):
-        console = self.boot("vm", self.FILL, "was full", "-f", self.config(balloon={"freePageReporting": True}),
-                            memory="512M")
+        console = self.boot("vm", self.FILL + "rm /tmp/fill; echo was full; read x", "was full", "-f",
+                            self.config(balloon={"freePageReporting": True}), memory="1G")
         worker = self.worker("vm")
-        wait_until(lambda: pss(worker) < 200 * MIB, LINUX_TIMEOUT, "memory falls")
-        print(f"guest's memory at the host once it told what is free: {pss(worker) // MIB} MiB of 512")
-        console.stdin.write(b"\n\n")
-        console.stdin.flush()
+        wait_until(lambda: pss(worker) < 250 * MIB, LINUX_TIMEOUT, "memory falls")
+        print(f"guest's memory at the host once it told what is free: {pss(worker) // MIB} MiB of 1024")
+        self.answer(console)
         self.ended("vm", console)
 
     def test_a_guest_out_of_memory_takes_it_back(self):
-        console = self.boot("vm", "echo is up; read x; dd if=/dev/zero of=/tmp/fill bs=1M count=300 2>/dev/null; "
-                            "ls -l /tmp/fill; read x", "is up", "-f", self.config(balloon={"targetSize": "340M"}),
-                            memory="512M")
-        wait_until(lambda: int(self.check("balloon", "vm", "--json").json["actual"]) == 340 * MIB, LINUX_TIMEOUT,
-                   "the balloon grows")
-        self.check("balloon", "vm", "100M")
-        console.stdin.write(b"\n")
-        console.stdin.flush()
-        self.read_until(console, str(300 * MIB), LINUX_TIMEOUT)
-        console.stdin.write(b"\n")
-        console.stdin.flush()
+        console = self.boot("vm", "echo is up; read x; " + self.FILL + "read x", "is up", "-f",
+                            self.config(balloon={"targetSize": "700M"}), memory="1G")
+        self.wait_for_size(700)
+        self.answer(console)
+        self.assertIn(str(400 * MIB), self.read_until(console, "/tmp/fill", LINUX_TIMEOUT))
+        self.answer(console)
         self.ended("vm", console)
 
 
