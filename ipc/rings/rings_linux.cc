@@ -59,8 +59,8 @@ int restrict(int ring) noexcept {
 }
 
 int valueOf(char digit) noexcept {
-  const auto* found = static_cast<const char*>(std::memchr(kDigits, digit, 16));
-  return found == nullptr ? -1 : static_cast<int>(found - kDigits);
+  const std::size_t found = std::string_view(kDigits).find(digit);
+  return found == std::string_view::npos ? -1 : static_cast<int>(found);
 }
 
 }  // namespace

@@ -80,9 +80,8 @@ TEST(Check, settingsOfDevices_haveTheirBounds) {
   expectRefusal("invalidArgument nics[1].mtu", [](auto config) { config.initNics(2)[1].setMtu(67); });
   expectRefusal("invalidArgument vsock.cid", [](auto config) { config.initVsock().setCid(2); });
   expectRefusal("invalidArgument vsock.cid", [](auto config) { config.initVsock().setCid(0xffffffff); });
-  expectRefusal("invalidArgument balloon.targetSize", [](auto config) {
-    config.initBalloon().setTargetSize(config.getMemory().getSize() + 1);
-  });
+  expectRefusal("invalidArgument balloon.targetSize",
+                [](auto config) { config.initBalloon().setTargetSize(config.getMemory().getSize() + 1); });
 }
 
 TEST(Check, memoryAndProcessors_haveTheirBounds) {

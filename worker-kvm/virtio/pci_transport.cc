@@ -151,7 +151,7 @@ void PciTransport::addCapabilities() {
 
 std::vector<int> PciTransport::signalDescriptors() const {
   // A doorbell that the kernel did not take is rung by the virtual CPU.
-  std::vector<int> all;
+  std::vector<int> all = device_->configDescriptors();
   for (const auto& queue : queues_) {
     all.push_back(queue->notified.descriptor());
   }

@@ -60,7 +60,7 @@ class VirtualMachine final : private devices::MachineControl,
  public:
   // Loads the boot files; needs `device` no longer afterwards. Throws Error. `counters` outlives the machine.
   VirtualMachine(const Device& device, Parameters parameters, counters::WorkerPage& counters);
-  ~VirtualMachine();
+  ~VirtualMachine() override;
 
   // Starts the threads, parked. `filterFor` gives the seccomp program of a virtual CPU's thread (empty: none), which is
   // installed before allParked() is true.

@@ -100,7 +100,7 @@ enum {
 #define VMMHOST_CAP_TRIPLE_FAULT "triple-fault" /* told apart from a reset request */
 #define VMMHOST_CAP_COUNTERS "counters"
 #define VMMHOST_CAP_BALLOON "balloon" /* its size can be changed while the VM runs */
-#define VMMHOST_CAP_VSOCK "vsock" /* connections both ways */
+#define VMMHOST_CAP_VSOCK "vsock"     /* connections both ways */
 
 typedef struct vmmhost_probe_request {
   uint32_t size;

@@ -1,5 +1,5 @@
 /* A guest whose drivers break every rule. The command line says which: pci, bars, msix, window, chains, storm, resets,
- * moves, noise. It says what it did and powers off: whatever it does, its worker has to live and answer. */
+ * moves, noise, lies. It says what it did and powers off: whatever it does, its worker has to live and answer. */
 #include "guest.h"
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, DEVICES = 32, QUEUES = 8, QUEUE_SIZE_USED = 16 };
@@ -255,6 +255,9 @@ static void moves(const struct virtio* dev) {
 
 /* Right chains of random bytes: what each device makes of them is its own parser's business. */
 static void noise(const struct virtio* dev) {
+  if (dev->type == 5) {
+    return; /* a balloon would take this program's own pages: see lies */
+  }
   start(dev);
   for (unsigned round = 0; round < 250; ++round) {
     for (unsigned i = 0; i < queue_count(dev); ++i) {
@@ -284,6 +287,101 @@ static void noise(const struct virtio* dev) {
   }
 }
 
+/* A chain of one readable and, unless it is empty, one writable buffer. */
+static void tell(const struct virtio* dev, unsigned index, uint32_t buffer, uint32_t bytes, uint32_t room) {
+  struct queue* queue = &queues[index];
+  const uint16_t head = (uint16_t)(queue->available * 2 % QUEUE_SIZE_USED);
+  queue_describe(queue, head, buffer, bytes, room != 0 ? NEXT : 0, (uint16_t)(head + 1));
+  queue_describe(queue, head + 1u, buffer + 0x8000, room, WRITE, 0);
+  queue_offer(queue, head);
+  queue_notify(dev, queue);
+}
+
+static uint32_t one_of(const uint32_t* values, unsigned count) {
+  return values[random32() % count];
+}
+
+/* Packets of connections that are not, of others, with lengths and credit that cannot be (virtio 1.2, 5.10.6). */
+static void vsock_lies(const struct virtio* dev, uint32_t packet) {
+  static const uint32_t cids[] = {3, 3, 3, 2, 0, 1, 0xffffffffu, 4};
+  static const uint32_t ports[] = {1, 2, 99, 0, 0xffffffffu, 1024};
+  static const uint32_t sizes[] = {0, 0, 64, 4096, 0xffffffffu, 0x7fffffffu, 65537};
+  static const uint32_t credits[] = {0, 1, 65536, 0xffffffffu, 0x80000000u};
+  write32(packet, one_of(cids, 8));
+  write32(packet + 4, random32() % 8 == 0);
+  write32(packet + 8, random32() % 8 == 0 ? one_of(cids, 8) : 2);
+  write32(packet + 12, random32() % 8 == 0);
+  write32(packet + 16, one_of(ports, 6));
+  write32(packet + 20, one_of(ports, 6));
+  write32(packet + 24, one_of(sizes, 7));
+  write16(packet + 28, random32() % 8 == 0 ? (uint16_t)random32() : 1);
+  write16(packet + 30, (uint16_t)(random32() % 10));
+  write32(packet + 32, random32() & 7);
+  write32(packet + 36, one_of(credits, 5));
+  write32(packet + 40, one_of(credits, 5));
+  tell(dev, 1, packet, 44 + random32() % 200, 0);
+  queue_describe(&queues[0], 0, BUFFERS + 0x80000, random32() % 100, WRITE, 0);
+  queue_offer(&queues[0], 0);
+  queue_notify(dev, &queues[0]);
+}
+
+/* Pages that are not memory, the same ones again and again, ranges that overflow, sizes that are not true. Those that
+ * are memory are not this program's. */
+static void balloon_lies(const struct virtio* dev, uint32_t list) {
+  static const uint32_t pages[] = {0x1000, 0x1000, 0x3fff, 0x4000, 0xc0000, 0xfee00, 0xfffff, 0x100000, 0xffffffffu};
+  for (unsigned i = 0; i < 64; ++i) {
+    write32(list + 4 * i, random32() & 1 ? one_of(pages, 9) : 0x1000 + random32() % 0x3000);
+  }
+  tell(dev, random32() & 1, list, random32() % 257, 0);
+  write32(dev->config + 4, random32());
+  if (queue_count(dev) > 4) {
+    static const uint64_t places[] = {0x1000000, 0x3fff000, 0xfffffffffffff000ull, 0xc0000000, 0xfee00000, 0x1000001};
+    queue_describe(&queues[4], 0, places[random32() % 6], random32() & 1 ? 0xffffffffu : 0x400000, WRITE, 0);
+    queue_offer(&queues[4], 0);
+    queue_notify(dev, &queues[4]);
+  }
+}
+
+/* Control messages of ports that are not, and of kinds that only the device sends. */
+static void console_lies(const struct virtio* dev, uint32_t message) {
+  write32(message, random32() & 1 ? random32() % 4 : random32());
+  write16(message + 4, (uint16_t)(random32() % 10));
+  write16(message + 6, (uint16_t)(random32() & 3));
+  tell(dev, 3, message, random32() % 12, 0);
+  tell(dev, random32() & 1 ? 1 : 5, message, random32() % 5000, 0);
+  write32(dev->config + (random32() & 12), random32());
+}
+
+/* Frames whose header promises what is not there, and commands of the control queue with sizes of their own. */
+static void net_lies(const struct virtio* dev, uint32_t frame) {
+  const unsigned queue = random32() & 1 ? 1 : queue_count(dev) - 1;
+  write32(frame, queue == 1 ? random32() & 0x0000ff01u : random32() & 0x0303);
+  write32(frame + 4, random32());
+  write32(frame + 8, random32());
+  tell(dev, queue, frame, random32() % 3000, random32() & 1);
+  queue_describe(&queues[0], 0, BUFFERS + 0x80000, random32() % 20, WRITE, 0);
+  queue_offer(&queues[0], 0);
+  queue_notify(dev, &queues[0]);
+}
+
+/* What only this kind of device understands, and none of it true. */
+static void lies(const struct virtio* dev) {
+  start(dev);
+  for (unsigned round = 0; round < 300; ++round) {
+    const uint32_t buffer = BUFFERS + (round & 7) * 0x10000;
+    switch (dev->type) {
+      case 1: net_lies(dev, buffer); break;
+      case 3: console_lies(dev, buffer); break;
+      case 5: balloon_lies(dev, buffer); break;
+      case 19: vsock_lies(dev, buffer); break;
+      default: return;
+    }
+    if (read8(dev->common + DEVICE_STATUS) & 64) {
+      start(dev);
+    }
+  }
+}
+
 int main(const struct start_info* info) {
   const char* what = (const char*)(uint32_t)info->command_line;
   if (is(what, "pci")) {
@@ -304,6 +402,8 @@ int main(const struct start_info* info) {
     each_virtio(moves);
   } else if (is(what, "noise")) {
     each_virtio(noise);
+  } else if (is(what, "lies")) {
+    each_virtio(lies);
   } else {
     put("no such attack\n");
     return 1;

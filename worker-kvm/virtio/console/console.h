@@ -49,6 +49,7 @@ class Console final : public Device, private PortEvents {
   std::span<const std::uint16_t> queueSizes() const noexcept override { return queueSizes_; }
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
   void writeConfig(std::uint64_t offset, std::span<const std::uint8_t> data) noexcept override;
+  std::vector<int> configDescriptors() const override { return {thread_.wakeDescriptor()}; }
   void connect(Interrupts& interrupts) override { interrupts_ = &interrupts; }
   void activate(Activation activation) noexcept override;
   void deactivate(std::function<void()> done) noexcept override;
