@@ -1,6 +1,7 @@
 #include "host/vm/tap.h"
 
 #include <fcntl.h>
+#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
@@ -13,9 +14,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <optional>
-#include <span>
-#include <string_view>
 
 #include "vmmhost/error.h"
 
@@ -25,8 +25,6 @@ namespace {
 constexpr int kHeaderBytes = 12;
 constexpr std::uint8_t kTypeTap = 2;  // IFLA_TUN_TYPE: IFF_TAP
 constexpr std::uint32_t kNobody = 0xffffffff;
-
-using Attributes = std::span<const std::uint8_t>;
 
 // What the kernel tells about a device (rtnetlink(7)).
 struct TapInfo {
@@ -40,106 +38,102 @@ struct TapInfo {
   std::uint32_t group = kNobody;
 };
 
-// Calls each(type, content) for the attributes in `all`.
-template <typename Each>
-void forEachAttribute(Attributes all, Each each) {
-  while (all.size() >= sizeof(rtattr)) {
-    rtattr attribute;
-    std::memcpy(&attribute, all.data(), sizeof attribute);
-    if (attribute.rta_len < sizeof attribute || attribute.rta_len > all.size()) {
-      return;
-    }
-    each(attribute.rta_type & NLA_TYPE_MASK, all.subspan(sizeof attribute, attribute.rta_len - sizeof attribute));
-    all = all.subspan(std::min<std::size_t>(RTA_ALIGN(attribute.rta_len), all.size()));
+void read(const nlattr* attribute, std::uint32_t& value) {
+  if (mnl_attr_validate(attribute, MNL_TYPE_U32) == 0) {
+    value = mnl_attr_get_u32(attribute);
   }
 }
 
-template <typename Value>
-void read(Attributes content, Value& value) {
-  if (content.size() >= sizeof value) {
-    std::memcpy(&value, content.data(), sizeof value);
+void read(const nlattr* attribute, std::uint8_t& value) {
+  if (mnl_attr_validate(attribute, MNL_TYPE_U8) == 0) {
+    value = mnl_attr_get_u8(attribute);
   }
 }
 
-void readTun(Attributes content, TapInfo& info) {
+int readTun(const nlattr* attribute, void* data) {
+  TapInfo& info = *static_cast<TapInfo*>(data);
   std::uint8_t isMultiQueue = 0;
-  forEachAttribute(content, [&](int type, Attributes value) {
-    switch (type) {
-      case IFLA_TUN_OWNER:
-        return read(value, info.owner);
-      case IFLA_TUN_GROUP:
-        return read(value, info.group);
-      case IFLA_TUN_TYPE:
-        return read(value, info.type);
-      case IFLA_TUN_MULTI_QUEUE:
-        return read(value, isMultiQueue);
-      case IFLA_TUN_NUM_QUEUES:
-        return read(value, info.usedQueues);
-      default:
-        return;
-    }
-  });
-  info.isMultiQueue = isMultiQueue != 0;
+  switch (mnl_attr_get_type(attribute)) {
+    case IFLA_TUN_OWNER:
+      read(attribute, info.owner);
+      break;
+    case IFLA_TUN_GROUP:
+      read(attribute, info.group);
+      break;
+    case IFLA_TUN_TYPE:
+      read(attribute, info.type);
+      break;
+    case IFLA_TUN_MULTI_QUEUE:
+      read(attribute, isMultiQueue);
+      info.isMultiQueue = isMultiQueue != 0;
+      break;
+    case IFLA_TUN_NUM_QUEUES:
+      read(attribute, info.usedQueues);
+      break;
+    default:
+      break;
+  }
+  return MNL_CB_OK;
 }
 
-TapInfo readLink(Attributes message) {
-  TapInfo info;
-  ifinfomsg link{};
-  read(message, link);
-  info.index = link.ifi_index;
-  forEachAttribute(message.subspan(std::min(message.size(), sizeof link)), [&](int type, Attributes value) {
-    if (type == IFLA_MTU) {
-      read(value, info.mtu);
-    } else if (type == IFLA_LINKINFO) {
-      Attributes data;
-      forEachAttribute(value, [&](int inner, Attributes content) {
-        if (inner == IFLA_INFO_KIND) {
-          info.kind.assign(content.begin(), std::find(content.begin(), content.end(), std::uint8_t{0}));
-        } else if (inner == IFLA_INFO_DATA) {
-          data = content;
-        }
-      });
-      if (info.kind == "tun") {
-        readTun(data, info);
-      }
-    }
-  });
-  return info;
+// The kind comes before what is particular to it.
+int readLinkInfo(const nlattr* attribute, void* data) {
+  TapInfo& info = *static_cast<TapInfo*>(data);
+  if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND && mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) == 0) {
+    info.kind = mnl_attr_get_str(attribute);
+  } else if (mnl_attr_get_type(attribute) == IFLA_INFO_DATA && info.kind == "tun") {
+    return mnl_attr_parse_nested(attribute, readTun, data);
+  }
+  return MNL_CB_OK;
+}
+
+int readLink(const nlattr* attribute, void* data) {
+  TapInfo& info = *static_cast<TapInfo*>(data);
+  if (mnl_attr_get_type(attribute) == IFLA_MTU) {
+    read(attribute, info.mtu);
+  } else if (mnl_attr_get_type(attribute) == IFLA_LINKINFO) {
+    return mnl_attr_parse_nested(attribute, readLinkInfo, data);
+  }
+  return MNL_CB_OK;
+}
+
+int readMessage(const nlmsghdr* message, void* data) {
+  if (message->nlmsg_type == RTM_NEWLINK && mnl_nlmsg_get_payload_len(message) >= sizeof(ifinfomsg)) {
+    auto& found = *static_cast<std::optional<TapInfo>*>(data);
+    found.emplace();
+    found->index = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index;
+    mnl_attr_parse(message, sizeof(ifinfomsg), readLink, &*found);
+  }
+  return MNL_CB_STOP;
 }
 
 // Nothing if there is no such device.
 std::optional<TapInfo> look(const std::string& subject, const std::string& name) {
-  const Fd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-  if (!socket) {
-    throw systemError(subject + ": asking for network devices", errno);
+  const auto fail = [&subject]() { throw systemError(subject + ": asking for network devices", errno); };
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC),
+                                                                 mnl_socket_close);
+  if (!socket || mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) != 0) {
+    fail();
   }
-  struct {
-    nlmsghdr header;
-    ifinfomsg info;
-    rtattr attribute;
-    char name[IFNAMSIZ];
-  } request{};
-  request.header.nlmsg_len = sizeof request;
-  request.header.nlmsg_type = RTM_GETLINK;
-  request.header.nlmsg_flags = NLM_F_REQUEST;
-  request.attribute.rta_type = IFLA_IFNAME;
-  request.attribute.rta_len = sizeof request.attribute + sizeof request.name;
-  name.copy(request.name, sizeof request.name - 1);
-  alignas(nlmsghdr) std::array<std::uint8_t, 16384> answer;
-  if (::send(socket.get(), &request, sizeof request, 0) != sizeof request) {
-    throw systemError(subject + ": asking for network devices", errno);
+  alignas(nlmsghdr) std::array<char, 16384> buffer;
+  nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
+  request->nlmsg_type = RTM_GETLINK;
+  request->nlmsg_flags = NLM_F_REQUEST;
+  mnl_nlmsg_put_extra_header(request, sizeof(ifinfomsg));
+  mnl_attr_put_strz(request, IFLA_IFNAME, name.substr(0, IFNAMSIZ - 1).c_str());
+  if (mnl_socket_sendto(socket.get(), request, request->nlmsg_len) < 0) {
+    fail();
   }
-  const ssize_t got = ::recv(socket.get(), answer.data(), answer.size(), 0);
+  const ssize_t got = mnl_socket_recvfrom(socket.get(), buffer.data(), buffer.size());
   if (got < 0) {
-    throw systemError(subject + ": asking for network devices", errno);
+    fail();
   }
-  nlmsghdr header{};
-  const Attributes message(answer.data(), static_cast<std::size_t>(got));
-  read(message, header);
-  if (header.nlmsg_type != RTM_NEWLINK || header.nlmsg_len > message.size() || header.nlmsg_len < sizeof header) {
-    return std::nullopt;
+  std::optional<TapInfo> found;
+  const unsigned port = mnl_socket_get_portid(socket.get());
+  if (mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), 0, port, readMessage, &found) < 0 && errno != ENODEV) {
+    fail();
   }
-  return readLink(message.first(header.nlmsg_len).subspan(sizeof header));
+  return found;
 }
 
 bool isMine(const TapInfo& info) {
