@@ -5,8 +5,9 @@
   batch.py report RESULTS NAME                says what the test said, and ends as it ended (a test of ctest each)
   batch.py inside BATCH NAME...               in the machine: one line of JSON when a test starts, one when it ended
 
-A line of BATCH: name, seconds it may take, command and its arguments, with tabs between. A machine that dies costs the
-test that ran in it; those after it get another machine.
+A line of BATCH: name, seconds it may take, command and its arguments, with tabs between. A machine that dies takes the
+test that ran in it along: both are reported, and it runs once more, in another machine, as do those after it. If that
+one dies as well, the test has failed.
 """
 import argparse
 import json
@@ -21,7 +22,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 MAX_OUTPUT = 1 << 20
 # Machines in a row that die before a test of theirs has ended: then it is the lab that fails.
-MAX_USELESS = 2
+MAX_USELESS = 3
+MAX_DEATHS = 2  # of machines, for one test
 
 
 def read_batch(path):
@@ -77,8 +79,9 @@ def keep(results, record):
           flush=True)
 
 
-def one_machine(batch, results, names):
-    """Runs them until the machine ends. What ended, what ran when it ended (or nothing), and what the lab said."""
+def one_machine(batch, results, names, deaths):
+    """Runs them until the machine ends. What ended, and what the lab said. `deaths`: test name -> what was said when a
+    machine died under it, of each that did."""
     ended = []
     running = None
     began = time.monotonic()
@@ -90,6 +93,7 @@ def one_machine(batch, results, names):
             for line in process.stdout:
                 record = json.loads(line)
                 if "code" in record:
+                    record["output"] = "".join(deaths.get(record["name"], [])) + record["output"]
                     keep(results, record)
                     ended.append(record["name"])
                     running = None
@@ -99,9 +103,12 @@ def one_machine(batch, results, names):
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     if running is not None:
-        keep(results, {"name": running, "code": 125, "seconds": time.monotonic() - began,
-                       "output": f"the machine ended while this test ran (exit code {process.returncode})\n{said}"})
-        ended.append(running)
+        died = deaths.setdefault(running, [])
+        died.append(f"batch: a machine ended while this test ran (exit code {process.returncode})\n{said}\n")
+        print(f"{running}: the machine ended (exit code {process.returncode})", flush=True)
+        if len(died) == MAX_DEATHS:
+            keep(results, {"name": running, "code": 125, "seconds": time.monotonic() - began, "output": "".join(died)})
+            ended.append(running)
     return ended, said
 
 
@@ -115,8 +122,9 @@ def run(batch, results, only):
     # A kernel that is not to be had fails the tests that boot it, not the others.
     subprocess.run([os.path.join(HERE, "kernels")], stdin=subprocess.DEVNULL, check=False)
     useless = 0
+    deaths = {}
     while left:
-        ended, said = one_machine(batch, results, left)
+        ended, said = one_machine(batch, results, left, deaths)
         print(said, end="", flush=True)
         left = [name for name in left if name not in ended]
         useless = 0 if ended else useless + 1

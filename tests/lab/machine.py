@@ -138,10 +138,16 @@ class Machine:
     def _start(self, kit, cpus, memory):
         self.port, port = socket.socketpair()
         self.serial, serial = socket.socketpair()
+        own = os.path.join(os.path.dirname(kit), "qemu", "usr")  # tests/lab/build: where the system's is old
+        program = ["qemu-system-x86_64"]
+        if os.access(os.path.join(own, "bin", "qemu-system-x86_64"), os.X_OK):
+            program = [os.path.join(own, "bin", "qemu-system-x86_64"), "-L", os.path.join(own, "share", "seabios"), "-L",
+                       os.path.join(own, "share", "qemu")]
         # setpriv: should this process be killed, the kernel ends QEMU.
         command = [
-            "setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config",
-            "-display", "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
+            "setpriv", "--pdeathsig", "KILL", "--", *program, "-nodefaults", "-no-user-config", "-display", "none",
+            "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu",
+            "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
             "-m", memory, "-kernel", os.path.join(kit, "vmlinux"), "-initrd", self.initramfs.name, "-append",
             COMMAND_LINE, "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
             "-chardev", f"socket,id=lab,fd={port.fileno()}", "-device", "virtio-serial-pci", "-device",

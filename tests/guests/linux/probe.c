@@ -6,12 +6,19 @@
 //   probe listen PORT send|receive N      over vsock, for one client
 //   probe client SOCKET PORT send|receive N    at the host, to a guest: its vsock socket, CONNECT PORT
 //   probe service SOCKET send|receive N        at the host, for one guest: listens on the socket
+//   probe io FILE read|write SIZE DEPTH SECONDS    requests of SIZE bytes at random places, DEPTH at a time
+//
+// Instead of send and receive, ping and pong: N round trips of 64 bytes, one after the other. "probe: N round trips, US".
+// io says "probe: REQUESTS a second, BYTES a second, US of latency"; it passes the page cache by.
 //
 // N bytes, a multiple of 64 KiB, of a sequence that both sides know; who receives compares every word. Then the side
 // that received says so with one byte, so that nothing is lost that was not asked for. Both print
 // "probe: N bytes, ALL or the first wrong word, SECONDS".
+#define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,7 +69,93 @@ static void readAll(int fd, char* data, size_t size) {
   }
 }
 
+static int roundTrips(int fd, int begins, uint64_t count) {
+  char message[64] = {0};
+  const uint64_t began = nowNs(CLOCK_MONOTONIC);
+  for (uint64_t done = 0; done < count; ++done) {
+    if (begins) {
+      writeAll(fd, message, sizeof message);
+    }
+    readAll(fd, message, sizeof message);
+    if (!begins) {
+      writeAll(fd, message, sizeof message);
+    }
+  }
+  const double seconds = (double)(nowNs(CLOCK_MONOTONIC) - began) / 1e9;
+  printf("probe: %llu round trips, %.1f us each\n", (unsigned long long)count, seconds * 1e6 / (double)count);
+  return 0;
+}
+
+static struct {
+  int fd;
+  int writes;
+  size_t size;
+  uint64_t places;
+  uint64_t end;
+} job;
+
+static void* request(void* argument) {
+  uint64_t* done = argument;
+  uint64_t state = (uintptr_t)argument;
+  void* buffer = NULL;
+  if (posix_memalign(&buffer, 4096, job.size) != 0) {
+    fail("memory");
+  }
+  memset(buffer, 0x5a, job.size);
+  while (nowNs(CLOCK_MONOTONIC) < job.end) {
+    const off_t place = (off_t)((step(&state) >> 16) % job.places * job.size);
+    const ssize_t count = job.writes ? pwrite(job.fd, buffer, job.size, place) : pread(job.fd, buffer, job.size, place);
+    if (count != (ssize_t)job.size) {
+      fail("request");
+    }
+    ++*done;
+  }
+  free(buffer);
+  return NULL;
+}
+
+static int io(char** words) {
+  enum { kMost = 64 };
+  pthread_t threads[kMost];
+  static struct {
+    uint64_t count;
+    char room[56];  // no two in one cache line
+  } done[kMost];
+  const int depth = atoi(words[3]);
+  if (depth < 1 || depth > kMost) {
+    errno = EINVAL;
+    fail("depth");
+  }
+  job.writes = strcmp(words[1], "write") == 0;
+  job.fd = open(words[0], (job.writes ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
+  job.size = (size_t)atol(words[2]);
+  const off_t end = lseek(job.fd, 0, SEEK_END);
+  if (job.fd < 0 || end < (off_t)job.size || job.size == 0) {
+    fail(words[0]);
+  }
+  job.places = (uint64_t)end / job.size;
+  const uint64_t began = nowNs(CLOCK_MONOTONIC);
+  job.end = began + (uint64_t)(atof(words[4]) * 1e9);
+  for (int i = 0; i < depth; ++i) {
+    if (pthread_create(&threads[i], NULL, request, &done[i].count) != 0) {
+      fail("thread");
+    }
+  }
+  uint64_t all = 0;
+  for (int i = 0; i < depth; ++i) {
+    pthread_join(threads[i], NULL);
+    all += done[i].count;
+  }
+  const double seconds = (double)(nowNs(CLOCK_MONOTONIC) - began) / 1e9;
+  printf("probe: %s %s %d: %.0f a second, %.0f bytes a second, %.1f us of latency\n", words[1], words[2], depth,
+         (double)all / seconds, (double)all * (double)job.size / seconds, seconds * 1e6 * depth / (double)all);
+  return 0;
+}
+
 static int transfer(int fd, const char* direction, uint64_t bytes) {
+  if (strcmp(direction, "ping") == 0 || strcmp(direction, "pong") == 0) {
+    return roundTrips(fd, direction[1] == 'i', bytes);
+  }
   static uint64_t words[kChunk / sizeof(uint64_t)];
   uint64_t state = 1;
   const uint64_t began = nowNs(CLOCK_MONOTONIC);
@@ -191,6 +284,9 @@ int main(int count, char** words) {
   }
   if (count == 5 && strcmp(words[1], "service") == 0) {
     return transfer(service(words[2]), words[3], strtoull(words[4], NULL, 0));
+  }
+  if (count == 7 && strcmp(words[1], "io") == 0) {
+    return io(words + 2);
   }
   fprintf(stderr, "probe: see the head of probe.c\n");
   return 125;
