@@ -51,7 +51,8 @@ class Device {
   // The device's configuration space (virtio 1.2, 2.5). 1, 2, 4 or 8 bytes, anywhere: reads beyond the end give 0.
   virtual void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept = 0;
   virtual void writeConfig(std::uint64_t, std::span<const std::uint8_t>) noexcept {}
-  // The eventfds that the above write to, for the filters of virtual CPUs, whose threads call them. Known once connected.
+  // The eventfds that the above write to, for the filters of virtual CPUs, whose threads call them. Known once
+  // connected.
   virtual std::vector<int> configDescriptors() const { return {}; }
 
   // Once, before everything else, by the control thread while it may still create: where to report. Outlives the
