@@ -42,6 +42,7 @@ void addFieldCases(Cases& cases);
 void addInfoCases(Cases& cases);
 void addSeveralCases(Cases& cases);
 void addVsockCases(Cases& cases);
+void addDeviceCases(Cases& cases);
 void addClientCases(Cases& cases);
 void addLinuxCases(Cases& cases);
 

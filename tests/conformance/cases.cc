@@ -17,6 +17,7 @@ Cases allCases() {
   addInfoCases(cases);
   addSeveralCases(cases);
   addVsockCases(cases);
+  addDeviceCases(cases);
   addClientCases(cases);
   addLinuxCases(cases);
   return cases;

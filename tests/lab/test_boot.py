@@ -74,6 +74,13 @@ class Devices(LabTest):
         result = self.check("run", "--rm", "--json", *arguments, code=1, timeout=LINUX_TIMEOUT)
         self.assertEqual(result.json["outcome"]["cause"], "panic", result.out)
 
+    def test_watchdog_that_is_not_fed(self):
+        """Fed once in 100 s, while it waits for 4. Kernels for clouds have no driver for it."""
+        arguments = self.linux_arguments("generic", "watchdog -T 4 -t 100 -F /dev/watchdog", "-f",
+                                         self.config(watchdog={"action": "powerOff"}))
+        result = self.check("run", "--rm", "--json", *arguments, code=1, timeout=LINUX_TIMEOUT)
+        self.assertEqual(result.json["outcome"]["cause"], "watchdog", result.out)
+
     def test_reboot_asks_for_a_reset(self):
         result = self.run_vmmhost("run", "--rm", *self.linux_arguments("cloud", "reboot -f"), timeout=LINUX_TIMEOUT)
         self.assertEqual(result.code, 3, result.err)
