@@ -343,7 +343,13 @@ TEST_F(ConsoleTest, emergencyBytesForAFullSocket_areBounded_andWait) {
   EXPECT_EQ(got.find_first_not_of('e'), std::string::npos);
   start();
   say("fine");
-  EXPECT_EQ(heard(4), "fine");
+  // The device's thread may have had some of them left.
+  std::string rest = heard(4);
+  for (std::string more = rest; !more.empty() && !rest.ends_with("fine"); rest += more) {
+    more = heard(1);
+  }
+  EXPECT_EQ(rest.find_first_not_of('e'), rest.size() - 4);
+  EXPECT_TRUE(rest.ends_with("fine")) << rest;
   driver_->stop();
 }
 

@@ -1,6 +1,7 @@
 // A driver of a network device, on top of the one for all devices. For tests and measurements. Header only.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <vector>
@@ -78,7 +79,7 @@ class TransmitSide {
     const std::uint64_t address = data_ + (next_++ % kSlots) * kSlotBytes;
     auto slot = driver_.data(address, kSlotBytes);
     std::memcpy(slot.data(), &header, sizeof header);
-    std::memcpy(slot.data() + sizeof header, frame.data(), frame.size());
+    std::copy(frame.begin(), frame.end(), slot.begin() + sizeof header);
     const std::uint64_t base = virtio::test::Driver::kData + address;
     std::vector<virtio::test::Part> parts{{base, sizeof header, false}};
     for (std::size_t piece = 0; piece < pieces; ++piece) {
