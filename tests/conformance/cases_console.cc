@@ -181,6 +181,7 @@ void readerThatNeverReads(Context& context) {
   late.readUntil("said it all\n");
   checkContains(late.text(), "bytes of console output lost]", "what a reader that came too late was told");
   check(late.text().size() < reader.text().size(), "a reader that came too late got everything");
+  chatter.vm.awaitRunning();  // the guest may be quicker than the news of its start
   checkEqual(chatter.vm.state(), "running", "the state");
   const auto begin = std::chrono::steady_clock::now();
   checkEqual(chatter.vm.stop().kind, "stopped", "the kind of end");
