@@ -181,7 +181,7 @@ class Machine {
         far_.erase(far_.begin() + static_cast<std::ptrdiff_t>(index));
         break;
       case 3:
-        [[maybe_unused]] const auto got = ::recv(socket, bytes, sizeof bytes, MSG_DONTWAIT);
+        ::recv(socket, bytes, sizeof bytes, MSG_DONTWAIT);
         break;
       default:
         ::send(socket, bytes, input_.ConsumeIntegralInRange<std::size_t>(0, sizeof bytes), MSG_DONTWAIT | MSG_NOSIGNAL);
