@@ -53,7 +53,9 @@ void headers(FuzzedDataProvider& input) {
   const auto features = withoutUnmet(input.ConsumeIntegral<std::uint64_t>());
   Header header;
   const auto bytes = input.ConsumeBytes<std::uint8_t>(sizeof header);
-  std::memcpy(&header, bytes.data(), bytes.size());
+  if (!bytes.empty()) {
+    std::memcpy(&header, bytes.data(), bytes.size());
+  }
   if (admitTransmitted(header, features)) {
     fuzz::require((header.flags & ~kNeedsCsum) == 0, "no flag but this one");
     fuzz::require(header.gsoType == kGsoNone || (features & (kHostTso4 | kHostTso6 | kHostUfo | kHostUso)) != 0,
