@@ -2,6 +2,7 @@
 // connections, without queues and threads.
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -229,6 +230,7 @@ void header(const std::uint8_t* data, std::size_t size) {
 }  // namespace
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  ::signal(SIGPIPE, SIG_IGN);  // as the event loop of a worker does
   header(data, size);
   FuzzedDataProvider input(data, size);
   Machine(input).run();
