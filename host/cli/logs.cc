@@ -153,7 +153,7 @@ int logs(const LogsOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "logs: --port and --vmm exclude each other",
                 "--port is for what the guest said on a further console");
   }
-  const std::uint32_t port = parsePort("--port", options.port);
+  const std::uint32_t port = parseConsole("--port", options.port);
   const auto directories = openDirectories();
   const bool alive = runtime::find(directories, options.name).alive;
   const std::string file = options.vmm ? "vmmhost.log" : runtime::consoleLogName(port);

@@ -429,7 +429,7 @@ int run(const RunOptions& options) {
 
 int console(const ConsoleOptions& options) {
   const std::string& name = options.name;
-  const std::uint32_t port = parsePort("--port", options.port);
+  const std::uint32_t port = parseConsole("--port", options.port);
   auto io = kj::setupAsyncIo();
   const auto directories = openDirectories();
   const auto client = connectTo(io, directories, name);

@@ -74,18 +74,19 @@ EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::
   info_.setState(schema::VmState::ENDED);
 }
 
-std::uint32_t parsePort(const char* flag, const std::optional<std::string>& text) {
-  std::uint32_t port = 0;
-  if (text) {
-    const char* end = text->data() + text->size();
-    const auto [stop, code] = std::from_chars(text->data(), end, port);
-    if (code != std::errc() || stop != end || text->empty()) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  std::string(flag) + ": expected the number of a console, found " + config::inQuotes(*text),
-                  "the first one is 0");
-    }
+std::uint32_t parseNumber(const char* subject, const char* expected, const std::string& text) {
+  std::uint32_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, code] = std::from_chars(text.data(), end, number);
+  if (code != std::errc() || stop != end) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string(subject) + ": expected " + expected + ", found " + config::inQuotes(text));
   }
-  return port;
+  return number;
+}
+
+std::uint32_t parseConsole(const char* flag, const std::optional<std::string>& text) {
+  return text ? parseNumber(flag, "the number of a console, of which the first is 0", *text) : 0;
 }
 
 std::uint64_t parseSeconds(const char* flag, const std::string& text) {

@@ -37,8 +37,11 @@ class EndedVm {
   bool known_ = false;
 };
 
+// A whole number of 32 bits. Throws Error naming the subject and what was expected of it.
+std::uint32_t parseNumber(const char* subject, const char* expected, const std::string& text);
+
 // The number of a console, 0 when nothing is said. Throws Error naming the flag.
-std::uint32_t parsePort(const char* flag, const std::optional<std::string>& text);
+std::uint32_t parseConsole(const char* flag, const std::optional<std::string>& text);
 
 // "10" or "0.5" -> milliseconds, at least 1. Throws Error naming the flag.
 std::uint64_t parseSeconds(const char* flag, const std::string& text);

@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -17,7 +16,6 @@
 #include "host/cli/verbs.h"
 #include "host/cli/vm_access.h"
 #include "host/client/control_client.h"
-#include "host/config/text.h"
 #include "host/runtime/directories.h"
 
 namespace vmmhost::cli {
@@ -28,16 +26,6 @@ constexpr std::size_t kOutputBytes = 65536;
 constexpr std::size_t kMaxReply = 32;
 // Longer than the guest is given to answer.
 constexpr std::chrono::milliseconds kReplyLimit{20000};
-
-std::uint32_t parsePort(const std::string& text) {
-  std::uint32_t port = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (error != std::errc() || stop != text.data() + text.size()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "the port: expected a number from 0 to 4294967295, found " + config::inQuotes(text));
-  }
-  return port;
-}
 
 // One connection, from CONNECT on.
 class VsockSession {
@@ -167,7 +155,7 @@ class VsockSession {
 }  // namespace
 
 int vsock(const std::string& name, const std::string& portText) {
-  const std::uint32_t port = parsePort(portText);
+  const std::uint32_t port = parseNumber("the port", "a number from 0 to 4294967295", portText);
   auto io = kj::setupAsyncIo();
   const auto directories = openDirectories();
   VsockSession session(io, runtime::connectVsock(directories, name));

@@ -1,10 +1,6 @@
 #include "host/control/control_server.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <map>
 
@@ -20,8 +16,6 @@ constexpr unsigned kMaxWatchesPerClient = 8;
 constexpr unsigned kMaxConsolesPerClient = 4;
 constexpr std::size_t kMaxNews = 64;  // under way to one client
 constexpr auto kHelloDeadline = 5 * kj::SECONDS;
-constexpr int kAcceptsPerTurn = 32;
-constexpr auto kAcceptPause = 100 * kj::MILLISECONDS;  // when descriptors or memory have run out
 
 // All clients together must cost little. What they send is short; an answer that waits takes 9 KiB.
 rpc::Limits clientLimits() {
@@ -35,14 +29,6 @@ rpc::Limits clientLimits() {
 
 std::string bounded(capnp::Text::Reader text) {
   return escapeControl(std::string_view(text.cStr(), text.size()), kMaxReason);
-}
-
-// Left without having said anything.
-bool isGone(const Fd& socket) {
-  pollfd end = {socket.get(), 0, 0};
-  char byte;
-  return ::poll(&end, 1, 0) == 1 && (end.revents & POLLHUP) != 0 &&
-         ::recv(socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
 int signalNumber(std::string_view name) {
@@ -284,48 +270,12 @@ void ControlServer::remove(Client& client) {
 }
 
 void ControlServer::listen(Fd listener) {
-  listener_ = std::move(listener);
-  observer_ = std::make_unique<kj::UnixEventPort::FdObserver>(io_.unixEventPort, listener_.get(),
-                                                              kj::UnixEventPort::FdObserver::OBSERVE_READ);
-  accepting_ = acceptLoop().eagerlyEvaluate(nullptr);
-}
-
-kj::Promise<void> ControlServer::acceptLoop() {
-  auto next = observer_->whenBecomesReadable();
-  KJ_IF_MAYBE (pause, acceptSome()) {
-    next = io_.provider->getTimer().afterDelay(*pause);
-  }
-  return next.then([this]() { return acceptLoop(); });
-}
-
-kj::Maybe<kj::Duration> ControlServer::acceptSome() {
-  for (int accepted = 0; accepted < kAcceptsPerTurn; ++accepted) {
-    Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) {
-      if (errno == EINTR || errno == ECONNABORTED) {
-        continue;
-      }
-      if (errno == EAGAIN) {
-        return nullptr;
-      }
-      log_.write(Severity::kWarning, "control", systemError("accepting a client", errno).message());
-      return kAcceptPause;
-    }
-    if (isGone(socket)) {
-      continue;
-    }
-    ucred peer = {};
-    socklen_t length = sizeof(peer);
-    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 ||
-        (peer.uid != ::geteuid() && peer.uid != 0)) {
-      log_.write(Severity::kWarning, "control", "a client of uid " + std::to_string(peer.uid) + " was refused");
-      continue;
-    }
-    if (makeRoom(peer.pid)) {
-      serve(std::move(socket), peer.pid, false);
+  acceptor_ = std::make_unique<runtime::Acceptor>(io_, std::move(listener), log_, "control");
+  acceptor_->start([this](Fd socket, pid_t process) {
+    if (makeRoom(process)) {
+      serve(std::move(socket), process, false);
     }  // else it is closed: the client sees the end of the connection
-  }
-  return 0 * kj::SECONDS;
+  });
 }
 
 // A newcomer takes the place of a connection of the process that has most of them, unless that is its own: one that has

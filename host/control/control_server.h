@@ -2,12 +2,12 @@
 #pragma once
 
 #include <kj/async-io.h>
-#include <kj/async-unix.h>
 
 #include <list>
 #include <memory>
 
 #include "host/base/log.h"
+#include "host/runtime/acceptor.h"
 #include "host/vm/vm.h"
 #include "ipc/rpc/connection.h"
 
@@ -55,19 +55,15 @@ class ControlServer {
   };
 
   void serve(Fd socket, pid_t process, bool starter);
-  kj::Promise<void> acceptLoop();
-  kj::Maybe<kj::Duration> acceptSome();  // null: nobody waits; else how long to wait before the next
   bool makeRoom(pid_t newcomer);
   void remove(Client& client);
 
   kj::AsyncIoContext& io_;
   Target& target_;
   Log& log_;
-  Fd listener_;
-  std::unique_ptr<kj::UnixEventPort::FdObserver> observer_;
   std::list<Client> clients_;
   std::list<Client> leaving_;
-  kj::Promise<void> accepting_ = nullptr;
+  std::unique_ptr<runtime::Acceptor> acceptor_;  // once it listens
   kj::Promise<void> removal_ = nullptr;
   kj::Promise<void> starterGone_ = nullptr;
 };

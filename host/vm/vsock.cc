@@ -20,8 +20,6 @@ namespace {
 using Observer = kj::UnixEventPort::FdObserver;
 
 constexpr int kBacklog = 128;
-constexpr int kAcceptsPerTurn = 32;
-constexpr auto kAcceptPause = 100 * kj::MILLISECONDS;  // when descriptors or memory have run out
 
 }  // namespace
 
@@ -154,11 +152,9 @@ Vsock::Vsock(kj::AsyncIoContext& io, Fd folder, std::string path, Log& log, kj::
     : io_(io),
       folder_(std::move(folder)),
       path_(std::move(path)),
-      log_(log),
       clientLimit_(clientLimit),
-      listener_(runtime::listenIn(folder_.get(), runtime::kVsockSocket, kBacklog)),
-      observer_(io.unixEventPort, listener_.get(), Observer::OBSERVE_READ),
-      loans_(std::make_shared<Loans>()) {
+      loans_(std::make_shared<Loans>()),
+      acceptor_(io, runtime::listenIn(folder_.get(), runtime::kVsockSocket, kBacklog), log, "vsock") {
   loans_->owner = this;
 }
 
@@ -173,44 +169,7 @@ schema::VsockHost::Client Vsock::host() {
 
 void Vsock::connectTo(schema::VsockDevice::Client device) {
   device_ = kj::mv(device);
-  accepting_ = acceptLoop().eagerlyEvaluate(nullptr);
-}
-
-kj::Promise<void> Vsock::acceptLoop() {
-  auto next = observer_.whenBecomesReadable();
-  if (isFull()) {
-    auto pair = kj::newPromiseAndFulfiller<void>();
-    roomMade_ = kj::mv(pair.fulfiller);
-    next = kj::mv(pair.promise);
-  } else KJ_IF_MAYBE (pause, acceptSome()) {
-    next = io_.provider->getTimer().afterDelay(*pause);
-  }
-  return next.then([this]() { return acceptLoop(); });
-}
-
-kj::Maybe<kj::Duration> Vsock::acceptSome() {
-  for (int accepted = 0; accepted < kAcceptsPerTurn && !isFull(); ++accepted) {
-    Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) {
-      if (errno == EINTR || errno == ECONNABORTED) {
-        continue;
-      }
-      if (errno == EAGAIN) {
-        return nullptr;
-      }
-      log_.write(Severity::kWarning, "vsock", systemError("accepting a client", errno).message());
-      return kAcceptPause;
-    }
-    ucred peer = {};
-    socklen_t length = sizeof(peer);
-    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 ||
-        (peer.uid != ::geteuid() && peer.uid != 0)) {
-      log_.write(Severity::kWarning, "vsock", "a client of uid " + std::to_string(peer.uid) + " was refused");
-      continue;
-    }
-    add(std::move(socket));
-  }
-  return 0 * kj::SECONDS;
+  acceptor_.start([this](Fd socket, pid_t) { add(std::move(socket)); }, [this] { return !isFull(); });
 }
 
 bool Vsock::isFull() const {
@@ -232,10 +191,7 @@ void Vsock::add(Fd socket) {
 
 void Vsock::finish(Client& client) {
   client.takeSocket().reset();
-  KJ_IF_MAYBE (waiting, roomMade_) {
-    (*waiting)->fulfill();
-    roomMade_ = nullptr;
-  }
+  acceptor_.roomMade();
   // Later: it may be one of its own promises that says so.
   removal_ = kj::evalLater([this]() {
                std::erase_if(clients_, [](const Client& one) { return one.hasLeft(); });

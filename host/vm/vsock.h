@@ -5,7 +5,6 @@
 #pragma once
 
 #include <kj/async-io.h>
-#include <kj/async-unix.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +15,7 @@
 #include <string>
 
 #include "host/base/log.h"
+#include "host/runtime/acceptor.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/worker.capnp.h"
 
@@ -54,8 +54,6 @@ class Vsock {
   class Loan;
   class LentDescriptor;
 
-  kj::Promise<void> acceptLoop();
-  kj::Maybe<kj::Duration> acceptSome();  // null: nobody waits; else how long to wait before the next
   void add(Fd socket);
   // All that there may be wait for the worker: the next ones wait to be accepted.
   bool isFull() const;
@@ -65,15 +63,11 @@ class Vsock {
   kj::AsyncIoContext& io_;
   Fd folder_;
   std::string path_;
-  Log& log_;
   kj::Duration clientLimit_;
-  Fd listener_;
-  kj::UnixEventPort::FdObserver observer_;
   std::shared_ptr<Loans> loans_;
   std::optional<schema::VsockDevice::Client> device_;
   std::list<Client> clients_;  // the oldest first
-  kj::Promise<void> accepting_ = nullptr;
-  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> roomMade_;  // the accepting waits for it
+  runtime::Acceptor acceptor_;
   kj::Promise<void> removal_ = nullptr;
 };
 

@@ -29,7 +29,7 @@ nanoseconds waitedForCpu(pid_t thread) {
 
 }  // namespace
 
-std::uint64_t privateBytes(pid_t pid) {
+std::uint64_t ownBytes(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
   file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
   std::uint64_t total = 0;
@@ -37,8 +37,9 @@ std::uint64_t privateBytes(pid_t pid) {
   std::string name;
   std::string unit;
   while (file >> name >> kib >> unit) {
-    // Not clean pages of files: those of a program are shared while another runs it, and private once it has ended.
-    total += name == "Private_Dirty:" ? kib * 1024 : 0;
+    // Not pages of files: those of a program are shared while another runs it and private once it has ended, and dirty
+    // while the disk does not have yet what was just linked.
+    total += name == "Anonymous:" || name == "Pss_Shmem:" ? kib * 1024 : 0;
   }
   return total;
 }
@@ -49,7 +50,7 @@ std::size_t openDescriptors(pid_t pid) {
   return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
 }
 
-MemoryWatch::MemoryWatch(pid_t pid) : pid_(pid), first_(privateBytes(pid)), peak_(first_) {
+MemoryWatch::MemoryWatch(pid_t pid) : pid_(pid), first_(ownBytes(pid)), peak_(first_) {
   thread_ = std::thread([this] {
     while (!isOver_) {
       look();
@@ -64,7 +65,7 @@ MemoryWatch::~MemoryWatch() {
 }
 
 void MemoryWatch::look() {
-  peak_ = std::max<std::uint64_t>(peak_, privateBytes(pid_));
+  peak_ = std::max<std::uint64_t>(peak_, ownBytes(pid_));
 }
 
 Lateness::Lateness(std::vector<pid_t> threads) : threads_(std::move(threads)) {

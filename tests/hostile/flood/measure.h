@@ -16,11 +16,11 @@
 
 namespace vmmhost::hostile {
 
-// Private_Dirty and Private_Clean of /proc/PID/smaps_rollup in bytes; 0 when the process is gone.
-std::uint64_t privateBytes(pid_t pid);
+// The memory that a process has written, as /proc/PID/smaps_rollup tells it, in bytes; 0 when it is gone.
+std::uint64_t ownBytes(pid_t pid);
 std::size_t openDescriptors(pid_t pid);
 
-// The most private memory that a process has while this lives, over what it had at first.
+// The most memory of its own that a process has while this lives, over what it had at first.
 class MemoryWatch {
  public:
   explicit MemoryWatch(pid_t pid);

@@ -129,7 +129,7 @@ class ConsoleTest : public ::testing::Test {
   }
 
   std::vector<Fd> host_;
-  std::string opened_;
+  std::string opened_;  // the thread's
   std::unique_ptr<Driver> driver_;
   std::unique_ptr<io::EventThread> thread_;
   std::unique_ptr<Console> console_;
@@ -234,7 +234,9 @@ TEST_F(ConsoleTest, severalPorts_areAnnouncedAndCarryBytes) {
   expectTold(1, kPortOpen, 1);
   tell(0, kPortOpen, 1);
   tell(1, kPortOpen, 1);
-  EXPECT_EQ(opened_, "0+1+");
+  std::string opened;
+  io::runOn(*thread_, [&] { opened = opened_; });
+  EXPECT_EQ(opened, "0+1+");
   say("from port 1", 1);
   EXPECT_EQ(heard(11, 1), "from port 1");
   offerInput(100, 1);
