@@ -228,6 +228,20 @@ TEST(BasePolicy, systemWorker_startsProcessesWithoutNamespaces) {
   EXPECT_EQ(verdict(program, {"", __NR_prlimit64, {0, RLIMIT_NOFILE, 0x1000}}), SECCOMP_RET_ERRNO | EPERM);
 }
 
+TEST(BasePolicy, systemWorker_setsFramesOfATap_andNothingThatReachesBeyondTheVm) {
+  const auto program = programOf("worker-system");
+  for (const std::uint64_t request : {TUNSETOFFLOAD, TUNGETIFF, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ}) {
+    EXPECT_EQ(verdict(program, {"", __NR_ioctl, {5, request}}), SECCOMP_RET_ALLOW) << request;
+    EXPECT_EQ(verdict(programOf("worker-dynamic"), {"", __NR_ioctl, {5, request}}) == SECCOMP_RET_ALLOW,
+              request == TUNSETOFFLOAD);
+  }
+  for (const std::uint64_t request :
+       {TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP, TUNSETLINK, TUNSETQUEUE, TUNSETCARRIER, TUNSETTXFILTER,
+        TUNATTACHFILTER, TUNSETSTEERINGEBPF, TUNSETFILTEREBPF, std::uint64_t{TUNGETDEVNETNS}}) {
+    EXPECT_EQ(verdict(program, {"", __NR_ioctl, {5, request}}), SECCOMP_RET_ERRNO | ENOTTY) << request;
+  }
+}
+
 TEST(BasePolicy, searchIsShort) {
   // A common call costs few instructions: the tree's depth, not the table's length.
   for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/memfd.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
@@ -133,6 +134,13 @@ void addPairs(Policy& policy) {
   failWith(policy, EOPNOTSUPP, {__NR_setsockopt, __NR_getsockopt});
 }
 
+void addTapOfPrograms(Policy& policy) {
+  addTap(policy);
+  // QEMU asks what it was given, and sets the size of the header to what its guest has agreed on: a size of the frames
+  // that pass between the two, which the host sets anew whenever it opens the device.
+  allowValues(policy, __NR_ioctl, 1, {TUNGETIFF, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ});
+}
+
 }  // namespace
 
 Policy workerSystem(const BaseParameters& parameters) {
@@ -144,6 +152,7 @@ Policy workerSystem(const BaseParameters& parameters) {
   addSelfConfinement(policy);
   addExecutable(policy, parameters);
   addKvm(policy);
+  addTapOfPrograms(policy);
   addFiles(policy);
   addMemory(policy);
   addProcesses(policy);

@@ -37,8 +37,8 @@ class Resources {
   Fd takeConsole(std::uint32_t index);
   // The queues of a TAP device for a network card (nics[index]), in order; none when the card is attached to nothing.
   // Opened by the host with IFF_TAP, IFF_NO_PI, IFF_VNET_HDR with a header of 12 bytes, and O_NONBLOCK; with
-  // IFF_MULTI_QUEUE where there are several. The worker reads, writes and sets offloads (TUNSETOFFLOAD): all else of
-  // the device is the host's.
+  // IFF_MULTI_QUEUE where there are several. The worker reads, writes and sets offloads (TUNSETOFFLOAD); under the base
+  // policy "worker-system" also the size of the header (TUNSETVNETHDRSZ). All else of the device is the host's.
   std::vector<Fd> takeNic(std::uint32_t index);
   // Shared memory for counters (ipc/counters); empty when the host offers none.
   Fd takeCounters();
