@@ -1,6 +1,15 @@
 """Stock Linux: the Debian cloud kernel and the guest kit's initramfs, on qemu, which translates anywhere."""
+import ctypes
+import fcntl
 import hashlib
+import json
 import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
 import unittest
 import urllib.parse
 
@@ -9,7 +18,7 @@ from harness import GUEST_KIT, VmmhostTest, wait_until
 TIMEOUT = "120"
 
 
-class Linux(VmmhostTest):
+class LinuxTest(VmmhostTest):
     def setUp(self):
         super().setUp()
         for name in ("vmlinux", "initramfs.cpio"):
@@ -26,6 +35,8 @@ class Linux(VmmhostTest):
     def boot(self, command, *more, **options):
         return self.check("run", "--rm", *self.arguments(command, *more, **options), timeout=150)
 
+
+class Linux(LinuxTest):
     def test_elf_kernel_sees_what_was_configured(self):
         out = self.boot("nproc; grep MemTotal /proc/meminfo; uname -r; echo $((6*7))", "--cpus", "2").out
         lines = out.replace("\r", "").splitlines()
@@ -77,6 +88,72 @@ class Linux(VmmhostTest):
     def test_reboot_exits_3(self):
         result = self.run_vmmhost("run", "--rm", *self.arguments("reboot -f"), timeout=150)
         self.assertEqual(result.code, 3, result.err)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "a network of its own and TAP devices need root")
+class Devices(LinuxTest):
+    """One guest with every device that a configuration file can ask for, on a TAP device in a network of its own."""
+    CLONE_NEWNET = 0x40000000
+    TUNSETIFF, TUNSETPERSIST, IFF_TAP, IFF_NO_PI = 0x400454ca, 0x400454cb, 0x0002, 0x1000
+    GUEST = ("ifconfig eth0 10.9.0.1 up; ifconfig eth1 up; cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; "
+             "echo carrier $(cat /sys/class/net/eth0/carrier) $(cat /sys/class/net/eth1/carrier); "
+             "ping -c 1 -w 60 10.9.0.9; nc 10.9.0.9 99 | sha256sum; stty -F /dev/hvc1 raw -echo; "
+             "echo soon >/dev/hvc1; sleep 1; seq 1 20000 >/dev/hvc0; echo ready >/dev/hvc1; read line </dev/hvc1; echo typed $line; "
+             "grep MemTotal /proc/meminfo")
+
+    def setUp(self):
+        super().setUp()
+        if ctypes.CDLL(None, use_errno=True).unshare(self.CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        with open("/dev/net/tun", "r+b", buffering=0) as tap:
+            fcntl.ioctl(tap, self.TUNSETIFF, struct.pack("16sH22x", b"tap0", self.IFF_TAP | self.IFF_NO_PI))
+            fcntl.ioctl(tap, self.TUNSETPERSIST, 1)
+        for words in ("link set tap0 mtu 1400", "addr add 10.9.0.9/24 dev tap0", "link set tap0 up"):
+            subprocess.run(["busybox", "ip", *words.split()], check=True)
+
+    def serve(self, content):
+        """To whoever connects first."""
+        listener = socket.create_server(("10.9.0.9", 99))
+
+        def serve():
+            connection = listener.accept()[0]
+            with connection, listener:
+                connection.sendall(content)
+
+        threading.Thread(target=serve, daemon=True).start()
+
+    def test_guest_drives_every_device(self):
+        content = os.urandom(1 << 20)
+        self.serve(content)
+        config = os.path.join(self.folder, "vm.json")
+        with open(config, "w") as file:
+            json.dump({"nics": [{"mac": "52:54:00:00:00:01", "attachment": {"tap": "tap0"}},
+                                {"attachment": {"none": None}}],
+                       "consoles": [{"kind": "virtio"}, {"kind": "serial"}, {"kind": "virtio"}],
+                       "balloon": {"targetSize": "32M", "freePageReporting": True},
+                       "rng": {}}, file)
+        self.check("run", "--detach", "--name", "tux", *self.arguments(self.GUEST, "-f", config))
+        typing = self.start("console", "tux", "--port", "2")
+        self.read_until(typing, "soon")
+        # The guest speaks while nobody listens; all the same nothing of it is lost.
+        supervisor = self.inspect("tux")["supervisorPid"]
+        os.kill(supervisor, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(supervisor, signal.SIGCONT)
+        self.read_until(typing, "ready")
+        self.assertEqual(self.check("logs", "tux", "--port", "0").out, "".join(f"{n}\n" for n in range(1, 20001)))
+        for size in ("32M", "64M", "16M", "0"):
+            self.check("balloon", "tux", size)
+            wait_until(lambda: self.check("balloon", "tux").out == f"target {size}, actual {size}\n", 60, size)
+        typing.stdin.write(b"on hvc1\n")
+        typing.stdin.flush()
+        self.assertEqual(self.run_vmmhost("wait", "tux", timeout=100).code, 0)
+        said = self.check("logs", "tux", "--port", "1").out
+        for expected in ("52:54:00:00:00:01", "1400", "carrier 1 0", "1 packets received", "typed on hvc1",
+                         hashlib.sha256(content).hexdigest(), "vmmhost-guest: exit status 0"):
+            self.assertIn(expected, said)
+        self.finish(typing)
+        self.check("rm", "tux")
 
 
 if __name__ == "__main__":

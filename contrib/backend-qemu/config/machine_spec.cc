@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kMaxCmdlineBytes = 2047;
 constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1: VIRTIO_BLK_ID_BYTES
+constexpr std::uint16_t kMinMtu = 68;        // virtio 1.2, 5.1.4.1
 
 [[noreturn]] void unsupported(std::string_view field, std::string_view why, std::string hint = {}) {
   throw Error(ErrorCode::kUnsupported, std::string(field) + ": " + std::string(why), std::move(hint));
@@ -38,19 +39,29 @@ bool isIdentifier(std::string_view text) {
   });
 }
 
-bool isUuid(std::string_view text) {
-  if (text.size() != 36) {
+// Hexadecimal digits where `pattern` has an x, its own characters elsewhere.
+bool matchesHex(std::string_view text, std::string_view pattern) {
+  if (text.size() != pattern.size()) {
     return false;
   }
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
     const bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-    if (dash ? c != '-' : !digit) {
+    if (pattern[i] == 'x' ? !digit : c != pattern[i]) {
       return false;
     }
   }
   return true;
+}
+
+bool isUuid(std::string_view text) {
+  return matchesHex(text, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+}
+
+// Of one card, not of a group: the lowest bit of the first byte is 0.
+bool isMac(std::string_view text) {
+  return matchesHex(text, "xx:xx:xx:xx:xx:xx") &&
+         std::string_view("02468aceACE").find(text[1]) != std::string_view::npos;
 }
 
 std::string_view view(capnp::Text::Reader text) {
@@ -163,16 +174,64 @@ void readDisks(schema::VmConfig::Reader config, MachineSpec& spec) {
   }
 }
 
-void readConsoles(schema::VmConfig::Reader config, MachineSpec& spec) {
-  spec.serialConsoles = std::max(config.getConsoles().size(), 1u);
-  if (spec.serialConsoles > kMaxSerialConsoles) {
-    unsupported("consoles", "backend qemu takes " + std::to_string(kMaxSerialConsoles) + " serial consoles at most");
+void readNics(schema::VmConfig::Reader config, MachineSpec& spec) {
+  if (config.getNics().size() > kMaxNics) {
+    unsupported("nics", "backend qemu takes " + std::to_string(kMaxNics) + " network cards at most");
   }
-  for (unsigned index = 0; index < config.getConsoles().size(); ++index) {
-    if (config.getConsoles()[index].getKind() != schema::Console::Kind::SERIAL) {
-      unsupported("consoles[" + std::to_string(index) + "].kind", "backend qemu has serial consoles only");
+  for (unsigned index = 0; index < config.getNics().size(); ++index) {
+    const auto nic = config.getNics()[index];
+    const std::string field = "nics[" + std::to_string(index) + "]";
+    NicSpec result;
+    result.mac = std::string(view(nic.getMac()));
+    if (!result.mac.empty() && !isMac(result.mac)) {
+      invalid(field + ".mac", "not the address of a network card such as 52:54:00:12:34:56");
+    }
+    result.mtu = nic.getMtu();
+    if (result.mtu != 0 && result.mtu < kMinMtu) {
+      invalid(field + ".mtu", std::to_string(result.mtu) + ", less than " + std::to_string(kMinMtu));
+    }
+    spec.nics.push_back(std::move(result));
+  }
+}
+
+void readConsoles(schema::VmConfig::Reader config, MachineSpec& spec) {
+  const auto consoles = config.getConsoles();
+  if (consoles.size() == 0) {
+    return;
+  }
+  if (consoles.size() > kMaxConsoles) {
+    unsupported("consoles", "backend qemu takes " + std::to_string(kMaxConsoles) + " consoles at most");
+  }
+  spec.consoles.clear();
+  std::uint32_t serial = 0;
+  for (unsigned index = 0; index < consoles.size(); ++index) {
+    const std::string field = "consoles[" + std::to_string(index) + "].kind";
+    switch (consoles[index].getKind()) {
+      case schema::Console::Kind::SERIAL:
+        if (++serial > kMaxSerialConsoles) {
+          unsupported(field, "backend qemu takes " + std::to_string(kMaxSerialConsoles) + " serial consoles at most");
+        }
+        spec.consoles.push_back(ConsoleKind::kSerial);
+        break;
+      case schema::Console::Kind::VIRTIO:
+        spec.consoles.push_back(ConsoleKind::kVirtio);
+        break;
+      default:
+        unsupported(field, "backend qemu does not know this kind");
     }
   }
+}
+
+void readBalloon(schema::VmConfig::Reader config, MachineSpec& spec) {
+  if (!config.hasBalloon()) {
+    return;
+  }
+  const auto balloon = config.getBalloon();
+  if (balloon.getTargetSize() > spec.memoryBytes) {
+    invalid("balloon.targetSize",
+            std::to_string(balloon.getTargetSize()) + " bytes, more than the memory that there is");
+  }
+  spec.balloon = {balloon.getTargetSize(), balloon.getDeflateOnOom(), balloon.getFreePageReporting()};
 }
 
 void readPlatform(schema::VmConfig::Reader config, MachineSpec& spec) {
@@ -213,9 +272,7 @@ MachineSpec readConfig(schema::VmConfig::Reader config) {
   readCpus(config, spec);
   readMemory(config, spec);
   readDisks(config, spec);
-  if (config.getNics().size() != 0) {
-    unsupported("nics", "backend qemu does not attach networks");
-  }
+  readNics(config, spec);
   readConsoles(config, spec);
   if (config.hasVsock() && config.getVsock().getEnabled()) {
     unsupported("vsock", "backend qemu has no vsock device");
@@ -224,9 +281,7 @@ MachineSpec readConfig(schema::VmConfig::Reader config) {
     unsupported("shares", "backend qemu does not share folders");
   }
   spec.rng = config.hasRng() && config.getRng().getEnabled();
-  if (config.hasBalloon()) {
-    unsupported("balloon", "backend qemu has no balloon device");
-  }
+  readBalloon(config, spec);
   if (config.hasWatchdog()) {
     unsupported("watchdog", "backend qemu has no watchdog device");
   }

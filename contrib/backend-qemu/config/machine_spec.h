@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,19 @@ struct DiskSpec {
   Format format = Format::kRaw;
 };
 
+enum class ConsoleKind { kSerial, kVirtio };
+
+struct NicSpec {
+  std::string mac;        // empty before the host has chosen one: the plugin's view
+  std::uint16_t mtu = 0;  // 0: not told to the guest
+};
+
+struct BalloonSpec {
+  std::uint64_t targetBytes = 0;  // what the guest is asked to give up at first
+  bool deflateOnOom = true;
+  bool freePageReporting = false;
+};
+
 struct MachineSpec {
   std::uint32_t kernelResource = 0;  // 0 before the host has opened the files: the plugin sees paths
   std::uint32_t initrdResource = 0;
@@ -30,8 +44,10 @@ struct MachineSpec {
   std::uint32_t coresPerSocket = 1;
   std::uint64_t memoryBytes = 0;
   std::vector<DiskSpec> disks;
-  std::uint32_t serialConsoles = 1;
+  std::vector<NicSpec> nics;
+  std::vector<ConsoleKind> consoles = {ConsoleKind::kSerial};
   bool rng = false;
+  std::optional<BalloonSpec> balloon;
   bool nestedVirtualization = false;
   bool kvm = false;  // platform.options accel=kvm
   std::string uuid;  // empty: none
@@ -39,7 +55,9 @@ struct MachineSpec {
 
 inline constexpr std::uint32_t kMaxCpus = 64;
 inline constexpr std::uint32_t kMaxDisks = 16;
-inline constexpr std::uint32_t kMaxSerialConsoles = 4;  // COM1 to COM4
+inline constexpr std::uint32_t kMaxNics = 8;
+inline constexpr std::uint32_t kMaxConsoles = 16;
+inline constexpr std::uint32_t kMaxSerialConsoles = 4;  // of these; COM1 to COM4
 inline constexpr std::uint64_t kMinMemoryBytes = std::uint64_t{8} << 20;
 
 // Throws Error(kUnsupported) for what this backend does not serve and Error(kInvalidArgument) for what no backend

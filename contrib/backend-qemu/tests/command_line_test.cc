@@ -98,7 +98,7 @@ TEST(CommandLineTest, disksHaveTheFormatThatWasSaidAndNoOtherFile) {
   machine.descriptors.disks = {10, 11};
   const auto arguments = machine.arguments();
   EXPECT_EQ(valuesOf(arguments, "-add-fd"),
-            (std::vector<std::string>{"fd=3,set=1000", "fd=4,set=1001", "fd=10,set=1", "fd=11,set=2"}));
+            (std::vector<std::string>{"fd=3,set=1000", "fd=10,set=1", "fd=11,set=2", "fd=4,set=1001"}));
   const auto nodes = valuesOf(arguments, "-blockdev");
   ASSERT_EQ(nodes.size(), 4u);
   EXPECT_TRUE(has(nodes[0], "\"/dev/fdset/1\"") && has(nodes[0], "\"read-only\":true"));
@@ -108,6 +108,58 @@ TEST(CommandLineTest, disksHaveTheFormatThatWasSaidAndNoOtherFile) {
   EXPECT_TRUE(has(nodes[2], "\"read-only\":false") && has(nodes[2], "\"no-flush\":true"));
   EXPECT_TRUE(has(nodes[3], "\"driver\":\"qcow2\"") && has(nodes[3], "\"backing\":null"));
   EXPECT_TRUE(has(valuesOf(arguments, "-device")[1], "\"serial\":\"disk.one\""));
+}
+
+TEST(CommandLineTest, nicsAreTapDevicesByDescriptor_orAttachedToNothing) {
+  Machine machine;
+  machine.spec.nics.resize(2);
+  machine.spec.nics[0].mac = "52:54:00:00:00:01";
+  machine.spec.nics[0].mtu = 1400;
+  machine.descriptors.nics = {7, -1};
+  EXPECT_EQ(machine.only("-netdev"), "tap,id=nic0-tap,fd=7,vhost=off");
+  const auto devices = valuesOf(machine.arguments(), "-device");
+  EXPECT_EQ(devices.at(0), R"({"driver":"virtio-net-pci","romfile":"","id":"nic0","netdev":"nic0-tap",)"
+                           R"("mac":"52:54:00:00:00:01","host_mtu":1400})");
+  EXPECT_EQ(devices.at(1), R"({"driver":"virtio-net-pci","romfile":"","id":"nic1"})");
+  const auto commands = firstCommands(machine.spec, machine.descriptors);
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].name, "set_link");
+  EXPECT_EQ(commands[0].arguments, R"({"name":"nic1","up":false})");
+}
+
+TEST(CommandLineTest, consolesOfVirtioArePortsOfOneDevice) {
+  Machine machine;
+  machine.spec.consoles = {ConsoleKind::kVirtio, ConsoleKind::kSerial, ConsoleKind::kVirtio};
+  machine.descriptors.consoles = {4, 5, 6};
+  EXPECT_EQ(machine.only("-serial"), "chardev:console1");
+  const auto arguments = machine.arguments();
+  EXPECT_EQ(valuesOf(arguments, "-add-fd"),
+            (std::vector<std::string>{"fd=3,set=1000", "fd=4,set=1001", "fd=5,set=1002", "fd=6,set=1003"}));
+  EXPECT_EQ(valuesOf(arguments, "-chardev").at(3), "pipe,id=console2,path=/dev/fdset/1003");
+  const auto devices = valuesOf(arguments, "-device");
+  EXPECT_EQ(devices.at(0), R"({"driver":"virtio-serial-pci","id":"consoles","max_ports":2})");
+  EXPECT_EQ(devices.at(1), R"({"driver":"virtconsole","bus":"consoles.0","nr":0,"chardev":"console0"})");
+  EXPECT_EQ(devices.at(2), R"({"driver":"virtconsole","bus":"consoles.0","nr":1,"chardev":"console2"})");
+}
+
+TEST(CommandLineTest, balloonHasItsTargetFromTheStart) {
+  Machine machine;
+  machine.spec.balloon = BalloonSpec{.targetBytes = 16 << 20, .deflateOnOom = false, .freePageReporting = true};
+  EXPECT_EQ(valuesOf(machine.arguments(), "-device").front(),
+            R"({"driver":"virtio-balloon-pci","deflate-on-oom":false,"free-page-reporting":true})");
+  const auto commands = firstCommands(machine.spec, machine.descriptors);
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].name, "balloon");
+  EXPECT_EQ(commands[0].arguments, R"({"value":520093696})");
+  machine.spec.memoryBytes += 4096;  // QEMU makes it two pages more
+  EXPECT_EQ(firstCommands(machine.spec, machine.descriptors)[0].arguments, R"({"value":520101888})");
+  machine.spec.balloon->targetBytes = 0;
+  EXPECT_TRUE(firstCommands(machine.spec, machine.descriptors).empty());
+}
+
+TEST(CommandLineTest, balloonOfAllMemory_leavesAByteSinceQemuTakesNoZero) {
+  EXPECT_EQ(balloonCommand(8192, 8192).arguments, R"({"value":1})");
+  EXPECT_EQ(balloonCommand(8192, 0).arguments, R"({"value":8192})");
 }
 
 TEST(JsonTextTest, everythingThatEndsALiteralIsEscaped) {

@@ -37,16 +37,17 @@ TEST(MachineSpecTest, leastConfiguration_isAccepted) {
   const MachineSpec spec = specOf([](VmConfig::Builder) {});
   EXPECT_EQ(spec.cpus, 1u);
   EXPECT_EQ(spec.memoryBytes, std::uint64_t{512} << 20);
-  EXPECT_EQ(spec.serialConsoles, 1u);
+  EXPECT_EQ(spec.consoles, std::vector{ConsoleKind::kSerial});
+  EXPECT_TRUE(spec.nics.empty());
+  EXPECT_FALSE(spec.balloon);
   EXPECT_FALSE(spec.hasInitrd);
   EXPECT_FALSE(spec.rng);
 }
 
 TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
-  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initNics(1); }), "unsupported nics");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initNics(9); }), "unsupported nics");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initVsock(); }), "unsupported vsock");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initShares(1); }), "unsupported shares");
-  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBalloon(); }), "unsupported balloon");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initWatchdog(); }), "unsupported watchdog");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.getBoot().initFirmware().setPath("/f"); }),
             "unsupported boot.firmware");
@@ -57,8 +58,8 @@ TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
             "unsupported memory.maxSize");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setShared(true); }), "unsupported memory.shared");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initMemory().setHugePages(true); }), "unsupported memory.hugePages");
-  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initConsoles(2)[1].setKind(vmmhost::schema::Console::Kind::VIRTIO); }),
-            "unsupported consoles[1].kind");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initConsoles(5); }), "unsupported consoles[4].kind");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initConsoles(17); }), "unsupported consoles");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initPlatform().setMachine("microvm"); }),
             "unsupported platform.machine");
   EXPECT_EQ(refusal([](VmConfig::Builder c) {
@@ -95,6 +96,13 @@ TEST(MachineSpecTest, whatNoBackendCould_isInvalid) {
               disk.setSerial("a,readonly=on");
             }),
             "invalid disks[0].serial");
+  for (const char* mac :
+       {"52:54:00:12:34", "52-54-00-12-34-56", "53:54:00:12:34:56", "52:54:00:12:34:5g", "52:54:00:12:34:56,x=y"}) {
+    EXPECT_EQ(refusal([mac](VmConfig::Builder c) { c.initNics(1)[0].setMac(mac); }), "invalid nics[0].mac") << mac;
+  }
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initNics(2)[1].setMtu(67); }), "invalid nics[1].mtu");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBalloon().setTargetSize((std::uint64_t{512} << 20) + 1); }),
+            "invalid balloon.targetSize");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initPlatform().setUuid("x"); }), "invalid platform.uuid");
   EXPECT_EQ(refusal([](VmConfig::Builder c) {
               auto option = c.initPlatform().initOptions(1)[0];
@@ -128,6 +136,31 @@ TEST(MachineSpecTest, whatIsServed_isTaken) {
   EXPECT_EQ(spec.disks[0].resource, 3u);
   EXPECT_TRUE(spec.disks[0].readOnly);
   EXPECT_EQ(spec.disks[0].format, DiskSpec::Format::kQcow2);
+}
+
+TEST(MachineSpecTest, furtherDevices_areTaken) {
+  const MachineSpec spec = specOf([](VmConfig::Builder c) {
+    auto nics = c.initNics(2);
+    nics[0].setMac("52:54:00:aB:Cd:eF");
+    nics[0].setMtu(9000);
+    auto consoles = c.initConsoles(16);
+    for (unsigned index = 0; index < 12; ++index) {
+      consoles[index].setKind(vmmhost::schema::Console::Kind::VIRTIO);
+    }
+    auto balloon = c.initBalloon();
+    balloon.setTargetSize(std::uint64_t{512} << 20);
+    balloon.setFreePageReporting(true);
+  });
+  ASSERT_EQ(spec.nics.size(), 2u);
+  EXPECT_EQ(spec.nics[0].mac, "52:54:00:aB:Cd:eF");
+  EXPECT_EQ(spec.nics[0].mtu, 9000);
+  EXPECT_EQ(spec.nics[1].mac, "");
+  ASSERT_EQ(spec.consoles.size(), 16u);
+  EXPECT_EQ(spec.consoles[11], ConsoleKind::kVirtio);
+  EXPECT_EQ(spec.consoles[12], ConsoleKind::kSerial);
+  ASSERT_TRUE(spec.balloon);
+  EXPECT_EQ(spec.balloon->targetBytes, std::uint64_t{512} << 20);
+  EXPECT_TRUE(spec.balloon->deflateOnOom && spec.balloon->freePageReporting);
 }
 
 }  // namespace

@@ -3,6 +3,10 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -296,6 +300,62 @@ TEST_F(QemuMachineTest, disksOfEveryKind_startAndLeaveTheDescriptorsClosed) {
   EXPECT_EQ(awaitEnd(), EndCause::POWER_OFF);
   machine_.reset();
   EXPECT_LT(openDescriptors(), before);
+}
+
+TEST_F(QemuMachineTest, furtherDevices_startAndLeaveTheFirstConsoleAlone) {
+  spec_.nics.resize(2);
+  spec_.nics[1].mac = "52:54:00:00:00:01";
+  spec_.nics[1].mtu = 1400;
+  files_.nics.resize(2);
+  spec_.consoles.push_back(ConsoleKind::kVirtio);
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+  const Fd ours(ends[0]);
+  files_.consoles.emplace_back(ends[1]);
+  boot({test::print("hello"), test::powerOff()});
+  EXPECT_EQ(readUntil("hello"), "hello");
+  EXPECT_EQ(awaitEnd(), EndCause::POWER_OFF);
+}
+
+TEST_F(QemuMachineTest, tapDevice_getsTheHeaderOfTheCardThatIsAttachedToIt) {
+  if (::unshare(CLONE_NEWNET) != 0) {
+    GTEST_SKIP() << vmmhost::systemError("a network namespace and TAP devices need root", errno).message();
+  }
+  Fd tap(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  ifreq request{};
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
+  ASSERT_EQ(::ioctl(tap.get(), TUNSETIFF, &request), 0);
+  int headerBytes = 12;
+  ASSERT_EQ(::ioctl(tap.get(), TUNSETVNETHDRSZ, &headerBytes), 0);
+  const Fd ours(::fcntl(tap.get(), F_DUPFD_CLOEXEC, 0));
+  spec_.nics.resize(1);
+  files_.nics.push_back(std::move(tap));
+  boot({test::print("hello"), test::powerOff()});
+  EXPECT_EQ(readUntil("hello"), "hello");
+  ASSERT_EQ(::ioctl(ours.get(), TUNGETVNETHDRSZ, &headerBytes), 0);
+  EXPECT_EQ(headerBytes, 10);  // no driver has asked for virtio 1.0
+  EXPECT_EQ(awaitEnd(), EndCause::POWER_OFF);
+}
+
+TEST_F(QemuMachineTest, balloon_takesEveryTargetUpToAllMemory) {
+  spec_.memoryBytes = (std::uint64_t{32} << 20) + 4096;
+  spec_.balloon = BalloonSpec{.targetBytes = 8 << 20};
+  boot({test::print(">"), test::echoUntil('q'), test::powerOff()});
+  EXPECT_TRUE(machine_->hasBalloon());
+  for (const std::uint64_t target : {spec_.memoryBytes, std::uint64_t{1}, std::uint64_t{0}}) {
+    machine_->setBalloonTarget(target).wait(io_.waitScope);
+  }
+  try {
+    machine_->setBalloonTarget(std::uint64_t{33} << 20).wait(io_.waitScope);
+    FAIL();
+  } catch (const kj::Exception& why) {
+    EXPECT_NE(std::string(why.getDescription().cStr()).find("more than the VM's memory"), std::string::npos);
+  }
+  EXPECT_EQ(machine_->balloonActual().wait(io_.waitScope), 0u);  // its guest has no driver
+  console_->write("q", 1).wait(io_.waitScope);
+  EXPECT_EQ(awaitEnd(), EndCause::POWER_OFF);
+  EXPECT_ANY_THROW(machine_->setBalloonTarget(0).wait(io_.waitScope));
+  EXPECT_ANY_THROW(machine_->balloonActual().wait(io_.waitScope));
 }
 
 TEST_F(QemuMachineTest, readOnlyDescriptorForAWritableDisk_isRefused) {

@@ -50,6 +50,10 @@ TEST(QmpMessageTest, messagesOfARealQemu_areUnderstood) {
   EXPECT_EQ(status.status, "prelaunch");
   EXPECT_EQ(status.id, 18446744073709551615u);
 
+  EXPECT_FALSE(status.actual);
+  EXPECT_EQ(parseQmpMessage(R"({"return": {"actual": 134217728}, "id": 2})").actual, 134217728);
+  EXPECT_EQ(parseQmpMessage(R"({"return": {"actual": -4096}, "id": 2})").actual, -4096);
+
   const auto error = parseQmpMessage(R"({"id": 3, "error": {"class": "GenericError", "desc": "no \"such\" thing"}})");
   EXPECT_EQ(error.kind, Kind::kError);
   EXPECT_EQ(error.description, "no \"such\" thing");
@@ -65,6 +69,7 @@ TEST(QmpMessageTest, messagesOfARealQemu_areUnderstood) {
 TEST(QmpMessageTest, fieldsCountOnlyInTheirPlace) {
   const auto event = parseQmpMessage(
       R"({"event":"STOP","data":{"nested":{"reason":"guest-reset"},"list":["reason","x"]},"reason":"guest-panic","status":"x"})");
+  EXPECT_FALSE(parseQmpMessage(R"({"return":{"x":{"actual":1},"actual":"1"},"actual":1,"id":1})").actual);
   EXPECT_EQ(event.reason, "");
   EXPECT_EQ(event.status, "");
   EXPECT_FALSE(event.guest);
@@ -85,6 +90,7 @@ TEST(QmpMessageTest, whatIsNoMessage_isRefused) {
            std::string(R"({"return":{},"id":1.5})"),
            std::string(R"({"return":{},"id":18446744073709551616})"),
            std::string(R"({"return":{},"id":1,"id":2})"),
+           std::string(R"({"return":{"actual":9223372036854775808},"id":1})"),
            std::string(R"({"return":{},"return":{},"id":1})"),
            std::string(R"({"return":{},"error":{},"id":1})"),
            std::string(R"({"event":"A","return":{},"id":1})"),

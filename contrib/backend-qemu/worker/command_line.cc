@@ -1,5 +1,7 @@
 #include "worker/command_line.h"
 
+#include <algorithm>
+
 #include "worker/json_text.h"
 
 namespace qemubackend {
@@ -51,12 +53,65 @@ void addDisk(std::size_t index, const DiskSpec& disk, int descriptor, std::vecto
   arguments.insert(arguments.end(), {"-device", device + "}"});
 }
 
+// The name by which commands know a network card.
+std::string nicName(std::size_t index) {
+  return "nic" + std::to_string(index);
+}
+
+void addNic(std::size_t index, const NicSpec& nic, int descriptor, std::vector<std::string>& arguments) {
+  const std::string id = nicName(index);
+  // Without an option ROM: qboot runs none.
+  std::string device = R"({"driver":"virtio-net-pci","romfile":"","id":)" + jsonString(id);
+  if (descriptor >= 0) {
+    arguments.insert(arguments.end(),
+                     {"-netdev", "tap,id=" + id + "-tap,fd=" + std::to_string(descriptor) + ",vhost=off"});
+    device += ",\"netdev\":" + jsonString(id + "-tap");
+  }
+  if (!nic.mac.empty()) {
+    device += ",\"mac\":" + jsonString(nic.mac);
+  }
+  if (nic.mtu != 0) {
+    device += ",\"host_mtu\":" + std::to_string(nic.mtu);
+  }
+  arguments.insert(arguments.end(), {"-device", device + "}"});
+}
+
 // A stream over a socket that is there already. As a pipe, QEMU reads and writes it; as a socket, it would send with
 // sendmsg, which the jail forbids: descriptors could go along.
 std::string addStream(const std::string& id, int descriptor, int set, std::vector<std::string>& arguments) {
   arguments.insert(arguments.end(), {"-add-fd", "fd=" + std::to_string(descriptor) + ",set=" + std::to_string(set),
                                      "-chardev", "pipe,id=" + id + ",path=/dev/fdset/" + std::to_string(set)});
   return id;
+}
+
+// One device, whose ports are the consoles that are not serial ones.
+void addConsoles(const MachineSpec& spec, const std::vector<int>& descriptors, int set,
+                 std::vector<std::string>& arguments) {
+  std::vector<std::string> ports;
+  for (std::size_t index = 0; index < spec.consoles.size(); ++index) {
+    const std::string stream = addStream("console" + std::to_string(index), descriptors.at(index), set++, arguments);
+    if (spec.consoles[index] == ConsoleKind::kSerial) {
+      arguments.insert(arguments.end(), {"-serial", "chardev:" + stream});
+    } else {
+      ports.push_back(stream);
+    }
+  }
+  if (ports.empty()) {
+    return;
+  }
+  arguments.insert(arguments.end(), {"-device", R"({"driver":"virtio-serial-pci","id":"consoles","max_ports":)" +
+                                                    std::to_string(ports.size()) + "}"});
+  for (std::size_t port = 0; port < ports.size(); ++port) {
+    arguments.insert(arguments.end(),
+                     {"-device", R"({"driver":"virtconsole","bus":"consoles.0","nr":)" + std::to_string(port) +
+                                     ",\"chardev\":" + jsonString(ports[port]) + "}"});
+  }
+}
+
+void addBalloon(const BalloonSpec& balloon, std::vector<std::string>& arguments) {
+  arguments.insert(arguments.end(),
+                   {"-device", R"({"driver":"virtio-balloon-pci","deflate-on-oom":)" + flag(balloon.deflateOnOom) +
+                                   ",\"free-page-reporting\":" + flag(balloon.freePageReporting) + "}"});
 }
 
 std::string cpuModel(const MachineSpec& spec) {
@@ -104,12 +159,7 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   }
   add("-object", "main-loop,id=main,thread-pool-max=" + std::to_string(kMaxDiskThreads));
 
-  int set = kFirstStreamSet;
-  add("-mon", "chardev=" + addStream("qmp", descriptors.qmp, set++, arguments) + ",mode=control");
-  for (std::size_t index = 0; index < descriptors.consoles.size(); ++index) {
-    const std::string id = "console" + std::to_string(index);
-    add("-serial", "chardev:" + addStream(id, descriptors.consoles[index], set++, arguments));
-  }
+  add("-mon", "chardev=" + addStream("qmp", descriptors.qmp, kFirstStreamSet, arguments) + ",mode=control");
 
   add("-kernel", descriptors.kernelPath);
   if (!descriptors.initrdPath.empty()) {
@@ -122,12 +172,43 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   for (std::size_t index = 0; index < spec.disks.size(); ++index) {
     addDisk(index, spec.disks[index], descriptors.disks.at(index), arguments);
   }
+  for (std::size_t index = 0; index < spec.nics.size(); ++index) {
+    addNic(index, spec.nics[index], descriptors.nics.at(index), arguments);
+  }
+  addConsoles(spec, descriptors.consoles, kFirstStreamSet + 1, arguments);
+  if (spec.balloon) {
+    addBalloon(*spec.balloon, arguments);
+  }
   if (spec.rng) {
     add("-object", "rng-builtin,id=rng0");
     add("-device", R"({"driver":"virtio-rng-pci","rng":"rng0"})");
   }
   add("-device", R"({"driver":"pvpanic"})");
   return arguments;
+}
+
+std::uint64_t roundedMemory(std::uint64_t bytes) {
+  constexpr std::uint64_t kGranule = 8192;
+  return (bytes + kGranule - 1) / kGranule * kGranule;
+}
+
+std::vector<QmpCommand> firstCommands(const MachineSpec& spec, const ChildDescriptors& descriptors) {
+  std::vector<QmpCommand> commands;
+  for (std::size_t index = 0; index < spec.nics.size(); ++index) {
+    if (descriptors.nics.at(index) < 0) {
+      commands.push_back({"set_link", "{\"name\":" + jsonString(nicName(index)) + ",\"up\":false}"});
+    }
+  }
+  if (spec.balloon && spec.balloon->targetBytes != 0) {
+    commands.push_back(balloonCommand(roundedMemory(spec.memoryBytes), spec.balloon->targetBytes));
+  }
+  return commands;
+}
+
+QmpCommand balloonCommand(std::uint64_t memory, std::uint64_t target) {
+  // QEMU is told what is to be left, and takes no 0: of a balloon as large as memory the last page stays out.
+  const std::uint64_t left = std::max<std::uint64_t>(memory - target, 1);
+  return {"balloon", "{\"value\":" + std::to_string(left) + "}"};
 }
 
 }  // namespace qemubackend

@@ -25,8 +25,14 @@ kj::Promise<std::unique_ptr<worker::Machine>> QemuBackend::create(vmmhost::schem
   for (const DiskSpec& disk : spec.disks) {
     files.disks.push_back(resources.takeFile(disk.resource));
   }
-  for (std::uint32_t index = 0; index < spec.serialConsoles; ++index) {
+  for (std::uint32_t index = 0; index < spec.consoles.size(); ++index) {
     files.consoles.push_back(resources.takeConsole(index));
+  }
+  for (std::uint32_t index = 0; index < spec.nics.size(); ++index) {
+    // One queue: QEMU serves all of a card on one thread, so that more bring nothing but the right to attach and detach
+    // them (TUNSETQUEUE), which the jail does not give. The kernel takes those that are closed here from the device.
+    std::vector<vmmhost::Fd> queues = resources.takeNic(index);
+    files.nics.push_back(queues.empty() ? vmmhost::Fd() : std::move(queues.front()));
   }
   if (spec.kvm) {
     files.kvm = resources.takeDevice("kvm");

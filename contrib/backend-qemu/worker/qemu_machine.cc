@@ -4,11 +4,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
 #include "worker/boot_file.h"
-#include "worker/command_line.h"
 #include "worker/deadline.h"
 #include "worker/image_check.h"
 #include "worker/kernel_check.h"
@@ -69,6 +69,18 @@ void checkFiles(const MachineSpec& spec, const MachineFiles& files) {
   }
 }
 
+// QEMU drops what a virtio console says and its stream does not take at once ("silently dropping console data", says
+// hw/char/virtio-console.c). So it waits instead: the host always drains consoles. It set the stream, whose description
+// it shares with this process, to non-blocking when it made the device.
+void awaitDraining(const std::vector<Fd>& consoles) {
+  for (const Fd& console : consoles) {
+    const int flags = ::fcntl(console.get(), F_GETFL);
+    if (flags < 0 || ::fcntl(console.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) {
+      kj::throwFatalException(vmmhost::worker::toKj(vmmhost::systemError("making a console blocking", errno)));
+    }
+  }
+}
+
 }  // namespace
 
 kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec& spec, MachineFiles files,
@@ -97,6 +109,9 @@ kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec&
   for (const Fd& disk : files.disks) {
     numbers.disks.push_back(inherited.add(disk));
   }
+  for (const Fd& nic : files.nics) {
+    numbers.nics.push_back(nic ? inherited.add(nic) : -1);
+  }
   if (files.kvm) {
     numbers.kvm = inherited.add(files.kvm);
   }
@@ -105,19 +120,29 @@ kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec&
   arguments.insert(arguments.end(), options.extraArguments.begin(), options.extraArguments.end());
   auto process = std::make_unique<QemuProcess>(options.program, arguments, inherited.descriptors());
   auto machine =
-      std::make_unique<QemuMachine>(Key{}, std::move(process), std::move(qmp), std::move(options), events, io);
+      std::make_unique<QemuMachine>(Key{}, spec, std::move(process), std::move(qmp), std::move(options), events, io);
 
+  std::vector<Fd> virtioConsoles;
+  for (std::size_t index = 0; index < spec.consoles.size(); ++index) {
+    if (spec.consoles[index] == ConsoleKind::kVirtio) {
+      virtioConsoles.push_back(std::move(files.consoles.at(index)));
+    }
+  }
   // Devices are made before the first command is answered: from here on only guest code is missing.
   auto owner = std::make_shared<std::unique_ptr<QemuMachine>>(std::move(machine));
   QemuMachine& self = **owner;
   return self.qmp_.handshake(kStartTimeout)
       .then([&self]() { return self.qmp_.execute("query-status"); })
+      .then([&self, commands = firstCommands(spec, numbers),
+             virtioConsoles = std::move(virtioConsoles)](const QmpMessage& reply) mutable -> kj::Promise<void> {
+        if (reply.status != "prelaunch" && reply.status != "paused") {
+          return vmmhost::worker::fail(Error(ErrorCode::kInternal, "QEMU started in the state '" + reply.status + "'"));
+        }
+        awaitDraining(virtioConsoles);
+        return self.executeAll(std::move(commands));
+      })
       .then(
-          [owner](const QmpMessage& reply) -> kj::Promise<std::unique_ptr<QemuMachine>> {
-            if (reply.status != "prelaunch" && reply.status != "paused") {
-              return vmmhost::worker::fail<std::unique_ptr<QemuMachine>>(
-                  Error(ErrorCode::kInternal, "QEMU started in the state '" + reply.status + "'"));
-            }
+          [owner]() -> kj::Promise<std::unique_ptr<QemuMachine>> {
             (*owner)->created_ = true;
             return std::move(*owner);
           },
@@ -134,9 +159,11 @@ kj::Promise<std::unique_ptr<QemuMachine>> QemuMachine::launch(const MachineSpec&
           });
 }
 
-QemuMachine::QemuMachine(Key, std::unique_ptr<QemuProcess> process, Fd qmp, QemuOptions options,
-                         vmmhost::worker::Events& events, kj::AsyncIoContext& io)
-    : options_(std::move(options)),
+QemuMachine::QemuMachine(Key, const MachineSpec& spec, std::unique_ptr<QemuProcess> process, Fd qmp,
+                         QemuOptions options, vmmhost::worker::Events& events, kj::AsyncIoContext& io)
+    : memoryBytes_(roundedMemory(spec.memoryBytes)),
+      hasBalloon_(spec.balloon.has_value()),
+      options_(std::move(options)),
       events_(events),
       timer_(io.provider->getTimer()),
       process_(std::move(process)),
@@ -265,6 +292,16 @@ void QemuMachine::askWhyStopped() {
                   .eagerlyEvaluate([](kj::Exception&&) {});  // its end is told by watch
 }
 
+kj::Promise<void> QemuMachine::executeAll(std::vector<QmpCommand> commands) {
+  kj::Promise<void> done = kj::READY_NOW;
+  for (QmpCommand& command : commands) {
+    done = done.then([this, command = std::move(command)]() {
+      return qmp_.execute(command.name, command.arguments).ignoreResult();
+    });
+  }
+  return done;
+}
+
 kj::Promise<void> QemuMachine::inOrder(kj::Function<kj::Promise<void>()> operation) {
   auto turn = queue_
                   .then([this, operation = kj::mv(operation)]() mutable {
@@ -332,6 +369,29 @@ kj::Promise<void> QemuMachine::resetStopped() {
       })
       .then([this]() { return qmp_.execute("set-action", R"({"reboot":"shutdown"})"); })
       .then([this](const QmpMessage&) { resetSeen_ = nullptr; });
+}
+
+kj::Promise<void> QemuMachine::setBalloonTarget(std::uint64_t bytes) {
+  if (bytes > memoryBytes_) {
+    return vmmhost::worker::fail(Error(ErrorCode::kInvalidArgument, "a balloon of " + std::to_string(bytes) +
+                                                                        " bytes is more than the VM's memory of " +
+                                                                        std::to_string(memoryBytes_)));
+  }
+  return inOrder([this, bytes]() { return executeAll({balloonCommand(memoryBytes_, bytes)}); });
+}
+
+kj::Promise<std::uint64_t> QemuMachine::balloonActual() {
+  if (outcome_.ended() || end_) {
+    return vmmhost::worker::fail<std::uint64_t>(gone());
+  }
+  return qmp_.execute("query-balloon").then([this](const QmpMessage& reply) -> kj::Promise<std::uint64_t> {
+    if (!reply.actual) {
+      return vmmhost::worker::fail<std::uint64_t>(Error(ErrorCode::kProtocol, "QMP: a balloon without a size"));
+    }
+    // The guest says how much it has given up, and may say anything.
+    const auto left = static_cast<std::uint64_t>(std::max<std::int64_t>(*reply.actual, 0));
+    return memoryBytes_ - std::min(left, memoryBytes_);
+  });
 }
 
 }  // namespace qemubackend

@@ -15,6 +15,7 @@
 #include "config/machine_spec.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/worker/worker.h"
+#include "worker/command_line.h"
 #include "worker/outcome.h"
 #include "worker/qemu_process.h"
 #include "worker/qmp_client.h"
@@ -26,7 +27,8 @@ struct MachineFiles {
   vmmhost::Fd kernel;
   vmmhost::Fd initrd;                 // empty: none
   std::vector<vmmhost::Fd> disks;     // as MachineSpec::disks
-  std::vector<vmmhost::Fd> consoles;  // stream sockets
+  std::vector<vmmhost::Fd> consoles;  // stream sockets, as MachineSpec::consoles
+  std::vector<vmmhost::Fd> nics;      // TAP devices, as MachineSpec::nics; empty: attached to nothing
   vmmhost::Fd kvm;                    // /dev/kvm for accel=kvm
 };
 
@@ -46,7 +48,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
                                                           QemuOptions options, vmmhost::worker::Events& events,
                                                           kj::AsyncIoContext& io);
   // For launch only.
-  QemuMachine(Key, std::unique_ptr<QemuProcess> process, vmmhost::Fd qmp, QemuOptions options,
+  QemuMachine(Key, const MachineSpec& spec, std::unique_ptr<QemuProcess> process, vmmhost::Fd qmp, QemuOptions options,
               vmmhost::worker::Events& events, kj::AsyncIoContext& io);
   ~QemuMachine() noexcept override {}
 
@@ -58,6 +60,9 @@ class QemuMachine final : public vmmhost::worker::Machine {
   kj::Promise<void> pressPowerButton() override;
   bool canReset() const override { return true; }
   kj::Promise<void> reset() override;
+  bool hasBalloon() const override { return hasBalloon_; }
+  kj::Promise<void> setBalloonTarget(std::uint64_t bytes) override;
+  kj::Promise<std::uint64_t> balloonActual() override;
 
   pid_t qemuPid() const { return process_->pid(); }
 
@@ -67,6 +72,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   kj::Promise<void> readOutput();
   void takeOutputLine();
   void askWhyStopped();
+  kj::Promise<void> executeAll(std::vector<QmpCommand> commands);
   void killAfter(std::chrono::milliseconds grace);
   std::string lastLines() const;
   vmmhost::Error startFailure() const;
@@ -76,6 +82,8 @@ class QemuMachine final : public vmmhost::worker::Machine {
   kj::Promise<void> runVirtualCpus();
   kj::Promise<void> resetStopped();
 
+  const std::uint64_t memoryBytes_;  // as QEMU counts
+  const bool hasBalloon_;
   QemuOptions options_;
   vmmhost::worker::Events& events_;
   kj::Timer& timer_;

@@ -1,6 +1,7 @@
 #include "worker/qmp_message.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "vmmhost/error.h"
@@ -39,11 +40,21 @@ class Handler final : public nlohmann::json_sax<nlohmann::json> {
     }
     return scalar();
   }
-  bool number_integer(number_integer_t) override { return scalar(); }
+  bool number_integer(number_integer_t value) override {
+    if (at("return", "actual")) {
+      message.actual = value;
+    }
+    return scalar();
+  }
   bool number_unsigned(number_unsigned_t value) override {
     if (at("id")) {
       id = true;
       message.id = value;
+    } else if (at("return", "actual")) {
+      if (value > std::numeric_limits<std::int64_t>::max()) {
+        broken("a size of more than 63 bits");
+      }
+      message.actual = static_cast<std::int64_t>(value);
     }
     return scalar();
   }

@@ -39,6 +39,8 @@ struct QmpMessage {
   std::string action;       // event GUEST_PANICKED
   std::string description;  // error
   std::string status;       // result of query-status: e.g. "paused"
+  // Result of query-balloon: the bytes of memory outside the balloon. The guest has its say in it: it may be negative.
+  std::optional<std::int64_t> actual;
 };
 
 // Parses one line. Throws Error(kProtocol) for anything that is not a message of QMP: not JSON, nested deeper than 16,
