@@ -131,7 +131,7 @@ class Devices(LinuxTest):
                                 {"attachment": {"none": None}}],
                        "consoles": [{"kind": "virtio"}, {"kind": "serial"}, {"kind": "virtio"}],
                        "balloon": {"targetSize": "32M", "freePageReporting": True},
-                       "rng": {}}, file)
+                       "watchdog": {"action": "reset"}, "rng": {}}, file)
         self.check("run", "--detach", "--name", "tux", *self.arguments(self.GUEST, "-f", config))
         typing = self.start("console", "tux", "--port", "2")
         self.read_until(typing, "soon")

@@ -234,6 +234,22 @@ void readBalloon(schema::VmConfig::Reader config, MachineSpec& spec) {
   spec.balloon = {balloon.getTargetSize(), balloon.getDeflateOnOom(), balloon.getFreePageReporting()};
 }
 
+void readWatchdog(schema::VmConfig::Reader config, MachineSpec& spec) {
+  if (!config.hasWatchdog()) {
+    return;
+  }
+  switch (config.getWatchdog().getAction()) {
+    case schema::Watchdog::Action::RESET:
+      spec.watchdog = WatchdogAction::kReset;
+      break;
+    case schema::Watchdog::Action::POWER_OFF:
+      spec.watchdog = WatchdogAction::kPowerOff;
+      break;
+    default:
+      unsupported("watchdog.action", "backend qemu resets or ends a VM whose watchdog runs out");
+  }
+}
+
 void readPlatform(schema::VmConfig::Reader config, MachineSpec& spec) {
   if (!config.hasPlatform()) {
     return;
@@ -282,9 +298,7 @@ MachineSpec readConfig(schema::VmConfig::Reader config) {
   }
   spec.rng = config.hasRng() && config.getRng().getEnabled();
   readBalloon(config, spec);
-  if (config.hasWatchdog()) {
-    unsupported("watchdog", "backend qemu has no watchdog device");
-  }
+  readWatchdog(config, spec);
   readPlatform(config, spec);
   return spec;
 }

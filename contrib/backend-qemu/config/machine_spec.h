@@ -34,6 +34,8 @@ struct BalloonSpec {
   bool freePageReporting = false;
 };
 
+enum class WatchdogAction { kReset, kPowerOff };
+
 struct MachineSpec {
   std::uint32_t kernelResource = 0;  // 0 before the host has opened the files: the plugin sees paths
   std::uint32_t initrdResource = 0;
@@ -48,6 +50,7 @@ struct MachineSpec {
   std::vector<ConsoleKind> consoles = {ConsoleKind::kSerial};
   bool rng = false;
   std::optional<BalloonSpec> balloon;
+  std::optional<WatchdogAction> watchdog;
   bool nestedVirtualization = false;
   bool kvm = false;  // platform.options accel=kvm
   std::string uuid;  // empty: none

@@ -162,6 +162,14 @@ TEST(CommandLineTest, balloonOfAllMemory_leavesAByteSinceQemuTakesNoZero) {
   EXPECT_EQ(balloonCommand(8192, 0).arguments, R"({"value":8192})");
 }
 
+TEST(CommandLineTest, watchdogOnlyStopsTheMachine) {
+  Machine machine;
+  EXPECT_TRUE(valuesOf(machine.arguments(), "-action").empty());
+  machine.spec.watchdog = WatchdogAction::kReset;
+  EXPECT_EQ(machine.only("-action"), "watchdog=pause");
+  EXPECT_EQ(valuesOf(machine.arguments(), "-device").back(), R"({"driver":"i6300esb"})");
+}
+
 TEST(JsonTextTest, everythingThatEndsALiteralIsEscaped) {
   EXPECT_EQ(jsonString("a\"b\\c\n\x1f"), "\"a\\\"b\\\\c\\u000a\\u001f\"");
   EXPECT_EQ(jsonString("\xc3\xa9"), "\"\xc3\xa9\"");

@@ -11,6 +11,7 @@ namespace {
 using vmmhost::Error;
 using vmmhost::ErrorCode;
 using vmmhost::schema::VmConfig;
+using vmmhost::schema::Watchdog;
 
 MachineSpec specOf(const std::function<void(VmConfig::Builder)>& change) {
   capnp::MallocMessageBuilder message;
@@ -39,7 +40,7 @@ TEST(MachineSpecTest, leastConfiguration_isAccepted) {
   EXPECT_EQ(spec.memoryBytes, std::uint64_t{512} << 20);
   EXPECT_EQ(spec.consoles, std::vector{ConsoleKind::kSerial});
   EXPECT_TRUE(spec.nics.empty());
-  EXPECT_FALSE(spec.balloon);
+  EXPECT_FALSE(spec.balloon || spec.watchdog);
   EXPECT_FALSE(spec.hasInitrd);
   EXPECT_FALSE(spec.rng);
 }
@@ -48,7 +49,8 @@ TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initNics(9); }), "unsupported nics");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initVsock(); }), "unsupported vsock");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initShares(1); }), "unsupported shares");
-  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initWatchdog(); }), "unsupported watchdog");
+  EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initWatchdog().setAction(Watchdog::Action::PAUSE); }),
+            "unsupported watchdog.action");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.getBoot().initFirmware().setPath("/f"); }),
             "unsupported boot.firmware");
   EXPECT_EQ(refusal([](VmConfig::Builder c) { c.initBoot().initFirmware().setPath("/f"); }),
@@ -150,6 +152,7 @@ TEST(MachineSpecTest, furtherDevices_areTaken) {
     auto balloon = c.initBalloon();
     balloon.setTargetSize(std::uint64_t{512} << 20);
     balloon.setFreePageReporting(true);
+    c.initWatchdog().setAction(Watchdog::Action::POWER_OFF);
   });
   ASSERT_EQ(spec.nics.size(), 2u);
   EXPECT_EQ(spec.nics[0].mac, "52:54:00:aB:Cd:eF");
@@ -161,6 +164,7 @@ TEST(MachineSpecTest, furtherDevices_areTaken) {
   ASSERT_TRUE(spec.balloon);
   EXPECT_EQ(spec.balloon->targetBytes, std::uint64_t{512} << 20);
   EXPECT_TRUE(spec.balloon->deflateOnOom && spec.balloon->freePageReporting);
+  EXPECT_EQ(spec.watchdog, WatchdogAction::kPowerOff);
 }
 
 }  // namespace

@@ -56,6 +56,17 @@ TEST(OutcomeTest, stopOfItsOwn_isAskedAbout) {
   EXPECT_NE(end.detail.find("KVM internal error"), std::string::npos);
 }
 
+TEST(OutcomeTest, watchdog_endsTheMachineOnlyIfItIsTold) {
+  OutcomeTracker tracker;
+  EXPECT_EQ(tracker.note(event("WATCHDOG")), Next::kWatchdog);
+  EXPECT_EQ(tracker.note(event("STOP")), Next::kAskStatus);
+  EXPECT_FALSE(tracker.noteStatus("watchdog"));
+  tracker.noteWatchdog();
+  EXPECT_EQ(tracker.note(event("WATCHDOG")), Next::kNothing);
+  EXPECT_EQ(tracker.note(event("SHUTDOWN", "host-qmp-quit")), Next::kAwaitExit);
+  EXPECT_EQ(tracker.finish(kExitedZero, "").cause, EndCause::WATCHDOG);
+}
+
 TEST(OutcomeTest, stopThatWasAskedFor_isNoNews) {
   OutcomeTracker tracker;
   tracker.expectStop();

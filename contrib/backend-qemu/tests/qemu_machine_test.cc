@@ -358,6 +358,21 @@ TEST_F(QemuMachineTest, balloon_takesEveryTargetUpToAllMemory) {
   EXPECT_ANY_THROW(machine_->balloonActual().wait(io_.waitScope));
 }
 
+TEST_F(QemuMachineTest, watchdogThatRunsOut_endsTheMachine) {
+  spec_.watchdog = WatchdogAction::kPowerOff;
+  boot({test::startWatchdog(), test::loopForever()});
+  EXPECT_EQ(awaitEnd(), EndCause::WATCHDOG);
+  EXPECT_EQ(events_.resets, 0);
+}
+
+TEST_F(QemuMachineTest, watchdogThatRunsOut_resetsTheMachine) {
+  spec_.watchdog = WatchdogAction::kReset;
+  boot({test::print("boot."), test::startWatchdog(), test::loopForever()});
+  EXPECT_EQ(readUntil("boot.boot.boot."), "boot.boot.boot.");
+  EXPECT_GE(events_.resets, 1);
+  EXPECT_EQ(events_.endings, 0);
+}
+
 TEST_F(QemuMachineTest, readOnlyDescriptorForAWritableDisk_isRefused) {
   files_.kernel = test::guestFile({test::powerOff()});
   spec_.disks.emplace_back();

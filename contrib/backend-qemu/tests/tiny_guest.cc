@@ -33,6 +33,14 @@ Code outWord(int port, int value) {
   return bytes({0x66, 0xb8, value & 0xff, value >> 8, 0x66, 0xba, port & 0xff, port >> 8, 0x66, 0xef});
 }
 
+Code outLong(int port, std::uint32_t value) {
+  Code code = bytes({0xb8});  // mov eax, value; mov dx, port; out dx, eax
+  for (int shift = 0; shift < 32; shift += 8) {
+    code += static_cast<char>(value >> shift & 0xff);
+  }
+  return code + bytes({0x66, 0xba, port & 0xff, port >> 8, 0xef});
+}
+
 }  // namespace
 
 Code print(std::string_view text) {
@@ -60,6 +68,12 @@ Code panic() {
 }
 Code loopForever() {
   return bytes({0xeb, 0xfe});
+}
+
+Code startWatchdog() {
+  constexpr std::uint32_t kDevice = 0x80000000 | 1 << 11;           // PCI configuration mechanism 1
+  return outLong(0xcf8, kDevice | 0x60) + outWord(0xcfc, 0x0004) +  // WDT configuration: the clock of 1 MHz
+         outLong(0xcf8, kDevice | 0x68) + outByte(0xcfc, 0x02);     // WDT lock: enabled, with the times of a reset
 }
 
 Code echoUntil(char last) {

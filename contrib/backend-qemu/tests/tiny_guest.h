@@ -19,6 +19,7 @@ Code resetRequest();                // keyboard controller, 0xfe to port 0x64
 Code tripleFault();
 Code panic();  // pvpanic, port 0x505
 Code loopForever();
+Code startWatchdog();       // an i6300ESB at 00:01.0, which runs out after two seconds
 Code echoUntil(char last);  // serial input goes back out, up to and including `last`
 Code awaitPowerButton();    // arms it and waits until it was pressed
 

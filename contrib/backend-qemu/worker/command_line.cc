@@ -184,6 +184,11 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
     add("-device", R"({"driver":"virtio-rng-pci","rng":"rng0"})");
   }
   add("-device", R"({"driver":"pvpanic"})");
+  if (spec.watchdog) {
+    // It stops the virtual CPUs and says so; what becomes of the machine is decided in this process.
+    add("-device", R"({"driver":"i6300esb"})");
+    add("-action", "watchdog=pause");
+  }
   return arguments;
 }
 

@@ -28,6 +28,9 @@ OutcomeTracker::Next OutcomeTracker::note(const QmpMessage& event) {
     }
     return Next::kAwaitExit;
   }
+  if (event.name == "WATCHDOG" && !outcome_) {
+    return Next::kWatchdog;
+  }
   if (event.name == "STOP" && !stopExpected_ && !outcome_) {
     return Next::kAskStatus;
   }
@@ -45,6 +48,12 @@ bool OutcomeTracker::noteStatus(const std::string& status) {
     }
   }
   return outcome_.has_value();
+}
+
+void OutcomeTracker::noteWatchdog() {
+  if (!outcome_) {
+    outcome_ = Outcome{EndCause::WATCHDOG, kWatchdogRanOut};
+  }
 }
 
 void OutcomeTracker::noteFault(std::string detail) {

@@ -21,6 +21,8 @@ struct ProcessEnd {
   int value = 0;  // exit code or signal number
 };
 
+inline constexpr const char* kWatchdogRanOut = "the guest did not reload its watchdog in time";
+
 class OutcomeTracker {
  public:
   // What an event asks for.
@@ -28,6 +30,7 @@ class OutcomeTracker {
     kNothing,
     kAwaitExit,  // QEMU is on its way out
     kAskStatus,  // it stopped without being asked: query-status tells why
+    kWatchdog,   // the guest's watchdog has run out, and the virtual CPUs stop
   };
   Next note(const QmpMessage& event);
   // A stop of ours is under way: a STOP event is no news.
@@ -35,6 +38,8 @@ class OutcomeTracker {
   void stopDone() { stopExpected_ = false; }
   // The run state after an unexpected STOP. True if the machine has ended by it.
   bool noteStatus(const std::string& status);
+  // The watchdog has run out and that ends the machine.
+  void noteWatchdog();
   // A fault in the talk with QEMU; the first one counts, and only if nothing else ended the machine.
   void noteFault(std::string detail);
   bool ended() const { return outcome_.has_value(); }

@@ -163,6 +163,7 @@ QemuMachine::QemuMachine(Key, const MachineSpec& spec, std::unique_ptr<QemuProce
                          QemuOptions options, vmmhost::worker::Events& events, kj::AsyncIoContext& io)
     : memoryBytes_(roundedMemory(spec.memoryBytes)),
       hasBalloon_(spec.balloon.has_value()),
+      watchdog_(spec.watchdog),
       options_(std::move(options)),
       events_(events),
       timer_(io.provider->getTimer()),
@@ -279,6 +280,25 @@ void QemuMachine::onEvent(const QmpMessage& event) {
     case OutcomeTracker::Next::kAskStatus:
       askWhyStopped();
       break;
+    case OutcomeTracker::Next::kWatchdog:
+      watchdogRanOut();
+      break;
+  }
+}
+
+void QemuMachine::watchdogRanOut() {
+  if (watchdog_ == WatchdogAction::kReset) {
+    options_.log(std::string("reset: ") + kWatchdogRanOut);
+    watchdogTask_ = reset().eagerlyEvaluate([this](kj::Exception&& why) {
+      if (why.getType() != kj::Exception::Type::DISCONNECTED) {  // its end is told by watch
+        outcome_.noteFault(why.getDescription().cStr());
+        process_->kill();
+      }
+    });
+  } else {
+    outcome_.noteWatchdog();
+    killAfter(kShutdownGrace);
+    watchdogTask_ = qmp_.execute("quit").ignoreResult().eagerlyEvaluate([](kj::Exception&&) {});
   }
 }
 

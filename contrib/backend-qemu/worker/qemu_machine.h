@@ -72,6 +72,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   kj::Promise<void> readOutput();
   void takeOutputLine();
   void askWhyStopped();
+  void watchdogRanOut();
   kj::Promise<void> executeAll(std::vector<QmpCommand> commands);
   void killAfter(std::chrono::milliseconds grace);
   std::string lastLines() const;
@@ -84,6 +85,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
 
   const std::uint64_t memoryBytes_;  // as QEMU counts
   const bool hasBalloon_;
+  const std::optional<WatchdogAction> watchdog_;
   QemuOptions options_;
   vmmhost::worker::Events& events_;
   kj::Timer& timer_;
@@ -102,6 +104,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   kj::Promise<void> queue_ = kj::READY_NOW;
   kj::Promise<void> exitDeadline_ = kj::READY_NOW;
   kj::Promise<void> question_ = kj::READY_NOW;
+  kj::Promise<void> watchdogTask_ = kj::READY_NOW;
   kj::ForkedPromise<void> gone_;
 };
 
