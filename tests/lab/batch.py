@@ -5,7 +5,7 @@
   batch.py report RESULTS NAME                says what the test said, and ends as it ended (a test of ctest each)
   batch.py inside BATCH NAME...               in the machine: one line of JSON when a test starts, one when it ended
 
-A line of BATCH: name, seconds it may take, the machine's options, command and its arguments, with tabs between. A machine that dies takes the
+A line of BATCH: name, seconds it may take, command and its arguments, with tabs between. A machine that dies takes the
 test that ran in it along: both are reported, and it runs once more, in another machine, as do those after it. If that
 one dies as well, the test has failed.
 """
@@ -30,8 +30,8 @@ def read_batch(path):
     tests = {}
     with open(path, encoding="utf-8") as file:
         for line in file:
-            name, seconds, machine, *command = line.rstrip("\n").split("\t")
-            tests[name] = (float(seconds), machine.split(), command)
+            name, seconds, *command = line.rstrip("\n").split("\t")
+            tests[name] = (float(seconds), command)
     return tests
 
 
@@ -47,7 +47,7 @@ def inside(batch, names):
         sys.exit("batch: not in the lab (tests/lab/run starts it)")
     tests = read_batch(batch)
     for name in names:
-        seconds, _, command = tests[name]
+        seconds, command = tests[name]
         print(json.dumps({"name": name}), flush=True)
         began = time.monotonic()
         with subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -79,14 +79,14 @@ def keep(results, record):
           flush=True)
 
 
-def one_machine(batch, results, names, machine, deaths):
+def one_machine(batch, results, names, deaths):
     """Runs them until the machine ends. What ended, and what the lab said. `deaths`: test name -> what was said when a
     machine died under it, of each that did."""
     ended = []
     running = None
     began = time.monotonic()
     # setpriv: a batch that is killed takes the machine with it.
-    command = ["setpriv", "--pdeathsig", "TERM", "--", os.path.join(HERE, "run"), "--timings", *machine, "--", sys.executable, "-B",
+    command = ["setpriv", "--pdeathsig", "TERM", "--", os.path.join(HERE, "run"), "--timings", "--", sys.executable, "-B",
                os.path.abspath(__file__), "inside", batch, *names]
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process:
@@ -124,9 +124,7 @@ def run(batch, results, only):
     useless = 0
     deaths = {}
     while left:
-        machine = tests[left[0]][1]
-        alike = [name for name in left if tests[name][1] == machine]
-        ended, said = one_machine(batch, results, alike, machine, deaths)
+        ended, said = one_machine(batch, results, left, deaths)
         print(said, end="", flush=True)
         left = [name for name in left if name not in ended]
         useless = 0 if ended else useless + 1

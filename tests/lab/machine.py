@@ -116,7 +116,7 @@ def write_initramfs(file, kit, job):
 class Machine:
     """One job in one machine. `sink(type, data)` gets the frames that carry data: o, e, t."""
 
-    def __init__(self, kit, cpus, memory, job, sink, console=None, newer_qemu=False):
+    def __init__(self, kit, cpus, memory, job, sink, console=None):
         self.sink, self.show_console = sink, console
         self.console = bytearray()
         self.qemu_log = bytearray()
@@ -130,23 +130,18 @@ class Machine:
         self.initramfs = tempfile.NamedTemporaryFile(prefix="vmmhost-lab-", suffix=".cpio")
         try:
             write_initramfs(self.initramfs, kit, job)
-            self._start(kit, cpus, memory, newer_qemu)
+            self._start(kit, cpus, memory)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, kit, cpus, memory, newer_qemu):
+    def _start(self, kit, cpus, memory):
         self.port, port = socket.socketpair()
         self.serial, serial = socket.socketpair()
-        own = os.path.join(os.path.dirname(kit), "qemu", "usr")  # tests/lab/build: where the system's is old
-        program = ["qemu-system-x86_64"]
-        if newer_qemu and os.access(os.path.join(own, "bin", "qemu-system-x86_64"), os.X_OK):
-            program = [os.path.join(own, "bin", "qemu-system-x86_64"), "-L", os.path.join(own, "share", "seabios"), "-L",
-                       os.path.join(own, "share", "qemu")]
         # setpriv: should this process be killed, the kernel ends QEMU.
         command = [
-            "setpriv", "--pdeathsig", "KILL", "--", *program, "-nodefaults", "-no-user-config", "-display", "none",
-            "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu",
+            "setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display",
+            "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu",
             "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
             "-m", memory, "-kernel", os.path.join(kit, "vmlinux"), "-initrd", self.initramfs.name, "-append",
             COMMAND_LINE, "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
