@@ -222,6 +222,7 @@ void addConfigCases(Cases& cases) {
   add("one-processor", [](Context& c) { processors(c, 1); });
   add("two-processors", [](Context& c) { processors(c, 2); }, {VMMHOST_CAP_SMP});
   add("four-processors", [](Context& c) { processors(c, 4); }, {VMMHOST_CAP_SMP});
+  add("sixty-four-processors", [](Context& c) { processors(c, 64); }, {VMMHOST_CAP_SMP});
   add("is-told", configIsTold);
   add("disk-is-attached", diskIsAttached, {VMMHOST_CAP_DISK});
   add("disk-in-use-is-refused", diskIsLocked, {VMMHOST_CAP_DISK});

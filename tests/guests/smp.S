@@ -1,5 +1,5 @@
 // Says how many processors run: it starts all others and counts those that answer. The command line is the number to
-// wait for, a digit.
+// wait for.
 #include "guest.inc"
 .set APIC, 0xfee00000           // the local APIC where a processor has it after a reset
 .set APIC_SPURIOUS, 0xf0
@@ -8,8 +8,18 @@
 .set COUNT, 0x9000
 main:
   movl START_INFO_CMDLINE(%ebx), %esi
-  movzbl (%esi), %ebp
-  subl $('0' + 1), %ebp         // others
+  xorl %ebp, %ebp
+1:
+  movzbl (%esi), %eax
+  subl $'0', %eax
+  cmpl $9, %eax
+  ja 2f
+  imull $10, %ebp
+  addl %eax, %ebp
+  incl %esi
+  jmp 1b
+2:
+  decl %ebp                     // others
   movl $0, COUNT
   movl $trampoline, %esi
   movl $TRAMPOLINE, %edi

@@ -114,6 +114,11 @@ bool Serial::hasOutput() const noexcept {
   return !output_.empty();
 }
 
+void Serial::setModerated(bool isModerated) noexcept {
+  const std::lock_guard lock(mutex_);
+  isModerated_ = isModerated;
+}
+
 std::uint8_t Serial::readRegister(std::uint64_t number) noexcept {
   const bool divisorLatch = (registers_.lineControl & kDivisorLatch) != 0;
   switch (number) {
@@ -206,8 +211,8 @@ void Serial::transmit(std::uint8_t value) noexcept {
   if ((registers_.modemControl & kLoopback) != 0) {
     registers_.overrun = !receive(value) || registers_.overrun;
   } else if (output_.room() > 0) {
-    attention_ = attention_ || output_.empty();
     output_.push(value);
+    attention_ = attention_ || output_.size() == (isModerated_ ? kOutputBytes / 2 : 1);
   }
   // The byte is on its way at once: the transmitter is empty again, if there is room for more.
   registers_.transmitterEmptied = transmitterReady();

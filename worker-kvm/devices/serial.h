@@ -57,7 +57,7 @@ class Serial final : public BusDevice {
   static constexpr std::size_t kOutputBytes = 4096;
 
   // Told from a guest's thread, with no lock held, that there is something to do for the other side: output where there
-  // was none, or an empty receiver after offerInput could not place everything.
+  // was none (see setModerated), or an empty receiver after offerInput could not place everything.
   class Peer {
    public:
     virtual ~Peer() = default;
@@ -78,6 +78,9 @@ class Serial final : public BusDevice {
   std::size_t takeOutput(std::span<std::uint8_t> target) noexcept;
   std::size_t offerInput(std::span<const std::uint8_t> data) noexcept;
   bool hasOutput() const noexcept;
+  // Says that the other side comes for output by itself for a while: then it is called only once half of the room is
+  // taken. False brings back what is usual; there may be output already.
+  void setModerated(bool isModerated) noexcept;
 
  private:
   struct Registers {
@@ -107,6 +110,7 @@ class Serial final : public BusDevice {
   ByteRing<kFifoBytes> received_;
   ByteRing<kOutputBytes> output_;
   bool peerWaitsForRoom_ = false;
+  bool isModerated_ = false;
   bool attention_ = false;  // set under the lock, told after it
   bool interruptPending_ = false;
   Bus::Registration registration_;

@@ -51,6 +51,24 @@ TEST_F(SerialTest, output_comesOutInOrderAndIsAnnouncedOnce) {
   EXPECT_EQ(attentions_, 2);
 }
 
+TEST_F(SerialTest, moderatedOutput_asksForAttentionWhenHalfOfTheRoomIsTaken) {
+  out(0, 'a');
+  EXPECT_EQ(attentions_, 1);
+  EXPECT_EQ(take(), "a");
+  serial_.setModerated(true);
+  for (std::size_t written = 1; written < Serial::kOutputBytes / 2; ++written) {
+    out(0, 'b');
+  }
+  EXPECT_EQ(attentions_, 1);
+  out(0, 'b');
+  EXPECT_EQ(attentions_, 2);
+  EXPECT_EQ(take().size(), Serial::kOutputBytes / 2);
+  serial_.setModerated(false);
+  EXPECT_FALSE(serial_.hasOutput());
+  out(0, 'c');
+  EXPECT_EQ(attentions_, 3);
+}
+
 TEST_F(SerialTest, guestThatLooks_losesNothingWhenNobodyReads) {
   std::size_t written = 0;
   while ((in(5) & 0x20) != 0) {

@@ -11,8 +11,16 @@
 
 namespace vmmhost::kvm::vm {
 
-Console::Console(kj::UnixEventPort& port, Fd socket, devices::Serial& serial, counters::WorkerPage& counters)
-    : socket_(std::move(socket)),
+namespace {
+
+constexpr auto kModeration = 4 * kj::MILLISECONDS;
+
+}  // namespace
+
+Console::Console(kj::UnixEventPort& port, kj::Timer& timer, Fd socket, devices::Serial& serial,
+                 counters::WorkerPage& counters)
+    : timer_(timer),
+      socket_(std::move(socket)),
       serial_(serial),
       counters_(counters),
       inputTask_(kj::READY_NOW),
@@ -92,7 +100,8 @@ void Console::pumpInput() {
   }
 }
 
-void Console::pumpOutput() {
+bool Console::pumpOutput() {
+  bool hasTaken = false;
   while (true) {
     if (outputStart_ == outputEnd_) {
       outputStart_ = 0;
@@ -100,6 +109,7 @@ void Console::pumpOutput() {
       if (outputEnd_ == 0) {
         break;
       }
+      hasTaken = true;
       counters_.add(counters::Cell::kConsoleBytesOut, outputEnd_);
     }
     if (!socket_) {
@@ -107,7 +117,7 @@ void Console::pumpOutput() {
       continue;
     }
     if (!writable_) {
-      return;
+      return hasTaken;
     }
     const ssize_t count = ::write(socket_.get(), output_.data() + outputStart_, outputEnd_ - outputStart_);
     if (count >= 0) {
@@ -117,7 +127,7 @@ void Console::pumpOutput() {
       if (!std::exchange(watchingOutput_, true)) {  // not from within the task itself, which goes on by itself
         outputTask_ = watchOutput().eagerlyEvaluate(nullptr);
       }
-      return;
+      return hasTaken;
     } else if (errno != EINTR) {
       close();
     }
@@ -126,6 +136,26 @@ void Console::pumpOutput() {
     waiting->fulfill();
   }
   waitingForFlush_.clear();
+  if (hasTaken && !std::exchange(isModerating_, true)) {
+    serial_.setModerated(true);
+    moderation_ = moderate().eagerlyEvaluate(nullptr);
+  }
+  return hasTaken;
+}
+
+kj::Promise<void> Console::moderate() {
+  return timer_.afterDelay(kModeration).then([this]() -> kj::Promise<void> {
+    if (!pumpOutput()) {
+      isModerating_ = false;
+      serial_.setModerated(false);
+      if (!writable_ || !serial_.hasOutput()) {  // what waits for the socket is carried once that has room
+        return kj::READY_NOW;
+      }
+      isModerating_ = true;  // it came in between
+      serial_.setModerated(true);
+    }
+    return moderate();
+  });
 }
 
 void Console::close() {

@@ -3,6 +3,7 @@
 
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
+#include <kj/timer.h>
 #include <kj/vector.h>
 
 #include <array>
@@ -17,10 +18,14 @@ namespace vmmhost::kvm::vm {
 // Neither side can hold up the other: both directions go through small buffers of fixed size, and nothing here waits.
 // Output that the host does not take fills the serial port's buffer, which tells the guest to wait; input that the
 // guest does not take stays in the socket. When the host has closed its end, output is discarded.
+//
+// A guest writes byte by byte. The first one is carried at once; while more come they are fetched every few
+// milliseconds, so that not each of them wakes this thread and the host's (as network cards moderate interrupts).
 class Console {
  public:
   // `socket` is a non-blocking stream socket, or empty: output is discarded then. All references outlive the console.
-  Console(kj::UnixEventPort& port, Fd socket, devices::Serial& serial, counters::WorkerPage& counters);
+  Console(kj::UnixEventPort& port, kj::Timer& timer, Fd socket, devices::Serial& serial,
+          counters::WorkerPage& counters);
   ~Console();
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
@@ -34,9 +39,11 @@ class Console {
   kj::Promise<void> watchInput();
   kj::Promise<void> watchOutput();
   void pumpInput();
-  void pumpOutput();
+  bool pumpOutput();  // true: there was some
+  kj::Promise<void> moderate();
   void close();
 
+  kj::Timer& timer_;
   Fd socket_;
   devices::Serial& serial_;
   counters::WorkerPage& counters_;
@@ -49,10 +56,12 @@ class Console {
   bool writable_ = true;  // the socket, as far as we know
   bool watchingOutput_ = false;
   bool inputOpen_ = true;  // the host may still type
+  bool isModerating_ = false;
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForFlush_;
   kj::Maybe<kj::UnixEventPort::FdObserver> observer_;
   kj::Promise<void> inputTask_ = nullptr;
   kj::Promise<void> outputTask_ = nullptr;
+  kj::Promise<void> moderation_ = nullptr;
 };
 
 }  // namespace vmmhost::kvm::vm

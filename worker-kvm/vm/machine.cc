@@ -38,7 +38,7 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
       controls_(std::move(parts.controls)),
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
-      console_(io.unixEventPort, std::move(parts.console), machine_->serial(), *counters_),
+      console_(io.unixEventPort, timer_, std::move(parts.console), machine_->serial(), *counters_),
       resetsByWatchdog_(parts.resetsByWatchdog),
       watchTask_(watch().eagerlyEvaluate(nullptr)) {
 }
