@@ -40,6 +40,33 @@ Fd makeSealedMemfd(std::uint64_t bytes) {
   return memfd;
 }
 
+// Huge pages of the host's and of the guest's page tables fall together only where both begin at a multiple of their
+// size; ranges do (0 and 4 GiB), so their mappings must. Nothing if there is no room.
+constexpr std::uint64_t kHugePageBytes = std::uint64_t{2} << 20;
+
+std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor) {
+  // Room for the alignment first, then the memory itself over the middle of it; the ends go back.
+  const std::uint64_t roomBytes = bytes + kHugePageBytes;
+  void* room = ::mmap(nullptr, roomBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (room == MAP_FAILED) {
+    return std::nullopt;
+  }
+  auto* const start = static_cast<std::uint8_t*>(room);
+  const std::uint64_t before = -reinterpret_cast<std::uintptr_t>(start) % kHugePageBytes;
+  auto* const aligned = start + before;
+  if (::mmap(aligned, bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, descriptor, 0) == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(start, roomBytes);
+    errno = error;
+    return std::nullopt;
+  }
+  if (before != 0) {
+    ::munmap(start, before);
+  }
+  ::munmap(aligned + bytes, kHugePageBytes - before);
+  return Bytes{aligned, bytes};
+}
+
 }  // namespace
 
 std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes) noexcept {
@@ -54,15 +81,17 @@ GuestMemory::GuestMemory(std::span<const Range> ranges, bool shared) {
   for (const Range& range : ranges) {
     Fd memfd = shared ? makeSealedMemfd(range.bytes) : Fd();
     const int kind = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-    void* mapping = ::mmap(nullptr, range.bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memfd.get(), 0);
-    if (mapping == MAP_FAILED) {
+    const auto mapping = mapAligned(range.bytes, kind, memfd.get());
+    if (!mapping) {
       const Error error = systemError("mapping " + std::to_string(range.bytes) + " bytes of guest memory", errno);
       for (const Region& region : regions_) {
         ::munmap(region.host.data(), region.host.size());
       }
       throw error;
     }
-    regions_.push_back({range, {static_cast<std::uint8_t*>(mapping), range.bytes}, std::move(memfd)});
+    // Where the host has them: fewer faults of the guest and of loading, and shorter walks ever after. A wish, no need.
+    ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
+    regions_.push_back({range, *mapping, std::move(memfd)});
   }
 }
 

@@ -31,7 +31,7 @@ std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes
 class GuestMemory {
  public:
   // Private anonymous memory, not reserved in advance, or (shared) one sealed memfd per range that another process can
-  // map too. Throws Error.
+  // map too. Either begins at a multiple of 2 MiB, and huge pages are asked for. Throws Error.
   GuestMemory(std::span<const Range> ranges, bool shared);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;

@@ -70,6 +70,17 @@ TEST(GuestMemory, sharedMemory_isTheMemfdAndCannotChangeItsSize) {
   EXPECT_NE(::fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE), 0);
 }
 
+TEST(GuestMemory, everyRange_beginsWhereHugePagesDo) {
+  for (const bool shared : {false, true}) {
+    const std::array<Range, 3> ranges = {Range{0, 4096}, Range{0x200000, 12288}, Range{4 * kGiB, 4096}};
+    GuestMemory memory(ranges, shared);
+    for (const auto& region : memory.regions()) {
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(region.host.data()) % (2 << 20), 0U);
+      region.host.front() = region.host.back() = 1;  // all of it is there
+    }
+  }
+}
+
 TEST(GuestMemory, moreThanTheSystemHas_isAnErrorAndNotAnAbort) {
   const std::array<Range, 2> ranges = {Range{0, 4096}, Range{4096, std::uint64_t{1} << 56}};
   EXPECT_THROW(GuestMemory(ranges, false), Error);
