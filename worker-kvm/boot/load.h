@@ -1,4 +1,10 @@
 // Puts a kernel and all that it is told into guest memory.
+//
+// The kernel's pages are read, in one call for each segment, and not mapped from its file, though that would cost
+// nothing until they are touched and VMs would share them: a file that is cut or written while VMs run, as by a copy
+// over it, would change or end all of them, by SIGBUS where a device touches such a page. Nothing that this process can
+// do makes a file of somebody else's stay as it is. Mapped pages are also 4 KiB to the guest, one exit each, where read
+// ones are part of huge pages.
 #pragma once
 
 #include <cstdint>
