@@ -76,14 +76,12 @@ def machine_name():
     return f"{os.cpu_count()} x {model}, Linux {platform.release()}{lab}"
 
 
-def in_lab(options, script, *more):
-    """Does not return: runs the script again, in the lab, with --here; `more` are further files that it wants near."""
-    run = os.path.join(TOP, "tests", "lab", "run")
-    kernel, initramfs = files(options)
-    command = [run, "--timings"]
-    for path in (kernel, initramfs, options.prefix, *more):
+def lab(options, *copies):
+    """The beginning of a command that runs in the lab, with these files and vmmhost near."""
+    command = [os.path.join(TOP, "tests", "lab", "run")]
+    for path in (options.prefix, *copies):
         command += ["--copy", path]
-    os.execv(run, [*command, "--", sys.executable, "-B", os.path.abspath(script), "--here", *sys.argv[1:]])
+    return [*command, "--", sys.executable, "-B"]
 
 
 def files(options):
