@@ -1,4 +1,5 @@
-"""Stock Linux: the Debian cloud kernel and the guest kit's initramfs, on qemu, which translates anywhere."""
+"""Stock Linux: the Debian cloud kernel and the guest kit's initramfs, on qemu, which translates anywhere. The same on kvm:
+tests/lab/test_alike.py."""
 import ctypes
 import fcntl
 import hashlib
@@ -15,10 +16,12 @@ import urllib.parse
 
 from harness import GUEST_KIT, VmmhostTest, wait_until
 
-TIMEOUT = "120"
 
 
 class LinuxTest(VmmhostTest):
+    backend = "qemu"
+    limit = 120  # seconds for a guest
+
     def setUp(self):
         super().setUp()
         for name in ("vmlinux", "initramfs.cpio"):
@@ -28,12 +31,12 @@ class LinuxTest(VmmhostTest):
         cmdline = "console=ttyS0 quiet"
         if command:
             cmdline += " vmmhost.run=" + urllib.parse.quote(command, safe="")
-        return ("--backend", "qemu", "--timeout", TIMEOUT, "--memory", "256M", "--kernel",
+        return ("--backend", self.backend, "--timeout", str(self.limit), "--memory", "256M", "--kernel",
                 os.path.join(GUEST_KIT, kernel), "--initrd", os.path.join(GUEST_KIT, "initramfs.cpio"), "--cmdline",
                 cmdline, *more)
 
     def boot(self, command, *more, **options):
-        return self.check("run", "--rm", *self.arguments(command, *more, **options), timeout=150)
+        return self.check("run", "--rm", *self.arguments(command, *more, **options), timeout=self.limit + 30)
 
 
 class Linux(LinuxTest):
@@ -80,13 +83,13 @@ class Linux(LinuxTest):
 
     def test_power_button_ends_it(self):
         self.check("run", "--detach", "--name", "tux", *self.arguments(""))
-        wait_until(lambda: "a shell" in self.check("logs", "tux").out, 90, "the guest is up")
-        self.check("shutdown", "tux", timeout=100)
-        self.assertEqual(self.run_vmmhost("wait", "tux", timeout=100).code, 0)
+        wait_until(lambda: "a shell" in self.check("logs", "tux").out, self.limit, "the guest is up")
+        self.check("shutdown", "tux", timeout=self.limit)
+        self.assertEqual(self.run_vmmhost("wait", "tux", timeout=self.limit).code, 0)
         self.check("rm", "tux")
 
     def test_reboot_exits_3(self):
-        result = self.run_vmmhost("run", "--rm", *self.arguments("reboot -f"), timeout=150)
+        result = self.run_vmmhost("run", "--rm", *self.arguments("reboot -f"), timeout=self.limit + 30)
         self.assertEqual(result.code, 3, result.err)
 
 
@@ -98,8 +101,8 @@ class Devices(LinuxTest):
     GUEST = ("ifconfig eth0 10.9.0.1 up; ifconfig eth1 up; cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; "
              "echo carrier $(cat /sys/class/net/eth0/carrier) $(cat /sys/class/net/eth1/carrier); "
              "ping -c 1 -w 60 10.9.0.9; nc 10.9.0.9 99 | sha256sum; stty -F /dev/hvc1 raw -echo; "
-             "echo soon >/dev/hvc1; sleep 1; seq 1 20000 >/dev/hvc0; echo ready >/dev/hvc1; read line </dev/hvc1; echo typed $line; "
-             "grep MemTotal /proc/meminfo")
+             "echo soon >/dev/hvc1; sleep 1; seq 1 20000 >/dev/hvc0; echo ready >/dev/hvc1; read line </dev/hvc1; "
+             "echo typed $line; grep MemTotal /proc/meminfo")
 
     def setUp(self):
         super().setUp()
@@ -144,10 +147,10 @@ class Devices(LinuxTest):
         self.assertEqual(self.check("logs", "tux", "--port", "0").out, "".join(f"{n}\n" for n in range(1, 20001)))
         for size in ("32M", "64M", "16M", "0"):
             self.check("balloon", "tux", size)
-            wait_until(lambda: self.check("balloon", "tux").out == f"target {size}, actual {size}\n", 60, size)
+            wait_until(lambda: self.check("balloon", "tux").out == f"target {size}, actual {size}\n", self.limit, size)
         typing.stdin.write(b"on hvc1\n")
         typing.stdin.flush()
-        self.assertEqual(self.run_vmmhost("wait", "tux", timeout=100).code, 0)
+        self.assertEqual(self.run_vmmhost("wait", "tux", timeout=self.limit).code, 0)
         said = self.check("logs", "tux", "--port", "1").out
         for expected in ("52:54:00:00:00:01", "1400", "carrier 1 0", "1 packets received", "typed on hvc1",
                          hashlib.sha256(content).hexdigest(), "vmmhost-guest: exit status 0"):

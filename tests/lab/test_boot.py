@@ -4,12 +4,14 @@ import os
 import re
 import unittest
 
-from lab_harness import LINUX_TIMEOUT, LabTest, kernel_release
+from lab_harness import LINUX_TIMEOUT, LabTest, command_line, kernel, kernel_release
 
 # Every pair of kernel, form and number of processors.
 BOOTS = (("cloud", "vmlinux", 1), ("cloud", "vmlinuz", 2), ("cloud", "vmlinux", 4), ("generic", "vmlinuz", 1),
          ("generic", "vmlinux", 2), ("generic", "vmlinuz", 4), ("current", "vmlinux", 1), ("current", "vmlinuz", 2),
          ("current", "vmlinux", 4))
+RAW_LINE = re.compile(r"^<(\d+)>\[[ .\d]+\] (.*)$")
+WARNING = 4  # of the kernel's levels; those below are graver
 COMPLAINTS = re.compile(r"BUG:|WARNING:|Call Trace|ACPI (BIOS )?(Error|Warning|Exception)|Firmware Bug|unhandled", re.I)
 LOOK = "uname -r; echo cpus=$(nproc); echo kib=$(grep MemTotal /proc/meminfo | tr -dc 0-9); dmesg"
 
@@ -25,6 +27,26 @@ class Boot(LabTest):
                 kib = int(re.search(r"^kib=(\d+)$", said, re.M).group(1))
                 self.assertGreater(kib, 185 * 1024)
                 self.assertEqual([line for line in lines if COMPLAINTS.search(line)], [])
+
+    def complaints(self, said):
+        """What a kernel said as a warning or worse, without numbers."""
+        found = list(filter(None, map(RAW_LINE.match, said.replace("\r", "").splitlines())))
+        self.assertGreater(len(found), 100, said)
+        return {re.sub(r"\b(0x)?[0-9a-f]*\d[0-9a-f]*\b", "N", match.group(2)) for match in found
+                if int(match.group(1)) & 7 <= WARNING}
+
+    def test_kernels_complain_of_nothing_that_qemu_does_not_have(self):
+        for name in ("cloud", "current"):
+            with self.subTest(name):
+                _, theirs = self.seconds_until(
+                    ["qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults",
+                     "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel(name),
+                     "-initrd", kernel(name, "initramfs.cpio"), "-append", command_line("dmesg -r")],
+                    "vmmhost-guest: exit status")
+                ours = self.boot_linux(name, "dmesg -r")
+                ours, theirs = self.complaints(ours), self.complaints(theirs)
+                print(f"{name}: {len(ours)} complaints, with QEMU {len(theirs)}")
+                self.assertEqual(sorted(ours - theirs), [])
 
     def test_memory_beyond_the_gap_is_seen(self):
         said = self.boot_linux("cloud", LOOK, memory="3584M")
