@@ -1,6 +1,7 @@
 #include "worker-kvm/boot/load.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
 
@@ -131,12 +132,21 @@ void writeCommandLine(const std::string& text, std::uint64_t maxBytes, memory::G
                "the kernel command line");
 }
 
+// All that there is of a firmware's code: the same in real and in protected mode.
+constexpr std::array<std::uint8_t, 7> kResetCode = {
+    0xb0, arch::kKeyboardReset,        // mov al, kKeyboardReset
+    0xe6, arch::kKeyboardCommandPort,  // out kKeyboardCommandPort, al
+    0xf4,                              // hlt
+    0xeb, 0xfd,                        // jmp to the hlt
+};
+
 void writeFirmware(const Firmware& firmware, memory::GuestMemory& memory) {
   if (firmware.acpi.size() > arch::kAcpiBytes || firmware.smbios.size() > arch::kSmbiosBytes) {
     throw Error(ErrorCode::kInternal, "firmware tables are larger than their place in memory");
   }
   memory.write(arch::kAcpiStart, firmware.acpi, "the ACPI tables");
   memory.write(arch::kSmbiosStart, firmware.smbios, "the SMBIOS tables");
+  memory.write(arch::kResetVector, kResetCode, "the reset vector");
 }
 
 std::vector<MapEntry> mapOf(const memory::GuestMemory& memory) {

@@ -151,6 +151,7 @@ TEST_F(LoadTest, firmwareTables_areWrittenAndThePointerIsTold) {
   EXPECT_EQ(read<std::uint64_t>(memory_, arch::kStartInfo + 32), arch::kRsdp);
   EXPECT_EQ(read<std::uint8_t>(memory_, arch::kAcpiStart + 2), 3);
   EXPECT_EQ(read<std::uint8_t>(memory_, arch::kSmbiosStart + 2), 6);
+  EXPECT_EQ(read<std::uint8_t>(memory_, arch::kResetVector + 1), arch::kKeyboardReset);
 }
 
 TEST_F(LoadTest, elfWithANote_isEnteredAsItIsAskedFor) {

@@ -119,6 +119,11 @@ TEST_F(VirtualMachineTest, resetGuest_endsByReset) {
   EXPECT_EQ(runToEnd().cause, EndCause::kReset);
 }
 
+TEST_F(VirtualMachineTest, jumpToTheResetVector_endsByReset) {
+  create("reset_vector");
+  EXPECT_EQ(runToEnd().cause, EndCause::kReset);
+}
+
 TEST_F(VirtualMachineTest, tripleFault_isToldApartFromReset) {
   create("triple_fault");
   const EndReport report = runToEnd();

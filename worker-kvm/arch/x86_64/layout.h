@@ -2,7 +2,7 @@
 // The lower megabyte follows what Firecracker, Cloud Hypervisor, crosvm and libkrun agree on.
 //
 //   0 - 640 KiB        usable; boot information, page tables and the command line in it
-//   640 KiB - 1 MiB    reserved; ACPI and SMBIOS tables in it
+//   640 KiB - 1 MiB    reserved; ACPI and SMBIOS tables and the reset vector in it
 //   1 MiB - 3 GiB      usable, as far as memory goes
 //   3 GiB - 4 GiB      devices: the 32-bit PCI window, ECAM, I/O APIC, local APICs
 //   4 GiB -            usable, the rest of memory
@@ -58,7 +58,10 @@ inline constexpr std::uint64_t kRsdp = kAcpiStart;
 // SMBIOS entry point and structures (Cloud Hypervisor, crosvm; SMBIOS 3.7, 5.2.2: at a multiple of 16 between 0xf0000
 // and 0xfffff).
 inline constexpr std::uint64_t kSmbiosStart = 0xf0000;
-inline constexpr std::uint64_t kSmbiosBytes = 0x10000;
+inline constexpr std::uint64_t kSmbiosBytes = 0xfff0;
+// Where a PC's firmware begins, and where Linux jumps to in real mode when it reboots and knows no better way: with
+// hardware-reduced ACPI it asks UEFI, and where there is none, this (arch/x86/kernel/reboot.c).
+inline constexpr std::uint64_t kResetVector = 0xffff0;
 
 // Memory below 4 GiB ends at 3 GiB (Firecracker, Cloud Hypervisor); devices have the gap, the rest follows at 4 GiB.
 inline constexpr std::uint64_t kDeviceGapStart = 0xc0000000;
