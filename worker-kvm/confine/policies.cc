@@ -103,7 +103,7 @@ Rules machineCreation() {
       call(__NR_epoll_create1),  // threads of devices wait
       call(__NR_timerfd_create),
       callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
-      callWith(__NR_fcntl, 1, F_GET_SEALS),  // the page of counters
+      callWith(__NR_fcntl, 1, F_GET_SEALS),      // the page of counters
       callWith(__NR_madvise, 2, MADV_HUGEPAGE),  // guest memory
       call(__NR_memfd_create),
       callWith(__NR_fcntl, 1, F_ADD_SEALS),
