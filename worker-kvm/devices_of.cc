@@ -53,8 +53,9 @@ void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, Con
     options->readOnly = disk.getReadOnly();
     options->serial = disk.getSerial().cStr();
     options->cache = readCache(disk.getCache());
-    if (rings::Ring ring = resources.takeRing(); ring.descriptor) {
-      options->rings.push_back(std::move(ring));
+    options->queues = static_cast<std::uint16_t>(config::queuesPerDisk(config));
+    for (std::uint16_t queue = 0; queue < options->queues; ++queue) {
+      options->rings.push_back(resources.takeRing());  // an empty one where there is none left
     }
     options->log = [](const std::string& line) { worker::log(worker::LogLevel::kWarning, line); };
     devices.makers.push_back(virtioDevice(

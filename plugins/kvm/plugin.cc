@@ -66,19 +66,20 @@ void withConfig(const vmmhost_config* config, Use use) {
   use(reader.getRoot<schema::VmConfig>());
 }
 
-// A disk has a ring, a thread that serves it, one for what blocks, and the kernel's own threads for the ring; a network
-// card one for each queue pair.
+// Each queue of a disk has a ring, a thread that serves it and the kernel's own threads for the ring; each disk one for
+// what blocks; a network card one for each queue pair.
 void planThreads(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
-  constexpr std::uint32_t kOfADisk = 6;
+  constexpr std::uint32_t kOfAQueue = 5;
   constexpr std::uint32_t kOfANic = 8;
   constexpr std::uint32_t kOtherwise = 10;
   const std::uint32_t disks = config.getDisks().size();
+  const std::uint32_t queues = disks * vmmhost::kvm::config::queuesPerDisk(config);
   if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
-    plan.ring_count = std::min(disks, std::uint32_t{vmmhost::rings::kMaxRings});
+    plan.ring_count = std::min(queues, std::uint32_t{vmmhost::rings::kMaxRings});
   }
   const std::uint32_t nics = config.getNics().size();
   if (disks + nics > 0) {
-    plan.max_processes = config.getCpus().getCount() + kOtherwise + kOfADisk * disks + kOfANic * nics;
+    plan.max_processes = config.getCpus().getCount() + kOtherwise + disks + kOfAQueue * queues + kOfANic * nics;
   }
 }
 

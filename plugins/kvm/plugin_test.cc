@@ -141,6 +141,29 @@ TEST_F(KvmPluginTest, plan_isAnEmptyRootWithOneDevice) {
   EXPECT_TRUE(worker.ends_with("/vmmhost-worker-kvm")) << worker;
 }
 
+TEST_F(KvmPluginTest, disksHaveAQueueForEachProcessor_whileThereAreRings) {
+  const auto ringsFor = [&](std::uint32_t cpus, std::uint32_t disks) {
+    vmmhost_launch_plan plan{};
+    plan.size = sizeof plan;
+    EXPECT_EQ(withConfig(
+                  [&](auto config) {
+                    config.initCpus().setCount(cpus);
+                    auto list = config.initDisks(disks);
+                    for (auto disk : list) {
+                      disk.initFile().setPath("/disk");
+                    }
+                  },
+                  [&](const vmmhost_config& config) { return plugin_->plan(&host_, &config, &plan, &error_); }),
+              0)
+        << error_.message;
+    return plan.ring_count;
+  };
+  EXPECT_EQ(ringsFor(1, 2), 2U);
+  EXPECT_EQ(ringsFor(2, 2), 4U);
+  EXPECT_EQ(ringsFor(16, 2), 8U);
+  EXPECT_EQ(ringsFor(16, 16), 32U);
+}
+
 TEST_F(KvmPluginTest, foreignHost_isRefused) {
   host_.abi = (VMMHOST_PLUGIN_ABI_MAJOR + 1) << 16;
   EXPECT_EQ(entry_(&host_, &error_), nullptr);

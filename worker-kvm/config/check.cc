@@ -1,9 +1,11 @@
 #include "worker-kvm/config/check.h"
 
+#include <algorithm>
 #include <charconv>
 #include <string>
 
 #include "vmmhost/error.h"
+#include "vmmhost/rings.h"
 #include "worker-kvm/smbios/tables.h"
 
 namespace vmmhost::kvm::config {
@@ -13,6 +15,7 @@ namespace {
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::size_t kMaxCommandLineBytes = 2047;
 constexpr std::uint32_t kMaxDisks = 16;
+constexpr std::uint32_t kMaxQueuesPerDisk = 4;
 constexpr std::uint32_t kMaxNics = 8;
 constexpr std::uint32_t kMaxConsoles = 16;
 constexpr std::uint16_t kMinMtu = 68;        // RFC 791
@@ -206,6 +209,11 @@ std::optional<std::array<std::uint8_t, 6>> parseMac(std::string_view text) {
     }
   }
   return (mac[0] & 1) == 0 ? std::optional(mac) : std::nullopt;
+}
+
+std::uint32_t queuesPerDisk(schema::VmConfig::Reader config) {
+  const std::uint32_t disks = std::max(config.getDisks().size(), 1U);
+  return std::clamp(std::min(config.getCpus().getCount(), rings::kMaxRings / disks), 1U, kMaxQueuesPerDisk);
 }
 
 bool wantsFullIrqchip(schema::VmConfig::Reader config) {

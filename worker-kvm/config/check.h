@@ -19,6 +19,10 @@ inline constexpr std::uint64_t kMaxMemoryBytes = std::uint64_t{1} << 40;
 // the message names the field as JSON does (e.g. "disks[0]", "memory.hugePages").
 void check(schema::VmConfig::Reader config);
 
+// The queues that each disk has, for as many virtual CPUs, while there are rings for them: a thread and a ring each. Of
+// a checked configuration.
+std::uint32_t queuesPerDisk(schema::VmConfig::Reader config);
+
 // "52:54:00:12:34:56", the address of one card, not of a group; else nothing.
 std::optional<std::array<std::uint8_t, 6>> parseMac(std::string_view text);
 
