@@ -48,14 +48,6 @@ class Boot(LabTest):
                 print(f"{name}: {len(ours)} complaints, with QEMU {len(theirs)}")
                 self.assertEqual(sorted(ours - theirs), [])
 
-    def test_init_tells_the_boot_timer(self):
-        arguments = self.linux_arguments("cloud", "true", "--timings", words=("vmmhost.times",))
-        said = self.check("run", "--rm", *arguments, timeout=LINUX_TIMEOUT).err
-        at = {name: float(ms) for name, ms in re.findall(r"^(\S+) +([\d.]+) +[\d.]+$", said, re.M)}
-        self.assertLess(at["guest-runs"], at["boot-phase-65"], said)
-        self.assertLess(at["boot-phase-65"], at["guest-ended"], said)
-        print(f"init {at['boot-phase-65']:.0f} ms after the command's start, {at['guest-runs']:.0f} of them before the guest")
-
     def test_memory_beyond_the_gap_is_seen(self):
         said = self.boot_linux("cloud", LOOK, memory="3584M")
         self.assertGreater(int(re.search(r"^kib=(\d+)$", said, re.M).group(1)), 3400 * 1024)
