@@ -120,3 +120,16 @@ unpack_kernel() {  # FOLDER_OF_PACKAGES FOLDER: makes FOLDER: vmlinuz, vmlinux, 
   rm -rf "$unpacked"
   python3 "$kernel_tools/extract_vmlinux.py" "$2/vmlinuz" "$2/vmlinux"
 }
+
+# The guest kit's initramfs for a kernel that unpack_kernel unpacked; `busybox` is the program's path.
+write_initramfs() {  # KERNEL_FOLDER FILE
+  local extras=()
+  if [ "$(uname -m)" = x86_64 ]; then
+    cc -std=c11 -Os -Wall -Wextra -static -nostdlib -ffreestanding -fno-stack-protector -s -Wl,--build-id=none \
+      -Wl,-z,noseparate-code -o "$work/boot-timer" "$kernel_tools/boot_timer.c" || fail "boot_timer.c cannot be compiled"
+    extras=(--add "vmmhost/boot-timer=$work/boot-timer")
+  fi
+  python3 -B "$kernel_tools/make_initramfs.py" --busybox "$busybox" --init "$kernel_tools/init" \
+    --modules "$kernel_tools/modules" --kernel-modules "$1/modules" --builtin "$1/modules.builtin" "${extras[@]}" \
+    --output "$2"
+}

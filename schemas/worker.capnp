@@ -130,7 +130,7 @@ struct Event {
     ended @0 :Ended;             # no guest code runs any more; the last event
     resetDone @1 :Void;
     guestPanicked @2 :Text;      # the guest said so and still runs
-    bootPhase @3 :BootPhase;
+    bootPhase @3 :BootPhase;     # what the guest wrote to its boot-timer port
   }
   struct Ended { cause @0 :EndCause; detail @1 :Text; }
   struct BootPhase { value @0 :UInt8; monotonicNs @1 :UInt64; }

@@ -59,6 +59,8 @@ void RunReport::takeTimings(capnp::List<schema::Timing>::Reader timings) {
 void RunReport::printTimings(std::uint64_t commandStartNs) const {
   auto phases = timings_;
   phases.emplace_back("command done", client::monotonicNs());
+  // What a guest tells of its boot may arrive after what the host saw meanwhile.
+  std::stable_sort(phases.begin(), phases.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   Table table({"PHASE", "AT MS", "STEP MS"});
   std::uint64_t previous = commandStartNs;
   for (const auto& [phase, ns] : phases) {

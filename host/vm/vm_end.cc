@@ -16,6 +16,18 @@ constexpr unsigned kMaxEvents = 4096;  // of one worker in its life
 constexpr auto kConsoleFlush = 2 * kj::SECONDS;
 constexpr auto kLastEvent = 200 * kj::MILLISECONDS;
 
+// Cloud Hypervisor's docs/debug-port.md gives two of the values a meaning.
+std::string bootPhaseName(unsigned value) {
+  switch (value) {
+    case 0x40:
+      return "guest-kernel";
+    case 0x41:
+      return "guest-init";
+    default:
+      return "boot-phase-" + std::to_string(value);
+  }
+}
+
 }  // namespace
 
 void Vm::watchWorker() {
@@ -73,8 +85,7 @@ void Vm::noteEvent(schema::Event::Reader event) {
       return;
     case schema::Event::BOOT_PHASE:
       if (timings_.size() < 64) {
-        timings_.emplace_back("boot-phase-" + std::to_string(event.getBootPhase().getValue()),
-                              event.getBootPhase().getMonotonicNs());
+        timings_.emplace_back(bootPhaseName(event.getBootPhase().getValue()), event.getBootPhase().getMonotonicNs());
       }
       return;
   }

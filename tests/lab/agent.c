@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/hpet.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -36,6 +37,7 @@ enum {
   kMaxRecords = 4096,
   kHeartbeatMs = 2000,
   kPortTries = 3000,  // a few milliseconds each
+  kStirHz = 64,
 };
 
 struct Job {
@@ -149,6 +151,18 @@ static void waitForPort(void) {
       fail("the virtio-serial port " PORT_NAME " did not appear");
     }
     usleep(2000);
+  }
+}
+
+// QEMU loses interrupts: what its VMRUN and #VMEXIT change in the processor's word of requests (interrupt_request, the
+// bit VIRQ) they change without a lock, and a request that another thread has put there at that moment is gone. The
+// local APIC still has it, and any later interrupt makes the processor look; but one that waits for its only timer waits
+// for ever. So there is always a later one: that of a timer (HPET) which nobody reads.
+static void keepStirred(void) {
+  const int timer = open("/dev/hpet", O_RDONLY | O_CLOEXEC);
+  if (timer < 0 || ioctl(timer, HPET_IRQFREQ, (unsigned long)kStirHz) != 0 || ioctl(timer, HPET_EPI, 0) != 0 ||
+      ioctl(timer, HPET_IE_ON, 0) != 0) {
+    fail("/dev/hpet: %s", strerror(errno));
   }
 }
 
@@ -380,6 +394,7 @@ int main(int argc, char** argv) {
   }
   signal(SIGPIPE, SIG_IGN);
   waitForPort();
+  keepStirred();
   readJob(argv[1], &job);
   if (job.output != NULL) {
     makeOutputFolder(job.output);

@@ -1,4 +1,5 @@
 """The lab's outer machine: QEMU that translates, Debian's kernel, the agent (agent.c) at the other end of a port."""
+import json
 import os
 import selectors
 import signal
@@ -16,8 +17,10 @@ from newc import Archive  # noqa: E402  (found through the line above)
 
 # Both are many times what was ever seen, on a machine that compiles on every core meanwhile.
 BOOT_LIMIT = 240
-# The agent sends a sign of life every 2 s.
-SILENCE_LIMIT = 120
+# The agent sends a sign of life every 2 s; the kernel tells of a soft lockup after 60 s.
+SILENCE_LIMIT = 75
+# What a monitor says of a machine that hangs; twice, since a processor that spins moves.
+QUESTIONS = ["info status", "info registers", "info registers", "info lapic", "info pic"]
 MAX_INPUT = 32 << 10  # what agent.c takes at once
 CONSOLE_KEPT = 64 << 10
 CONSOLE_SHOWN = 150  # lines: the traces of two processors
@@ -138,22 +141,27 @@ class Machine:
     def _start(self, kit, cpus, memory):
         self.port, port = socket.socketpair()
         self.serial, serial = socket.socketpair()
+        self.monitor, monitor = socket.socketpair()
         # setpriv: should this process be killed, the kernel ends QEMU.
         command = [
             "setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display",
-            "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu",
+            "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi",
+            # The agent's timer needs an interrupt of its own: 16 to 23, as q35 has them.
+            "-global", "hpet.hpet-intcap=0xff0104", "-cpu",
             "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
             "-m", memory, "-kernel", os.path.join(kit, "vmlinux"), "-initrd", self.initramfs.name, "-append",
             COMMAND_LINE, "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
+            "-chardev", f"socket,id=monitor,fd={monitor.fileno()}", "-mon", "chardev=monitor,mode=control",
             "-chardev", f"socket,id=lab,fd={port.fileno()}", "-device", "virtio-serial-pci", "-device",
             "virtserialport,chardev=lab,name=vmmhost.lab", "-device", "virtio-rng-pci", "-fsdev",
             "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap", "-device",
             "virtio-9p-pci,fsdev=host,mount_tag=host"]
         self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, pass_fds=(port.fileno(), serial.fileno()),
+                                     stderr=subprocess.STDOUT, pass_fds=(port.fileno(), serial.fileno(), monitor.fileno()),
                                      start_new_session=True)  # a ^C at the terminal is ours to act on
         port.close()
         serial.close()
+        monitor.close()
         self.selector.register(self.port, selectors.EVENT_READ, self._read_port)
         self.selector.register(self.serial, selectors.EVENT_READ, self._read_console)
         self.selector.register(self.qemu.stdout, selectors.EVENT_READ, self._read_log)
@@ -185,7 +193,8 @@ class Machine:
                 continue
             running += waited
             if silence > SILENCE_LIMIT:
-                raise LabError(f"the outer machine hangs: no sign of life for {SILENCE_LIMIT} s\n{self.tail()}")
+                raise LabError(f"the outer machine hangs: no sign of life for {SILENCE_LIMIT} s\n{self.tail()}\n"
+                               f"{self.state()}")
             if timeout is not None and self.code is None and running > timeout:
                 return None
         return self.code
@@ -196,6 +205,27 @@ class Machine:
         log = bytes(self.qemu_log).decode(errors="replace").splitlines()[-CONSOLE_SHOWN:]
         return "\n".join(["the end of its console:", *("  | " + line for line in lines),
                           *(["what QEMU said:"] if log else []), *("  | " + line for line in log)])
+
+    def state(self):
+        """What QEMU says of the machine, for whoever looks for the reason why it hangs."""
+        self.monitor.settimeout(5)
+        said = []
+        try:
+            with self.monitor.makefile("rw", encoding="utf-8") as monitor:
+                asked = [("qmp_capabilities", {})]
+                asked += [("human-monitor-command", {"command-line": question}) for question in QUESTIONS]
+                for command, arguments in asked:
+                    monitor.write(json.dumps({"execute": command, "arguments": arguments}))
+                    monitor.flush()
+                    answer = {}
+                    while "return" not in answer and "error" not in answer:
+                        answer = json.loads(monitor.readline())
+                    if arguments:
+                        said += [arguments["command-line"] + ":"] + str(answer.get("return", answer)).splitlines()
+            said = [line for line in said if not line.startswith(("XMM", "FPR", "  pin"))]
+        except (OSError, ValueError) as error:
+            said.append(f"no answer from QEMU's monitor: {error}")
+        return "\n".join(["what QEMU knows of it:", *("  | " + line for line in said)])
 
     def _ended(self):
         # The console and QEMU's own words may still be on their way.

@@ -48,6 +48,17 @@ class Boot(LabTest):
                 print(f"{name}: {len(ours)} complaints, with QEMU {len(theirs)}")
                 self.assertEqual(sorted(ours - theirs), [])
 
+    def test_timings_reach_from_exec_to_init(self):
+        """The guest kit's init writes to the boot-timer port before anything else."""
+        for form in ("vmlinux", "vmlinuz"):
+            result = self.check("run", "--rm", "--json", "--timings",
+                                *self.linux_arguments("cloud", "true", image=form), timeout=LINUX_TIMEOUT)
+            phases = {timing["phase"]: timing["ns"] for timing in result.json["timings"]}
+            self.assertLess(phases["guest-runs"], phases["guest-init"], phases)
+            self.assertLess(phases["guest-init"], phases["guest-ended"], phases)
+            self.assertRegex(result.err, r"guest-init +[\d.]+")
+            print(result.err)
+
     def test_memory_beyond_the_gap_is_seen(self):
         said = self.boot_linux("cloud", LOOK, memory="3584M")
         self.assertGreater(int(re.search(r"^kib=(\d+)$", said, re.M).group(1)), 3400 * 1024)

@@ -135,6 +135,7 @@ class Run(unittest.TestCase):
         err = process.communicate(timeout=START_LIMIT)[1]
         self.assertEqual(process.returncode, 125)
         self.assertIn(b"the outer machine hangs", err)
+        self.assertIn(b"no answer from QEMU's monitor", err)
         self.assert_gone(qemu)
 
     def test_signals_end_it_and_leave_nothing(self):
