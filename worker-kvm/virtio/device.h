@@ -16,6 +16,8 @@ class Interrupts {
  public:
   virtual ~Interrupts() = default;
   virtual void queueUsed(std::uint16_t queue) noexcept = 0;
+  // The driver hears of both by the same interrupt, and then looks at both.
+  virtual bool areToldTogether(std::uint16_t, std::uint16_t) const noexcept { return false; }
   virtual void configChanged() noexcept = 0;
   // The driver broke the rules: sets DEVICE_NEEDS_RESET (virtio 1.2, 2.1) and tells the driver.
   virtual void deviceBroken(const char* reason) noexcept = 0;  // `reason` is a literal, for the log
@@ -47,6 +49,9 @@ class Device {
   // transport's.
   virtual std::uint64_t features() const noexcept = 0;
   virtual std::span<const std::uint16_t> queueSizes() const noexcept = 0;  // the largest that each queue may have
+
+  // MSI-X vectors to offer. A driver that has fewer than one for each queue and one more lets all queues share one.
+  virtual unsigned interruptVectors() const noexcept { return static_cast<unsigned>(queueSizes().size()) + 1; }
 
   // The device's configuration space (virtio 1.2, 2.5). 1, 2, 4 or 8 bytes, anywhere: reads beyond the end give 0.
   virtual void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept = 0;

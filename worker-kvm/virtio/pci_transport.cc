@@ -116,7 +116,7 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, const TransportContex
       context_(context),
       device_(std::move(device)),
       offeredFeatures_(device_->features() | kVersion1),
-      msix_(context.messages, static_cast<unsigned>(device_->queueSizes().size()) + 1),
+      msix_(context.messages, device_->interruptVectors()),
       window_(*this) {
   for (const std::uint16_t size : device_->queueSizes()) {
     queues_.push_back(std::make_unique<QueueState>());
@@ -512,6 +512,10 @@ void PciTransport::queueUsed(std::uint16_t queue) noexcept {
   if (queue < queues_.size()) {
     msix_.signal(queues_[queue]->vector.load());
   }
+}
+
+bool PciTransport::areToldTogether(std::uint16_t one, std::uint16_t other) const noexcept {
+  return one < queues_.size() && other < queues_.size() && queues_[one]->vector.load() == queues_[other]->vector.load();
 }
 
 void PciTransport::configChanged() noexcept {

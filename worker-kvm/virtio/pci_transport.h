@@ -70,6 +70,7 @@ class PciTransport final : public pci::Function, private Interrupts {
   };
 
   void queueUsed(std::uint16_t queue) noexcept override;
+  bool areToldTogether(std::uint16_t one, std::uint16_t other) const noexcept override;
   void configChanged() noexcept override;
   void deviceBroken(const char* reason) noexcept override;
   std::vector<int> descriptors() const override;

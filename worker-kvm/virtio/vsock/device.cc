@@ -29,6 +29,11 @@ constexpr std::uint32_t kTransportReset = 0;  // 5.10.6.7
 constexpr unsigned kPacketsAtOnce = 128;
 constexpr unsigned kTurnsAtOnce = 32;
 
+// That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is told
+// of each eighth of a queue, and of less than that a moment later, as network cards do it.
+constexpr unsigned kSignalledParts = 8;
+constexpr std::chrono::milliseconds kSignalDelay(2);
+
 Fd makeTimer() {
   Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer) {
@@ -68,6 +73,7 @@ Vsock::Vsock(const Options& options, HostConnector& connector)
       transmitWake_(*this, &Vsock::pump),
       eventWake_(*this, &Vsock::sendEvent),
       timerWake_(*this, &Vsock::expire),
+      signalTransmit_(*this),
       chains_(kBuffersAtOnce),
       buffers_(kBuffersAtOnce) {
 }
@@ -225,6 +231,7 @@ void Vsock::stop() noexcept {
   }
   queues_.clear();
   fetched_ = 0;
+  unsignalled_ = 0;
   eventWaits_ = false;
 }
 
@@ -268,8 +275,8 @@ void Vsock::pumpTransmit() noexcept {
     return;
   }
   transmit->queue.disableNotifications();
-  bool anyUsed = false;
   unsigned left = kPacketsAtOnce;
+  unsigned used = 0;
   while (!mux_.isStopped()) {
     const Queue::Taken taken = transmit->queue.take(packet_);
     if (taken == Queue::Taken::kBroken) {
@@ -289,11 +296,42 @@ void Vsock::pumpTransmit() noexcept {
     }
     handlePacket();
     transmit->queue.give(packet_.head, 0);
-    anyUsed = true;
+    ++used;
   }
-  if (anyUsed) {
+  if (used > 0) {
+    transmitUsed(used);
+  }
+}
+
+void Vsock::transmitUsed(unsigned packets) noexcept {
+  const bool isFirst = unsignalled_ == 0;
+  unsignalled_ += packets;
+  if (unsignalled_ * kSignalledParts >= queue(kTransmit)->queue.size()) {
+    signalTransmit();
+  } else if (isFirst) {
+    thread_->runAfter(kSignalDelay, signalTransmit_);
+  }
+}
+
+void Vsock::signalTransmit() noexcept {
+  thread_->cancelDelayed();
+  ActiveQueue* transmit = queue(kTransmit);
+  if (transmit != nullptr && std::exchange(unsignalled_, 0) > 0) {
     interrupt(*transmit);
   }
+}
+
+void Vsock::signalReceive() noexcept {
+  if (!queue(kReceive)->queue.needsInterrupt()) {
+    return;
+  }
+  ActiveQueue* transmit = queue(kTransmit);
+  if (unsignalled_ > 0 && transmit != nullptr && interrupts_->areToldTogether(kReceive, kTransmit)) {
+    thread_->cancelDelayed();
+    unsignalled_ = 0;
+    transmit->queue.needsInterrupt();  // told by the one that comes now
+  }
+  interrupts_->queueUsed(kReceive);
 }
 
 void Vsock::handlePacket() noexcept {
@@ -372,7 +410,7 @@ void Vsock::pumpReceive() noexcept {
     anyUsed = anyUsed || filled > 0;
   }
   if (anyUsed) {
-    interrupt(*receive);
+    signalReceive();
   }
   if (wasStopped && !mux_.isStopped()) {
     goOnLater();  // with the packets of the guest that wait

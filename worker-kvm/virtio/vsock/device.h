@@ -61,6 +61,9 @@ class Vsock final : public Device {
   const char* name() const noexcept override { return "vsock"; }
   std::uint64_t features() const noexcept override;
   std::span<const std::uint16_t> queueSizes() const noexcept override;
+  // One for changes of the configuration and one for all queues: an answer and that its question was taken are then one
+  // interrupt.
+  unsigned interruptVectors() const noexcept override { return 2; }
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
   void connect(Interrupts& interrupts) override;
   void activate(Activation activation) noexcept override;
@@ -92,6 +95,14 @@ class Vsock final : public Device {
     Vsock& device_;
     void (Vsock::*work_)() noexcept;
   };
+  class SignalTransmit final : public io::EventThread::Job {
+   public:
+    explicit SignalTransmit(Vsock& device) noexcept : device_(device) {}
+    void run() noexcept override { device_.signalTransmit(); }
+
+   private:
+    Vsock& device_;
+  };
   struct Arrival {
     Fd socket;
     std::uint32_t port = 0;        // of a client of the host
@@ -118,6 +129,9 @@ class Vsock final : public Device {
   ActiveQueue* queue(QueueIndex index) noexcept;
   void pump() noexcept;  // both ways, as far as one turn allows
   void pumpTransmit() noexcept;
+  void transmitUsed(unsigned packets) noexcept;
+  void signalTransmit() noexcept;
+  void signalReceive() noexcept;
   void pumpReceive() noexcept;
   bool fetchBuffers() noexcept;
   void handlePacket() noexcept;
@@ -145,6 +159,8 @@ class Vsock final : public Device {
   Wake transmitWake_;
   Wake eventWake_;
   Wake timerWake_;
+  SignalTransmit signalTransmit_;
+  unsigned unsignalled_ = 0;  // packets of the guest that are used, of which it has not heard
   Chain packet_;                 // of the guest
   std::vector<Chain> chains_;    // for the guest: [0, fetched_) are taken from the queue
   std::vector<Buffer> buffers_;  // the same, for the mux
