@@ -12,8 +12,11 @@ BOOTS = (("cloud", "vmlinux", 1), ("cloud", "vmlinuz", 2), ("cloud", "vmlinux", 
          ("current", "vmlinux", 4))
 RAW_LINE = re.compile(r"^<(\d+)>\[[ .\d]+\] (.*)$")
 WARNING = 4  # of the kernel's levels; those below are graver
-COMPLAINTS = re.compile(r"BUG:|WARNING:|Call Trace|ACPI (BIOS )?(Error|Warning|Exception)|Firmware Bug|unhandled", re.I)
-LOOK = "uname -r; echo cpus=$(nproc); echo kib=$(grep MemTotal /proc/meminfo | tr -dc 0-9); dmesg"
+COMPLAINTS = "BUG:|WARNING:|Call Trace|ACPI (BIOS )?(Error|Warning|Exception)|Firmware Bug|unhandled"
+# Not all messages: a port that carries bytes one by one takes as long for them as the boot does.
+LOOK = ("uname -r; echo cpus=$(nproc); echo kib=$(grep MemTotal /proc/meminfo | tr -dc 0-9); "
+        f"echo messages=$(dmesg | wc -l); dmesg | grep -v 'ommand line: ' | grep -iE '{COMPLAINTS}' | sed 's/^/complaint: /'")
+GRAVE = "echo messages=$(dmesg | wc -l); dmesg -r | grep '^<[0-9]*[0-4]>'"
 
 
 class Boot(LabTest):
@@ -26,12 +29,16 @@ class Boot(LabTest):
                 self.assertIn(f"cpus={cpus}", lines)
                 kib = int(re.search(r"^kib=(\d+)$", said, re.M).group(1))
                 self.assertGreater(kib, 185 * 1024)
-                self.assertEqual([line for line in lines if COMPLAINTS.search(line)], [])
+                self.assertEqual([line for line in lines if line.startswith("complaint:")], [])
+                self.has_messages(said)
+
+    def has_messages(self, said):
+        self.assertGreater(int(re.search(r"^messages=(\d+)\r?$", said, re.M).group(1)), 100)
 
     def complaints(self, said):
         """What a kernel said as a warning or worse, without numbers."""
+        self.has_messages(said)
         found = list(filter(None, map(RAW_LINE.match, said.replace("\r", "").splitlines())))
-        self.assertGreater(len(found), 100, said)
         return {re.sub(r"\b(0x)?[0-9a-f]*\d[0-9a-f]*\b", "N", match.group(2)) for match in found
                 if int(match.group(1)) & 7 <= WARNING}
 
@@ -41,9 +48,9 @@ class Boot(LabTest):
                 _, theirs = self.seconds_until(
                     ["qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults",
                      "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel(name),
-                     "-initrd", kernel(name, "initramfs.cpio"), "-append", command_line("dmesg -r")],
+                     "-initrd", kernel(name, "initramfs.cpio"), "-append", command_line(GRAVE)],
                     "vmmhost-guest: exit status")
-                ours = self.boot_linux(name, "dmesg -r")
+                ours = self.boot_linux(name, GRAVE)
                 ours, theirs = self.complaints(ours), self.complaints(theirs)
                 print(f"{name}: {len(ours)} complaints, with QEMU {len(theirs)}")
                 self.assertEqual(sorted(ours - theirs), [])

@@ -106,7 +106,8 @@ class Network(DevicesTest):
 
 
 class Balloon(DevicesTest):
-    FILL = "dd if=/dev/zero of=/tmp/fill bs=1M count=400 2>/dev/null; ls -l /tmp/fill; "  # half of memory at most
+    MEMORY = "512M"
+    FILL = "dd if=/dev/zero of=/tmp/fill bs=1M count=200 2>/dev/null; ls -l /tmp/fill; "  # half of memory at most
 
     def answer(self, console):
         console.stdin.write(b"\n")
@@ -118,38 +119,38 @@ class Balloon(DevicesTest):
 
     def test_balloon_gives_memory_back_and_takes_it_again(self):
         console = self.boot("vm", self.FILL + "rm /tmp/fill; echo was full; read x; free -m; read x", "was full", "-f",
-                            self.config(balloon={}), memory="1G")
+                            self.config(balloon={}), memory=self.MEMORY)
         worker = self.worker("vm")
         full = pss(worker)
-        self.assertGreater(full, 400 * MIB)
-        self.check("balloon", "vm", "700M")
-        self.wait_for_size(700)
+        self.assertGreater(full, 200 * MIB)
+        self.check("balloon", "vm", "350M")
+        self.wait_for_size(350)
         small = pss(worker)
-        self.assertLess(small, full - 200 * MIB)
-        print(f"guest's memory at the host: {full // MIB} MiB, with a balloon of 700 MiB {small // MIB} MiB")
+        self.assertLess(small, full - 100 * MIB)
+        print(f"guest's memory at the host: {full // MIB} MiB, with a balloon of 350 MiB {small // MIB} MiB")
         self.check("balloon", "vm", "0")
         self.wait_for_size(0)
         self.answer(console)
         total = int(re.search(r"^Mem: +(\d+)", self.read_until(console, "Swap", LINUX_TIMEOUT), re.M).group(1))
-        self.assertGreater(total, 900)
+        self.assertGreater(total, 440)
         self.answer(console)
         self.ended("vm", console)
 
     def test_free_pages_are_reported(self):
         console = self.boot("vm", self.FILL + "rm /tmp/fill; echo was full; read x", "was full", "-f",
-                            self.config(balloon={"freePageReporting": True}), memory="1G")
+                            self.config(balloon={"freePageReporting": True}), memory=self.MEMORY)
         worker = self.worker("vm")
-        wait_until(lambda: pss(worker) < 250 * MIB, LINUX_TIMEOUT, "memory falls")
-        print(f"guest's memory at the host once it told what is free: {pss(worker) // MIB} MiB of 1024")
+        wait_until(lambda: pss(worker) < 180 * MIB, LINUX_TIMEOUT, "memory falls")
+        print(f"guest's memory at the host once it told what is free: {pss(worker) // MIB} MiB of 512")
         self.answer(console)
         self.ended("vm", console)
 
     def test_a_guest_out_of_memory_takes_it_back(self):
         console = self.boot("vm", "echo is up; read x; " + self.FILL + "read x", "is up", "-f",
-                            self.config(balloon={"targetSize": "700M"}), memory="1G")
-        self.wait_for_size(700)
+                            self.config(balloon={"targetSize": "330M"}), memory=self.MEMORY)
+        self.wait_for_size(330)
         self.answer(console)
-        self.assertIn(str(400 * MIB), self.read_until(console, "/tmp/fill", LINUX_TIMEOUT))
+        self.assertIn(str(200 * MIB), self.read_until(console, "/tmp/fill", LINUX_TIMEOUT))
         self.answer(console)
         self.ended("vm", console)
 

@@ -217,6 +217,15 @@ TEST_F(PciTransportTest, interrupts_goToTheVectorsThatTheDriverChose) {
   EXPECT_EQ(read(common_ + 0x10, 2), 0xffffu) << "no such vector";
 }
 
+TEST_F(PciTransportTest, queuesOfOneVector_areToldTogether) {
+  start();
+  EXPECT_FALSE(device_->interrupts->areToldTogether(0, 1));
+  write(common_ + 0x16, 0, 2);
+  write(common_ + 0x1a, 2, 2);
+  EXPECT_TRUE(device_->interrupts->areToldTogether(0, 1));
+  EXPECT_FALSE(device_->interrupts->areToldTogether(0, 2)) << "there is no such queue";
+}
+
 TEST_F(PciTransportTest, doorbells_followTheWindow) {
   const std::set<std::uint64_t> before{notify_, notify_ + 4};
   EXPECT_EQ(doorbells_.attached, before);

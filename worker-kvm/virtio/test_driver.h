@@ -47,6 +47,9 @@ class RecordedInterrupts final : public Interrupts {
     changed_.notify_all();
   }
   std::vector<int> descriptors() const override { return {event_.descriptor()}; }
+  bool areToldTogether(std::uint16_t, std::uint16_t) const noexcept override { return together; }
+
+  std::atomic<bool> together = false;
 
   template <typename Condition>
   bool waitFor(Condition condition) {
@@ -67,6 +70,9 @@ class RecordedInterrupts final : public Interrupts {
   }
   bool waitForBroken() {
     return waitFor([this] { return !broken_.empty(); });
+  }
+  bool waitForUsed(std::uint16_t queue, unsigned count) {
+    return waitFor([this, queue, count] { return used_.at(queue) >= count; });
   }
   bool waitForConfig(unsigned count) {
     return waitFor([this, count] { return config_ >= count; });

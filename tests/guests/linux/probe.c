@@ -17,13 +17,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/vm_sockets.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,69 +87,77 @@ static int roundTrips(int fd, int begins, uint64_t count) {
   return 0;
 }
 
-static struct {
-  int fd;
-  int writes;
-  size_t size;
-  uint64_t places;
-  uint64_t end;
-} job;
-
-static void* request(void* argument) {
-  uint64_t* done = argument;
-  uint64_t state = (uintptr_t)argument;
-  void* buffer = NULL;
-  if (posix_memalign(&buffer, 4096, job.size) != 0) {
-    fail("memory");
-  }
-  memset(buffer, 0x5a, job.size);
-  while (nowNs(CLOCK_MONOTONIC) < job.end) {
-    const off_t place = (off_t)((step(&state) >> 16) % job.places * job.size);
-    const ssize_t count = job.writes ? pwrite(job.fd, buffer, job.size, place) : pread(job.fd, buffer, job.size, place);
-    if (count != (ssize_t)job.size) {
-      fail("request");
-    }
-    ++*done;
-  }
-  free(buffer);
-  return NULL;
-}
-
+// By the kernel's asynchronous I/O, as fio has it with libaio: what is done is taken together, and asked anew together.
 static int io(char** words) {
   enum { kMost = 64 };
-  pthread_t threads[kMost];
-  static struct {
-    uint64_t count;
-    char room[56];  // no two in one cache line
-  } done[kMost];
+  static struct iocb blocks[kMost];
   const int depth = atoi(words[3]);
   if (depth < 1 || depth > kMost) {
     errno = EINVAL;
     fail("depth");
   }
-  job.writes = strcmp(words[1], "write") == 0;
-  job.fd = open(words[0], (job.writes ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
-  job.size = (size_t)atol(words[2]);
-  const off_t end = lseek(job.fd, 0, SEEK_END);
-  if (job.fd < 0 || end < (off_t)job.size || job.size == 0) {
+  const int writes = strcmp(words[1], "write") == 0;
+  const int fd = open(words[0], (writes ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
+  const size_t size = (size_t)atol(words[2]);
+  const off_t end = lseek(fd, 0, SEEK_END);
+  if (fd < 0 || end < (off_t)size || size == 0) {
     fail(words[0]);
   }
-  job.places = (uint64_t)end / job.size;
-  const uint64_t began = nowNs(CLOCK_MONOTONIC);
-  job.end = began + (uint64_t)(atof(words[4]) * 1e9);
-  for (int i = 0; i < depth; ++i) {
-    if (pthread_create(&threads[i], NULL, request, &done[i].count) != 0) {
-      fail("thread");
-    }
+  const uint64_t places = (uint64_t)end / size;
+  uint64_t state = 1;
+  aio_context_t context = 0;
+  if (syscall(SYS_io_setup, depth, &context) != 0) {
+    fail("io_setup");
   }
-  uint64_t all = 0;
+  struct iocb* asked[kMost];
   for (int i = 0; i < depth; ++i) {
-    pthread_join(threads[i], NULL);
-    all += done[i].count;
+    void* buffer = NULL;
+    if (posix_memalign(&buffer, 4096, size) != 0) {
+      fail("memory");
+    }
+    memset(buffer, 0x5a, size);
+    blocks[i] = (struct iocb){.aio_lio_opcode = writes ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+                              .aio_fildes = (uint32_t)fd,
+                              .aio_buf = (uintptr_t)buffer,
+                              .aio_nbytes = size,
+                              .aio_data = (uint64_t)i};
+    asked[i] = &blocks[i];
+  }
+  const uint64_t began = nowNs(CLOCK_MONOTONIC);
+  const uint64_t until = began + (uint64_t)(atof(words[4]) * 1e9);
+  uint64_t all = 0;
+  int wanted = depth;
+  for (int underWay = 0; wanted + underWay > 0;) {
+    for (int i = 0; i < wanted; ++i) {
+      asked[i]->aio_offset = (int64_t)((step(&state) >> 16) % places * size);
+    }
+    for (int done = 0; done < wanted;) {
+      const long count = syscall(SYS_io_submit, context, (long)(wanted - done), asked + done);
+      if (count <= 0) {
+        fail("io_submit");
+      }
+      done += (int)count;
+    }
+    underWay += wanted;
+    struct io_event events[kMost];
+    const long count = syscall(SYS_io_getevents, context, 1L, (long)kMost, events, NULL);
+    if (count < 1) {
+      fail("io_getevents");
+    }
+    const int goesOn = nowNs(CLOCK_MONOTONIC) < until;
+    wanted = goesOn ? (int)count : 0;
+    for (long i = 0; i < count; ++i) {
+      if (events[i].res != (int64_t)size) {
+        fail("request");
+      }
+      asked[i] = &blocks[events[i].data];
+    }
+    underWay -= (int)count;
+    all += (uint64_t)count;
   }
   const double seconds = (double)(nowNs(CLOCK_MONOTONIC) - began) / 1e9;
   printf("probe: %s %s %d: %.0f a second, %.0f bytes a second, %.1f us of latency\n", words[1], words[2], depth,
-         (double)all / seconds, (double)all * (double)job.size / seconds, seconds * 1e6 * depth / (double)all);
+         (double)all / seconds, (double)all * (double)size / seconds, seconds * 1e6 * depth / (double)all);
   return 0;
 }
 

@@ -29,10 +29,7 @@ constexpr std::uint32_t kTransportReset = 0;  // 5.10.6.7
 constexpr unsigned kPacketsAtOnce = 128;
 constexpr unsigned kTurnsAtOnce = 32;
 
-// That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is told
-// of each eighth of a queue, and of less than that a moment later, as network cards do it.
-constexpr unsigned kSignalledParts = 8;
-constexpr std::chrono::milliseconds kSignalDelay(2);
+constexpr unsigned kSignalledParts = 8;  // of the transmit queue
 
 Fd makeTimer() {
   Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -309,7 +306,7 @@ void Vsock::transmitUsed(unsigned packets) noexcept {
   if (unsignalled_ * kSignalledParts >= queue(kTransmit)->queue.size()) {
     signalTransmit();
   } else if (isFirst) {
-    thread_->runAfter(kSignalDelay, signalTransmit_);
+    thread_->runAfter(options_.usedDelay, signalTransmit_);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,6 +35,9 @@ struct Options {
   // Sockets get numbers from here on, as many as there may be connections, so that the thread's filter can tell them
   // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
   int firstDescriptor = 256;
+  // That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is told
+  // with an answer, of an eighth of its queue at once, and else this long afterwards, as network cards do it.
+  std::chrono::milliseconds usedDelay{2};
 };
 
 class Vsock final : public Device {

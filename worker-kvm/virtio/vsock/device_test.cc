@@ -434,6 +434,47 @@ TEST_F(VsockTest, transportReset_closesEverything_andIsAnEvent_onceThereIsABuffe
   guest().expect(Operation::kReset);
 }
 
+TEST_F(VsockTest, usedPackets_areToldSoon_thoughNothingElseHappens) {
+  make();
+  guest().send(Header{});
+  EXPECT_TRUE(driver_.interrupts().waitForUsed(1, 1));
+}
+
+TEST_F(VsockTest, usedPackets_areToldWithAnAnswer_orOnceTheyAreMany) {
+  features_ = 0;  // the driver asks for every interrupt
+  options_.usedDelay = std::chrono::hours(1);
+  make();
+  Client client = connectClient(5000);
+  auto& interrupts = driver_.interrupts();
+  interrupts.together = true;
+  const auto takeUsed = [&] {
+    while (!driver_.queue(1).hasUsed()) {
+      std::this_thread::yield();  // it need not be told
+    }
+    guest().waitForSent();
+  };
+  const auto send = [&](int packets) {
+    for (int i = 0; i < packets; ++i) {
+      client.stream.send(Operation::kCreditUpdate);
+      takeUsed();
+    }
+  };
+  const auto answer = [&] {
+    writeAll(client.socket, "x");
+    EXPECT_EQ(client.stream.expect(Operation::kReadWrite).payload, "x");
+  };
+  takeUsed();
+  answer();
+  send(31);
+  answer();
+  EXPECT_EQ(interrupts.used(1), 0u);
+  send(32);
+  EXPECT_TRUE(interrupts.waitForUsed(1, 1));
+  send(31);
+  answer();
+  EXPECT_EQ(interrupts.used(1), 1u);
+}
+
 TEST_F(VsockTest, socketThatBlocks_orIsOneTooMany_isRefused) {
   options_.limits.maxConnections = 2;
   make();
