@@ -35,8 +35,8 @@ struct Options {
   // Sockets get numbers from here on, as many as there may be connections, so that the thread's filter can tell them
   // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
   int firstDescriptor = 256;
-  // That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is told
-  // with an answer, of an eighth of its queue at once, and else this long afterwards, as network cards do it.
+  // That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is
+  // told with an answer, of an eighth of its queue at once, and else this long afterwards, as network cards do it.
   std::chrono::milliseconds usedDelay{2};
 };
 
@@ -164,7 +164,7 @@ class Vsock final : public Device {
   Wake eventWake_;
   Wake timerWake_;
   SignalTransmit signalTransmit_;
-  unsigned unsignalled_ = 0;  // packets of the guest that are used, of which it has not heard
+  unsigned unsignalled_ = 0;     // packets of the guest that are used, of which it has not heard
   Chain packet_;                 // of the guest
   std::vector<Chain> chains_;    // for the guest: [0, fetched_) are taken from the queue
   std::vector<Buffer> buffers_;  // the same, for the mux
