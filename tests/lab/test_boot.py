@@ -100,15 +100,6 @@ class Devices(LabTest):
         with open(source, "rb") as file:
             self.assertEqual(file.read(), content)
 
-    def test_power_button_ends_it(self):
-        self.check("run", "--detach", "--name", "button", *self.linux_arguments("cloud", None))
-        console = self.start("console", "button")
-        self.read_until(console, "vmmhost-guest: a shell", LINUX_TIMEOUT)
-        self.check("shutdown", "button")
-        self.assertEqual(self.run_vmmhost("wait", "button", timeout=LINUX_TIMEOUT).code, 0)
-        self.finish(console)
-        self.check("rm", "button")
-
     def test_panic_is_a_panic(self):
         arguments = self.linux_arguments("cloud", "echo c >/proc/sysrq-trigger; sleep 100")
         result = self.check("run", "--rm", "--json", *arguments, code=1, timeout=LINUX_TIMEOUT)
@@ -120,10 +111,6 @@ class Devices(LabTest):
                                          self.config(watchdog={"action": "powerOff"}))
         result = self.check("run", "--rm", "--json", *arguments, code=1, timeout=LINUX_TIMEOUT)
         self.assertEqual(result.json["outcome"]["cause"], "watchdog", result.out)
-
-    def test_reboot_asks_for_a_reset(self):
-        result = self.run_vmmhost("run", "--rm", *self.linux_arguments("cloud", "reboot -f"), timeout=LINUX_TIMEOUT)
-        self.assertEqual(result.code, 3, result.err)
 
     def test_worker_stays_small(self):
         arguments = self.linux_arguments("cloud", "true")
