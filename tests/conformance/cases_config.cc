@@ -90,6 +90,11 @@ void memorySize(Context& context, unsigned mebibytes) {
         "the guest has " + std::to_string(kibibytes) + " KiB above 2 MiB, expected " + std::to_string(most));
 }
 
+// More than most machines have: of a guest that uses little of it.
+void muchMemory(Context& context) {
+  checkContains(saidBy(context, {.guest = "hello", .memory = R"({"size":"64G"})"}), "hello", "what the guest said");
+}
+
 void processors(Context& context, unsigned count) {
   const std::string number = std::to_string(count);
   checkContains(saidBy(context, {.guest = "smp",
@@ -219,6 +224,7 @@ void addConfigCases(Cases& cases) {
   add("relative-paths", relativePaths, {VMMHOST_CAP_INITRD});
   add("memory-of-16-mebibytes", [](Context& c) { memorySize(c, 16); });
   add("memory-of-64-mebibytes", [](Context& c) { memorySize(c, 64); });
+  add("memory-of-64-gibibytes", muchMemory);
   add("one-processor", [](Context& c) { processors(c, 1); });
   add("two-processors", [](Context& c) { processors(c, 2); }, {VMMHOST_CAP_SMP});
   add("four-processors", [](Context& c) { processors(c, 4); }, {VMMHOST_CAP_SMP});

@@ -140,7 +140,7 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   // QEMU's usual firmware, SeaBIOS, is twice as slow to reach a kernel, and after a reset asks for another one, which
   // could not be told from a reset that the guest asks for. (graphics=off would have it talk on the serial console.)
   add("-bios", "qboot.rom");
-  add("-machine", "q35,vmport=off,smm=off,usb=off,sata=off,smbus=off");
+  add("-machine", "q35,vmport=off,smm=off,usb=off,sata=off,smbus=off,memory-backend=ram");
   if (spec.kvm) {
     const std::string set = std::to_string(spec.disks.size() + 1);
     add("-add-fd", "fd=" + std::to_string(descriptors.kvm) + ",set=" + set);
@@ -153,7 +153,11 @@ std::vector<std::string> qemuArguments(const MachineSpec& spec, const ChildDescr
   const std::uint32_t sockets = spec.cpus / spec.threadsPerCore / spec.coresPerSocket;
   add("-smp", "cpus=" + std::to_string(spec.cpus) + ",sockets=" + std::to_string(sockets) +
                   ",cores=" + std::to_string(spec.coresPerSocket) + ",threads=" + std::to_string(spec.threadsPerCore));
-  add("-m", "size=" + std::to_string(spec.memoryBytes) + "B");
+  const std::uint64_t unit = 8192;  // which QEMU rounds it up to by itself, and then wants the object to have as well
+  const std::string memory = std::to_string((spec.memoryBytes + unit - 1) / unit * unit);
+  add("-m", "size=" + memory + "B");
+  // A guest may have more than there is, as long as it does not use it: limits are for that.
+  add("-object", "memory-backend-ram,id=ram,reserve=off,size=" + memory + "B");
   if (!spec.uuid.empty()) {
     add("-uuid", spec.uuid);
   }
