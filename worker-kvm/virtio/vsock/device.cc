@@ -218,6 +218,7 @@ void Vsock::start(Activation activation) noexcept {
 }
 
 void Vsock::stop() noexcept {
+  thread_->cancelDelayed();  // once this object ends, there is no thread_ for it to use
   mux_.clear();
   connectionCount_ = 0;
   const Wake* const wakes[] = {&receiveWake_, &transmitWake_, &eventWake_};

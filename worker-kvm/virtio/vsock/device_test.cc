@@ -440,6 +440,18 @@ TEST_F(VsockTest, usedPackets_areToldSoon_thoughNothingElseHappens) {
   EXPECT_TRUE(driver_.interrupts().waitForUsed(1, 1));
 }
 
+TEST_F(VsockTest, destroyedBeforeUsedPacketsAreTold_isQuiet) {
+  options_.usedDelay = std::chrono::milliseconds(1);
+  for (int i = 0; i < 100; ++i) {
+    make();
+    guest().send(Header{});
+    while (!driver_.queue(1).hasUsed()) {
+      std::this_thread::yield();
+    }
+    device_.reset();
+  }
+}
+
 TEST_F(VsockTest, usedPackets_areToldWithAnAnswer_orOnceTheyAreMany) {
   features_ = 0;  // the driver asks for every interrupt
   options_.usedDelay = std::chrono::hours(1);
