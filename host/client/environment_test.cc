@@ -18,12 +18,12 @@ Variables variables(std::map<std::string, std::string> values) {
 const InstallPaths kInstallation{.supervisor = "/p/supervisor", .pluginProbe = "/p/probe", .plugins = "/p/plugins"};
 
 TEST(RegistryOptions, homeFolder_isTheDefault) {
-  const auto options = registryOptions(kInstallation, "/a:/b", false, variables({{"HOME", "/home/u"}}));
+  const auto options = registryOptions(kInstallation, "/a:/b", false, variables({{"HOME", "/u"}}));
   EXPECT_EQ(options.pluginPath, "/a:/b");
-  EXPECT_EQ(options.userDirectory, "/home/u/.local/share/vmmhost/plugins");
+  EXPECT_EQ(options.userDirectory, "/u/.local/share/vmmhost/plugins");
   EXPECT_EQ(options.prefixDirectory, "/p/plugins");
   EXPECT_EQ(options.probeProgram, "/p/probe");
-  EXPECT_EQ(options.cacheDirectory, "/home/u/.cache/vmmhost");
+  EXPECT_EQ(options.cacheDirectory, "/u/.cache/vmmhost");
 }
 
 TEST(RegistryOptions, xdgVariables_comeFirst) {
