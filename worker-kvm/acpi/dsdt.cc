@@ -54,6 +54,7 @@ Bytes pciRoot(const MachineDescription& machine) {
   std::vector<Bytes> resources = {
       aml::wordBusNumbers(0, arch::kPciLastBus),
       aml::ioPorts(arch::kPciConfigPort, arch::kPciConfigPorts),
+      aml::wordIoWindow({arch::kPciPortsStart, arch::kPciPorts}),
       aml::dwordMemoryWindow(machine.pciWindow32),
   };
   if (machine.pciWindow64) {

@@ -19,7 +19,9 @@ constexpr std::uint8_t kReadWrite = 0x01;
 constexpr std::uint8_t kConsumerEdge = 0x03;  // resource consumer, edge; active high, exclusive are 0
 
 constexpr std::uint8_t kTypeMemory = 0;
+constexpr std::uint8_t kTypeIo = 1;
 constexpr std::uint8_t kTypeBusNumbers = 2;
+constexpr std::uint8_t kEntireRange = 0x03;    // 6.4.3.5.5, _RNG: ports with and without the lowest bits of ISA's
 constexpr std::uint8_t kProducerFixed = 0x0c;  // minimum and maximum are fixed; positive decode, producer are 0
 
 // The three sizes of address space descriptor differ in the width of the five numbers.
@@ -79,6 +81,10 @@ Bytes edgeInterrupt(std::uint32_t globalSystemInterrupt) {
 
 Bytes wordBusNumbers(std::uint16_t first, std::uint16_t last) {
   return addressSpace<std::uint16_t>(kWordAddress, kTypeBusNumbers, 0, first, last);
+}
+
+Bytes wordIoWindow(const memory::Range& ports) {
+  return addressSpace<std::uint16_t>(kWordAddress, kTypeIo, kEntireRange, ports.start, ports.end() - 1);
 }
 
 Bytes dwordMemoryWindow(const memory::Range& range) {

@@ -22,6 +22,7 @@ Bytes edgeInterrupt(std::uint32_t globalSystemInterrupt);
 
 // What a bridge passes on to devices below it (6.4.3.5): fixed ranges, memory not cacheable, read and write.
 Bytes wordBusNumbers(std::uint16_t first, std::uint16_t last);
+Bytes wordIoWindow(const memory::Range& ports);
 Bytes dwordMemoryWindow(const memory::Range& range);  // below 4 GiB
 Bytes qwordMemoryWindow(const memory::Range& range);
 

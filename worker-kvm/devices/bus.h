@@ -64,6 +64,8 @@ class Bus {
   std::vector<Entry> entries_;  // by start
 };
 
+enum class Space : std::uint8_t { kMemory, kPorts };
+
 // The two buses are different types, so that a device cannot end up on the wrong one.
 class PortBus : public Bus {
  public:

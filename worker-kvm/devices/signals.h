@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "worker-kvm/devices/bus.h"
+
 namespace vmmhost::kvm::devices {
 
 // A message-signalled interrupt: an eventfd whose writes become a message to the local APICs. From the threads of
@@ -27,13 +29,13 @@ class MessageSource {
   virtual std::unique_ptr<MessageVector> makeVector() = 0;
 };
 
-// Turns a guest's writes to an address of device memory into writes to an eventfd.
+// Turns a guest's writes to an I/O port, or to an address of device memory, into writes to an eventfd.
 class Doorbells {
  public:
   virtual ~Doorbells() = default;
   // A write of any size. False if the kernel refuses, as for an address that has one: writes come to the bus then.
-  virtual bool attach(std::uint64_t address, int event) noexcept = 0;
-  virtual void detach(std::uint64_t address, int event) noexcept = 0;
+  virtual bool attach(Space space, std::uint64_t address, int event) noexcept = 0;
+  virtual void detach(Space space, std::uint64_t address, int event) noexcept = 0;
 };
 
 }  // namespace vmmhost::kvm::devices

@@ -221,8 +221,9 @@ void Vm::setRoutes(std::span<const kvm_irq_routing_entry> routes) {
 
 namespace {
 
-kvm_ioeventfd doorbell(std::uint64_t address, int eventDescriptor) {
+kvm_ioeventfd doorbell(std::uint64_t address, bool isPort, int eventDescriptor) {
   kvm_ioeventfd value{};
+  value.flags = isPort ? static_cast<std::uint32_t>(KVM_IOEVENTFD_FLAG_PIO) : 0;
   value.addr = address;
   value.fd = eventDescriptor;
   return value;  // no length: any write (KVM_CAP_IOEVENTFD_NO_LENGTH)
@@ -230,14 +231,14 @@ kvm_ioeventfd doorbell(std::uint64_t address, int eventDescriptor) {
 
 }  // namespace
 
-void Vm::attachDoorbell(std::uint64_t address, int eventDescriptor) {
-  const kvm_ioeventfd value = doorbell(address, eventDescriptor);
+void Vm::attachDoorbell(std::uint64_t address, bool isPort, int eventDescriptor) {
+  const kvm_ioeventfd value = doorbell(address, isPort, eventDescriptor);
   request(fd_, KVM_IOEVENTFD, "KVM_IOEVENTFD", &value);
 }
 
-void Vm::detachDoorbell(std::uint64_t address, int eventDescriptor) {
-  kvm_ioeventfd value = doorbell(address, eventDescriptor);
-  value.flags = KVM_IOEVENTFD_FLAG_DEASSIGN;
+void Vm::detachDoorbell(std::uint64_t address, bool isPort, int eventDescriptor) {
+  kvm_ioeventfd value = doorbell(address, isPort, eventDescriptor);
+  value.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
   request(fd_, KVM_IOEVENTFD, "KVM_IOEVENTFD", &value);
 }
 

@@ -86,8 +86,8 @@ class Vm {
   // All routes at once; at most kMaxRoutes.
   void setRoutes(std::span<const kvm_irq_routing_entry> routes);
   // A guest's write of any size to this address of device memory is a write to `eventDescriptor`.
-  void attachDoorbell(std::uint64_t address, int eventDescriptor);
-  void detachDoorbell(std::uint64_t address, int eventDescriptor);
+  void attachDoorbell(std::uint64_t address, bool isPort, int eventDescriptor);
+  void detachDoorbell(std::uint64_t address, bool isPort, int eventDescriptor);
   Vcpu createVcpu(std::uint32_t id, std::size_t mapBytes);
 
   int descriptor() const noexcept { return fd_.get(); }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/pci/windows.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -23,11 +24,20 @@ constexpr std::size_t kSubsystem = 0x2e;
 constexpr std::size_t kCapabilities = 0x34;
 constexpr std::size_t kInterruptLine = 0x3c;
 
+constexpr std::uint32_t kIoSpace = 1 << 0;
 constexpr std::uint32_t kMemorySpace = 1 << 1;
 constexpr std::uint32_t kBusMaster = 1 << 2;
 constexpr std::uint32_t kInterruptDisable = 1 << 10;
 constexpr std::uint32_t kCapabilityList = 1 << 4;
-constexpr std::uint32_t kAddressFlags = 0xf;
+// 6.2.5.1: the lowest bits of a base address say what it is of.
+constexpr std::uint32_t kMemoryFlags = 0xf;
+constexpr std::uint32_t kPortFlags = 0x3;
+constexpr std::uint32_t kIsPorts = 0x1;
+constexpr std::uint32_t kMaxPorts = 256;
+
+bool isPorts(const BaseAddress& base) {
+  return base.space == devices::Space::kPorts;
+}
 
 std::size_t registerOf(const BaseAddress& base) {
   return kBaseAddresses + 4 * std::size_t{base.index};
@@ -59,10 +69,15 @@ void Function::writeConfig(std::size_t offset, std::span<const std::uint8_t> dat
 }
 
 std::optional<std::uint32_t> Function::decoded(const BaseAddress& base) const noexcept {
-  if ((get(kCommand, 2) & kMemorySpace) == 0) {
+  if ((get(kCommand, 2) & (isPorts(base) ? kIoSpace : kMemorySpace)) == 0) {
     return std::nullopt;
   }
-  return get(registerOf(base), 4) & ~kAddressFlags;
+  const std::uint32_t address = get(registerOf(base), 4) & ~(isPorts(base) ? kPortFlags : kMemoryFlags);
+  const memory::Range window = windowOf(base.space);
+  if (address < window.start || address > window.end() - base.bytes) {
+    return std::nullopt;
+  }
+  return address;
 }
 
 void Function::reset() {
@@ -84,18 +99,23 @@ std::size_t Function::addCapability(std::uint8_t id, std::span<const std::uint8_
   return offset;
 }
 
-void Function::addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target) {
-  if (index > 5 || !std::has_single_bit(bytes) || bytes < 16) {
+void Function::addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target,
+                              devices::Space space) {
+  const bool isOfPorts = space == devices::Space::kPorts;
+  if (index > 5 || !std::has_single_bit(bytes) || bytes < 16 || (isOfPorts && bytes > kMaxPorts)) {
     throw Error(ErrorCode::kInternal, "a PCI base address that cannot be");
   }
-  baseAddresses_.push_back({index, bytes, &target, 0});
+  if (isOfPorts) {
+    makeWritable(kCommand, kIoSpace | kMemorySpace | kBusMaster | kInterruptDisable, 2);
+  }
+  baseAddresses_.push_back({index, bytes, &target, space, 0});
   // 6.2.5.1: the bits below its size read as zero, so that writing all ones tells the size.
   makeWritable(registerOf(baseAddresses_.back()), ~(bytes - 1), 4);
 }
 
 void Function::placeBaseAddress(BaseAddress& base, std::uint32_t address) {
   base.address = address;
-  put(registerOf(base), address, 4);
+  put(registerOf(base), address | (isPorts(base) ? kIsPorts : 0), 4);
 }
 
 void Function::makeWritable(std::size_t offset, std::uint32_t mask, std::size_t bytes) noexcept {

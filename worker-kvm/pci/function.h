@@ -23,11 +23,12 @@ struct Identity {
   std::uint16_t subsystem = 0;
 };
 
-// 32-bit memory only: what is reached from every mode of a processor.
+// Of memory 32-bit only: what is reached from every mode of a processor.
 struct BaseAddress {
   std::uint8_t index = 0;   // 0 to 5
-  std::uint32_t bytes = 0;  // a power of 2, at least 16
+  std::uint32_t bytes = 0;  // a power of 2, at least 16; of ports at most 256
   devices::BusDevice* target = nullptr;
+  devices::Space space = devices::Space::kMemory;
   std::uint32_t address = 0;  // at first
 };
 
@@ -47,7 +48,8 @@ class Function {
   virtual void readConfig(std::size_t offset, std::span<std::uint8_t> data) noexcept;
   virtual void writeConfig(std::size_t offset, std::span<const std::uint8_t> data) noexcept;
 
-  // Where a base address register is decoded now; nothing while memory space is switched off.
+  // Where a base address register is decoded now; nothing while its space is switched off, or outside the bridge's
+  // window.
   std::optional<std::uint32_t> decoded(const BaseAddress& base) const noexcept;
   std::span<const BaseAddress> baseAddresses() const noexcept { return baseAddresses_; }
 
@@ -74,7 +76,8 @@ class Function {
   // All of these only while it is made. The offset of the capability in configuration space; `body` follows its ID and
   // next pointer.
   std::size_t addCapability(std::uint8_t id, std::span<const std::uint8_t> body);
-  void addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target);
+  void addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target,
+                      devices::Space space = devices::Space::kMemory);
   // A guest can change these bits.
   void makeWritable(std::size_t offset, std::uint32_t mask, std::size_t bytes) noexcept;
   void put(std::size_t offset, std::uint32_t value, std::size_t bytes) noexcept;

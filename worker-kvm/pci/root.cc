@@ -5,6 +5,7 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
+#include "worker-kvm/pci/windows.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -34,8 +35,21 @@ class Root::Bridge final : public Function {
 // number, what it lays outside never comes here.
 class Root::Window final : public devices::BusDevice {
  public:
-  explicit Window(devices::MmioBus& bus)
-      : registration_(bus, arch::kPciWindow32Start, arch::kPciWindow32Bytes, *this, "PCI memory window") {}
+  Window(devices::Bus& bus, devices::Space space, const char* name)
+      : space_(space),
+        range_(windowOf(space)),
+        next_(range_.start),
+        registration_(bus, range_.start, range_.bytes, *this, name) {}
+
+  // The next free place.
+  std::uint32_t place(std::uint32_t bytes) {
+    const std::uint64_t at = (next_ + bytes - 1) & ~std::uint64_t{bytes - 1};
+    if (at + bytes > range_.end()) {
+      throw Error(ErrorCode::kResourceExhausted, "the PCI devices of this VM do not fit into their windows");
+    }
+    next_ = at + bytes;
+    return static_cast<std::uint32_t>(at);
+  }
 
   void read(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override {
     const std::shared_lock lock(mutex_);
@@ -60,10 +74,9 @@ class Root::Window final : public devices::BusDevice {
     decoded_.clear();
     for (const auto& function : functions) {
       for (const BaseAddress& base : function->baseAddresses()) {
-        const auto address = function->decoded(base);
-        if (address && *address >= arch::kPciWindow32Start &&
-            std::uint64_t{*address} + base.bytes <= arch::kPciWindow32Start + arch::kPciWindow32Bytes) {
-          decoded_.push_back({*address - arch::kPciWindow32Start, base.bytes, base.target});
+        const auto address = base.space == space_ ? function->decoded(base) : std::nullopt;
+        if (address) {
+          decoded_.push_back({*address - range_.start, base.bytes, base.target});
         }
       }
     }
@@ -82,6 +95,9 @@ class Root::Window final : public devices::BusDevice {
     return found == decoded_.end() ? nullptr : &*found;
   }
 
+  const devices::Space space_;
+  const memory::Range range_;
+  std::uint64_t next_;
   std::shared_mutex mutex_;
   std::vector<Decoded> decoded_;
   devices::Bus::Registration registration_;
@@ -148,8 +164,8 @@ class Root::Ports final : public devices::BusDevice {
 };
 
 Root::Root(devices::PortBus& ports, devices::MmioBus& memory)
-    : nextAddress_(arch::kPciWindow32Start),
-      window_(std::make_unique<Window>(memory)),
+    : memory_(std::make_unique<Window>(memory, devices::Space::kMemory, "PCI memory window")),
+      io_(std::make_unique<Window>(ports, devices::Space::kPorts, "PCI I/O window")),
       ecam_(std::make_unique<Ecam>(*this, memory)),
       ports_(std::make_unique<Ports>(*this, ports)) {
   add(std::make_unique<Bridge>());
@@ -163,16 +179,12 @@ void Root::add(std::unique_ptr<Function> function) {
                 "a VM has room for " + std::to_string(kMaxFunctions - 1) + " PCI devices; this one has more");
   }
   for (BaseAddress& base : function->baseAddresses_) {
-    nextAddress_ = (nextAddress_ + base.bytes - 1) & ~std::uint64_t{base.bytes - 1};
-    function->placeBaseAddress(base, static_cast<std::uint32_t>(nextAddress_));
-    nextAddress_ += base.bytes;
-  }
-  if (nextAddress_ > arch::kPciWindow32Start + arch::kPciWindow32Bytes) {
-    throw Error(ErrorCode::kResourceExhausted, "the PCI devices of this VM do not fit into their window of memory");
+    function->placeBaseAddress(base, (base.space == devices::Space::kPorts ? io_ : memory_)->place(base.bytes));
   }
   function->initial_ = function->config_;
   functions_.push_back(std::move(function));
-  window_->reserve(functions_.size() * 6);
+  memory_->reserve(functions_.size() * 6);
+  io_->reserve(functions_.size() * 6);
 }
 
 void Root::readConfig(std::uint32_t busDeviceFunction, std::size_t offset, std::span<std::uint8_t> data) noexcept {
@@ -214,7 +226,8 @@ void Root::writeConfig(std::uint32_t busDeviceFunction, std::size_t offset,
 }
 
 void Root::decode() {
-  window_->update(functions_);
+  memory_->update(functions_);
+  io_->update(functions_);
 }
 
 void Root::beginQuiet() noexcept {

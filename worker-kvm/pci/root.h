@@ -1,4 +1,4 @@
-// The PCI host: one bus, its configuration accesses, and the window of addresses that functions answer in.
+// The PCI host: one bus, its configuration accesses, and the windows of addresses and of ports that functions answer in.
 // Source: PCI Firmware Specification 3.2, 4.1 (ECAM); PCI Local Bus Specification 3.0, 3.2.2.3.2 (ports 0xcf8, 0xcfc).
 #pragma once
 
@@ -25,7 +25,7 @@ class Root {
   Root(const Root&) = delete;
   Root& operator=(const Root&) = delete;
 
-  // At the next free device number, its base addresses placed in the window. Only while the machine is made. Throws
+  // At the next free device number, its base addresses placed in the windows. Only while the machine is made. Throws
   // kResourceExhausted.
   void add(std::unique_ptr<Function> function);
   std::size_t count() const noexcept { return functions_.size(); }
@@ -50,8 +50,8 @@ class Root {
 
   std::mutex configMutex_;
   std::vector<std::unique_ptr<Function>> functions_;  // by device number
-  std::uint64_t nextAddress_;
-  std::unique_ptr<Window> window_;
+  std::unique_ptr<Window> memory_;
+  std::unique_ptr<Window> io_;
   std::unique_ptr<Ecam> ecam_;
   std::unique_ptr<Ports> ports_;
 };

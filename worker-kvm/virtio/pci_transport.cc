@@ -1,9 +1,10 @@
 #include "worker-kvm/virtio/pci_transport.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace vmmhost::kvm::virtio {
 
@@ -35,6 +36,8 @@ constexpr std::uint8_t kConfigAccessType = 5;
 
 // The window. Doorbells have pages of their own.
 constexpr std::uint8_t kBar = 0;
+constexpr std::uint8_t kPortBar = 1;
+constexpr std::uint32_t kMinPorts = 16;
 constexpr std::uint32_t kCommonOffset = 0x0000;
 constexpr std::uint32_t kCommonBytes = 0x40;
 constexpr std::uint32_t kIsrOffset = 0x1000;
@@ -48,6 +51,7 @@ constexpr std::uint32_t kNotifyOffset = 0x6000;
 constexpr std::uint32_t kNotifyMultiplier = 4;
 constexpr std::uint32_t kNotifyBytes = 0x2000;
 constexpr std::uint32_t kWindowBytes = 0x8000;
+constexpr std::array<std::uint32_t, 2> kDoorbellOffsets = {kNotifyOffset, 0};  // in kBar, in kPortBar
 static_assert(kTableOffset + pci::Msix::kTableBytes <= kPendingOffset);
 
 // 4.1.4.3: struct virtio_pci_common_cfg.
@@ -87,13 +91,20 @@ std::uint32_t classOf(std::uint16_t type) {
 
 // 4.1.4: struct virtio_pci_cap without its first two bytes.
 std::vector<std::uint8_t> capabilityBody(std::uint8_t type, std::uint32_t offset, std::uint32_t bytes,
-                                         std::size_t extraBytes = 0) {
+                                         std::size_t extraBytes = 0, std::uint8_t bar = kBar) {
   std::vector<std::uint8_t> body(14 + extraBytes);
   body[0] = static_cast<std::uint8_t>(body.size() + 2);
   body[1] = type;
-  body[2] = kBar;
+  body[2] = bar;
   std::memcpy(body.data() + 6, &offset, 4);
   std::memcpy(body.data() + 10, &bytes, 4);
+  return body;
+}
+
+// 4.1.4.4: struct virtio_pci_notify_cap.
+std::vector<std::uint8_t> notifyBody(std::uint8_t bar, std::uint32_t offset, std::uint32_t bytes) {
+  auto body = capabilityBody(kNotifyType, offset, bytes, 4, bar);
+  std::memcpy(body.data() + 14, &kNotifyMultiplier, 4);
   return body;
 }
 
@@ -117,7 +128,8 @@ PciTransport::PciTransport(std::unique_ptr<Device> device, const TransportContex
       device_(std::move(device)),
       offeredFeatures_(device_->features() | kVersion1),
       msix_(context.messages, device_->interruptVectors()),
-      window_(*this) {
+      window_(*this),
+      ports_(*this) {
   for (const std::uint16_t size : device_->queueSizes()) {
     queues_.push_back(std::make_unique<QueueState>());
     queues_.back()->maxSize = size;
@@ -133,11 +145,13 @@ PciTransport::~PciTransport() {
 }
 
 void PciTransport::addCapabilities() {
+  const auto ports = std::bit_ceil(static_cast<std::uint32_t>(queues_.size()) * kNotifyMultiplier);
   addBaseAddress(kBar, kWindowBytes, window_);
+  addBaseAddress(kPortBar, std::max(ports, kMinPorts), ports_, devices::Space::kPorts);
   addCapability(kVendorCapability, capabilityBody(kCommonType, kCommonOffset, kCommonBytes));
-  auto notify = capabilityBody(kNotifyType, kNotifyOffset, kNotifyBytes, 4);
-  std::memcpy(notify.data() + 14, &kNotifyMultiplier, 4);
-  addCapability(kVendorCapability, notify);
+  // 4.1.4: of two of a kind, a driver takes the first that it can.
+  addCapability(kVendorCapability, notifyBody(kPortBar, 0, ports));
+  addCapability(kVendorCapability, notifyBody(kBar, kNotifyOffset, kNotifyBytes));
   addCapability(kVendorCapability, capabilityBody(kIsrType, kIsrOffset, kIsrBytes));
   addCapability(kVendorCapability, capabilityBody(kDeviceType, kDeviceOffset, kDeviceBytes));
   // 4.1.4.9: offset and length are the driver's to choose, data follows them.
@@ -166,27 +180,31 @@ std::vector<int> PciTransport::descriptors() const {
   return all;
 }
 
-void PciTransport::readConfig(std::size_t offset, std::span<std::uint8_t> data) noexcept {
-  const std::size_t window = configAccessCapability_ + 16;
-  const std::uint32_t bytes = get(configAccessCapability_ + 12, 4);
-  if (offset == window && data.size() == bytes && get(configAccessCapability_ + 4, 1) == kBar) {
-    const std::uint32_t at = get(configAccessCapability_ + 8, 4);
-    if (at % bytes == 0 && at < kWindowBytes) {
-      readWindow(at, data);
-      return;
+// 4.1.4.9: what an access to the capability's last register is meant for.
+devices::BusDevice* PciTransport::configAccessTarget(std::size_t offset, std::size_t bytes) const noexcept {
+  if (offset != configAccessCapability_ + 16 || get(configAccessCapability_ + 12, 4) != bytes) {
+    return nullptr;
+  }
+  const std::uint32_t at = get(configAccessCapability_ + 8, 4);
+  for (const pci::BaseAddress& base : baseAddresses()) {
+    if (base.index == get(configAccessCapability_ + 4, 1) && at % bytes == 0 && at < base.bytes) {
+      return base.target;
     }
+  }
+  return nullptr;
+}
+
+void PciTransport::readConfig(std::size_t offset, std::span<std::uint8_t> data) noexcept {
+  if (devices::BusDevice* const target = configAccessTarget(offset, data.size())) {
+    target->read(get(configAccessCapability_ + 8, 4), data);
+    return;
   }
   Function::readConfig(offset, data);
 }
 
 void PciTransport::writeConfig(std::size_t offset, std::span<const std::uint8_t> data) noexcept {
-  const std::size_t window = configAccessCapability_ + 16;
-  const std::uint32_t bytes = get(configAccessCapability_ + 12, 4);
-  if (offset == window && data.size() == bytes && get(configAccessCapability_ + 4, 1) == kBar) {
-    const std::uint32_t at = get(configAccessCapability_ + 8, 4);
-    if (at % bytes == 0 && at < kWindowBytes) {
-      writeWindow(at, data);
-    }
+  if (devices::BusDevice* const target = configAccessTarget(offset, data.size())) {
+    target->write(get(configAccessCapability_ + 8, 4), data);
     return;
   }
   Function::writeConfig(offset, data);
@@ -479,33 +497,35 @@ void PciTransport::notify(std::uint64_t offset) noexcept {
 }
 
 void PciTransport::decodingChanged() noexcept {
-  const auto address = decoded(baseAddresses().front());
-  if (address == doorbellBase_) {
-    return;
-  }
-  context_.calls.call([this, address] {
-    removeDoorbells();
-    if (!address) {
+  for (std::size_t i = 0; i < doorbellBases_.size(); ++i) {
+    if (decoded(baseAddresses()[i]) != doorbellBases_[i]) {
+      context_.calls.call([this] { placeDoorbells(); });
       return;
     }
-    doorbellBase_ = address;
-    for (std::size_t index = 0; index < queues_.size(); ++index) {
-      // Refused for an address that is taken: a guest may lay its devices upon each other.
-      context_.doorbells.attach(*address + kNotifyOffset + index * kNotifyMultiplier,
-                                queues_[index]->notified.descriptor());
-    }
-  });
+  }
 }
 
-void PciTransport::removeDoorbells() noexcept {
-  if (!doorbellBase_) {
-    return;
+void PciTransport::placeDoorbells() noexcept {
+  for (std::size_t i = 0; i < doorbellBases_.size(); ++i) {
+    const pci::BaseAddress& base = baseAddresses()[i];
+    const auto before = std::exchange(doorbellBases_[i], decoded(base));
+    const auto now = doorbellBases_[i];
+    for (std::size_t index = 0; index < queues_.size() && before != now; ++index) {
+      const std::size_t offset = kDoorbellOffsets[i] + index * kNotifyMultiplier;
+      const int event = queues_[index]->notified.descriptor();
+      if (before) {
+        context_.doorbells.detach(base.space, *before + offset, event);
+      }
+      if (now) {
+        // Refused for an address that is taken: a guest may lay its devices upon each other.
+        context_.doorbells.attach(base.space, *now + offset, event);
+      }
+    }
   }
-  for (std::size_t index = 0; index < queues_.size(); ++index) {
-    context_.doorbells.detach(*doorbellBase_ + kNotifyOffset + index * kNotifyMultiplier,
-                              queues_[index]->notified.descriptor());
-  }
-  doorbellBase_.reset();
+}
+
+void PciTransport::Ports::read(std::uint64_t, std::span<std::uint8_t> data) noexcept {
+  std::fill(data.begin(), data.end(), std::uint8_t{0});
 }
 
 void PciTransport::queueUsed(std::uint16_t queue) noexcept {

@@ -44,9 +44,11 @@ class FakeDevice final : public Device {
 
 class RecordedDoorbells final : public devices::Doorbells {
  public:
-  bool attach(std::uint64_t address, int) noexcept override { return attached.insert(address).second; }
-  void detach(std::uint64_t address, int) noexcept override { attached.erase(address); }
-  std::set<std::uint64_t> attached;
+  bool attach(devices::Space space, std::uint64_t address, int) noexcept override {
+    return attached[space].insert(address).second;
+  }
+  void detach(devices::Space space, std::uint64_t address, int) noexcept override { attached[space].erase(address); }
+  std::map<devices::Space, std::set<std::uint64_t>> attached;
 };
 
 class PciTransportTest : public ::testing::Test {
@@ -57,9 +59,13 @@ class PciTransportTest : public ::testing::Test {
     root_.add(std::make_unique<PciTransport>(std::move(device),
                                              TransportContext{memory_, vectors_, doorbells_, calls_, wake_}));
     base_ = config(0x10);
-    setConfig(0x04, 6, 2);
+    portBase_ = config(0x14) & ~3U;
+    setConfig(0x04, 7, 2);
     for (std::size_t at = config(0x34, 1); at != 0; at = config(at + 1, 1)) {
-      if (config(at, 1) == 9) {
+      if (config(at, 1) == 9 && config(at + 3, 1) == 2 && config(at + 4, 1) == 1) {
+        portNotify_ = at;
+        EXPECT_EQ(capabilities_.count(2), 0U) << "ports are the first choice";
+      } else if (config(at, 1) == 9) {
         capabilities_[config(at + 3, 1)] = at;
       } else if (config(at, 1) == 0x11) {
         msix_ = at;
@@ -123,6 +129,8 @@ class PciTransportTest : public ::testing::Test {
   FakeDevice* device_ = nullptr;
   std::map<std::uint32_t, std::size_t> capabilities_;
   std::size_t msix_ = 0;
+  std::size_t portNotify_ = 0;
+  std::uint32_t portBase_ = 0;
   std::uint64_t base_ = 0, common_ = 0, notify_ = 0, deviceConfig_ = 0;
 };
 
@@ -228,12 +236,51 @@ TEST_F(PciTransportTest, queuesOfOneVector_areToldTogether) {
 
 TEST_F(PciTransportTest, doorbells_followTheWindow) {
   const std::set<std::uint64_t> before{notify_, notify_ + 4};
-  EXPECT_EQ(doorbells_.attached, before);
+  auto& attached = doorbells_.attached[devices::Space::kMemory];
+  EXPECT_EQ(attached, before);
   setConfig(0x04, 0, 2);
-  EXPECT_TRUE(doorbells_.attached.empty());
+  EXPECT_TRUE(attached.empty());
   setConfig(0x10, static_cast<std::uint32_t>(base_ + 0x100000));
   setConfig(0x04, 2, 2);
-  EXPECT_EQ(doorbells_.attached, (std::set<std::uint64_t>{notify_ + 0x100000, notify_ + 0x100004}));
+  EXPECT_EQ(attached, (std::set<std::uint64_t>{notify_ + 0x100000, notify_ + 0x100004}));
+  setConfig(0x10, 0x100000);
+  EXPECT_TRUE(attached.empty()) << "what is outside the bridge's window is nobody's";
+}
+
+TEST_F(PciTransportTest, doorbellsOfPorts_followTheirOwnWindow) {
+  auto& attached = doorbells_.attached[devices::Space::kPorts];
+  EXPECT_EQ(config(portNotify_ + 8), 0U);
+  EXPECT_EQ(config(portNotify_ + 12), 8U);
+  EXPECT_EQ(config(portNotify_ + 16), 4U);
+  EXPECT_EQ(attached, (std::set<std::uint64_t>{portBase_, portBase_ + 4}));
+  setConfig(0x04, 2, 2);
+  EXPECT_TRUE(attached.empty());
+  setConfig(0x14, portBase_ + 0x1000);
+  setConfig(0x04, 3, 2);
+  EXPECT_EQ(attached, (std::set<std::uint64_t>{portBase_ + 0x1000, portBase_ + 0x1004}));
+  EXPECT_EQ(doorbells_.attached[devices::Space::kMemory].size(), 2U);
+  setConfig(0x14, 0x3f8);
+  EXPECT_TRUE(attached.empty()) << "ports of others are not to be had";
+}
+
+TEST_F(PciTransportTest, portThatTheKernelDidNotTake_ringsAllTheSame) {
+  start();
+  const std::uint16_t queue = 1;
+  EXPECT_TRUE(ports_.write(portBase_ + 4, {reinterpret_cast<const std::uint8_t*>(&queue), 2}));
+  pollfd event{device_->activation->queues[1]->notified, POLLIN, 0};
+  EXPECT_EQ(::poll(&event, 1, 0), 1);
+  EXPECT_TRUE(ports_.write(portBase_ + 12, {reinterpret_cast<const std::uint8_t*>(&queue), 2})) << "nobody's";
+}
+
+TEST_F(PciTransportTest, configurationAccess_reachesThePorts) {
+  start();
+  const std::size_t at = capabilities_.at(5);
+  setConfig(at + 4, 1, 1);
+  setConfig(at + 8, 4);
+  setConfig(at + 12, 2);
+  setConfig(at + 16, 1, 2);
+  pollfd event{device_->activation->queues[1]->notified, POLLIN, 0};
+  EXPECT_EQ(::poll(&event, 1, 0), 1);
 }
 
 TEST_F(PciTransportTest, doorbellThatTheKernelDidNotTake_ringsAllTheSame) {

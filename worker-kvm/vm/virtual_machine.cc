@@ -238,18 +238,18 @@ std::vector<BootPhase> VirtualMachine::takeBootPhases() {
 }
 
 // Both come by way of ControlCalls.
-bool VirtualMachine::attach(std::uint64_t address, int event) noexcept {
+bool VirtualMachine::attach(devices::Space space, std::uint64_t address, int event) noexcept {
   try {
-    vm_.attachDoorbell(address, event);
+    vm_.attachDoorbell(address, space == devices::Space::kPorts, event);
     return true;
   } catch (const Error&) {
     return false;
   }
 }
 
-void VirtualMachine::detach(std::uint64_t address, int event) noexcept {
+void VirtualMachine::detach(devices::Space space, std::uint64_t address, int event) noexcept {
   try {
-    vm_.detachDoorbell(address, event);
+    vm_.detachDoorbell(address, space == devices::Space::kPorts, event);
   } catch (const Error&) {
     // It was refused when it was attached.
   }

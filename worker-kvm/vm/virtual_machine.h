@@ -105,8 +105,8 @@ class VirtualMachine final : private devices::MachineControl,
   void noteCrash() noexcept override;
   void serialNeedsAttention() noexcept override { wake_.signal(); }
   void bootPhase(std::uint8_t value, std::chrono::nanoseconds monotonic) noexcept override;
-  bool attach(std::uint64_t address, int event) noexcept override;
-  void detach(std::uint64_t address, int event) noexcept override;
+  bool attach(devices::Space space, std::uint64_t address, int event) noexcept override;
+  void detach(devices::Space space, std::uint64_t address, int event) noexcept override;
   void makeDevices();
   boot::Firmware makeFirmware(std::uint32_t physicalAddressBits) const;
   void setBootState(VcpuRunner& runner, const arch::EntryState& entry);

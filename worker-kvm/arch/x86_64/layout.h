@@ -95,6 +95,9 @@ inline constexpr std::uint16_t kPowerPort = 0x600;      // Cloud Hypervisor's AC
 inline constexpr std::uint16_t kGedPort = 0x608;        // events of the Generic Event Device: one byte
 inline constexpr std::uint16_t kPciConfigPort = 0xcf8;  // PCI Local Bus 3.0, 3.2.2.3.2: address and data
 inline constexpr std::uint16_t kPciConfigPorts = 8;
+// BARs of PCI devices in I/O space: all of the rest, as on a PC.
+inline constexpr std::uint32_t kPciPortsStart = 0xc000;
+inline constexpr std::uint32_t kPciPorts = 0x4000;
 
 // Global system interrupts: pins of the I/O APIC. Edges, active high.
 inline constexpr std::uint32_t kIoApicPins = 24;      // KVM reserves interrupt routes for these (all four: 24)

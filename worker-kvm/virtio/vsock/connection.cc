@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::uint32_t kEnds = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 
+// What may be left in a socket: little beside any socket's buffer, so that no peer waits for room because of it.
+constexpr std::uint32_t kMostUntaken = 4096;
+constexpr unsigned kMostUntakenReads = 32;
+
 // The number of bytes, or minus an errno value. Of a socket that does not block.
 ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   while (true) {
@@ -25,13 +29,13 @@ ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   }
 }
 
-ssize_t readPieces(int socket, std::vector<iovec>& pieces, bool& hadAncillary) noexcept {
+ssize_t readPieces(int socket, std::span<iovec> pieces, int flags, bool& hadAncillary) noexcept {
   msghdr message{};
   message.msg_iov = pieces.data();
   message.msg_iovlen = pieces.size();
   while (true) {
     // Not readv: this works on sockets alone, and never blocks. Descriptors that a client sends along are dropped.
-    const ssize_t count = ::recvmsg(socket, &message, MSG_DONTWAIT);
+    const ssize_t count = ::recvmsg(socket, &message, MSG_DONTWAIT | flags);
     if (count >= 0 || errno != EINTR) {
       hadAncillary = count >= 0 && (message.msg_flags & MSG_CTRUNC) != 0;
       return count >= 0 ? count : -errno;
@@ -43,6 +47,8 @@ ssize_t readPieces(int socket, std::vector<iovec>& pieces, bool& hadAncillary) n
 
 void Connection::adopt(Fd socket) noexcept {
   socket_ = std::move(socket);
+  const int offset = 0;
+  mayLeave_ = ::setsockopt(socket_.get(), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0;
   poller_.watch(socket_.get(), *this);
 }
 
@@ -54,6 +60,7 @@ void Connection::accept(Fd socket) noexcept {
 
 void Connection::closeSocket() noexcept {
   if (socket_) {
+    takeUntaken();  // a peer is told of an error if something is in there
     poller_.unwatch(socket_.get(), *this);
     socket_.reset();
   }
@@ -130,6 +137,9 @@ Connection::Next Connection::receiveData(std::span<const iovec> payload, std::ui
     }
     written = count < 0 ? 0 : static_cast<std::uint32_t>(count);
     noteForwarded(written);
+    if (untaken_ >= kMostUntaken / 2 || untakenReads_ >= kMostUntakenReads / 2) {
+      takeUntaken();  // the peer has something to wake up for anyhow
+    }
   }
   if (written < bytes) {
     if (!pending_.append(payload, written)) {
@@ -281,9 +291,15 @@ Connection::Filled Connection::fill(std::span<Buffer> buffers, const Header& fra
 
 Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& frame,
                                     std::vector<iovec>& scratch) noexcept {
-  const std::uint64_t limit = peer_.available();
+  const bool leaves = leavesUntaken();
+  const std::uint64_t limit =
+      leaves ? std::min(peer_.available(), kMostUntaken - untaken_) : std::uint64_t{peer_.available()};
   std::uint64_t room = 0;
   scratch.clear();
+  std::uint8_t taken[kMostUntaken];
+  if (!leaves && untaken_ > 0) {
+    scratch.push_back({taken, untaken_});
+  }
   std::size_t usable = 0;
   // No more than the kernel takes at a time (IOV_MAX); one buffer has at most as many pieces as a queue has entries.
   while (usable < buffers.size() && room < limit &&
@@ -292,7 +308,7 @@ Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& fra
     ++usable;
   }
   bool hadAncillary = false;
-  const ssize_t got = readPieces(socket_.get(), scratch, hadAncillary);
+  const ssize_t got = readPieces(socket_.get(), scratch, leaves ? MSG_PEEK : 0, hadAncillary);
   if (got < 0) {
     readable_ = false;
     return got == -EAGAIN ? Filled{} : Filled{0, Next::kReset};
@@ -303,11 +319,19 @@ Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& fra
     return {};
   }
   auto left = static_cast<std::uint64_t>(got);
+  if (leaves) {
+    untaken_ += static_cast<std::uint32_t>(left);
+    ++untakenReads_;
+  } else if (untaken_ > 0) {
+    left -= noteTaken(left);
+  }
   // Less than there was room for: that was all, and an edge tells of more. Unless the end has been told of already, or
   // descriptors in between have cut it short.
-  if (left < room && !isEnding_ && !hadAncillary) {
+  const bool wasCutShort = hadAncillary || (!leaves && untaken_ > 0);
+  if (left < room && !isEnding_ && !wasCutShort) {
     readable_ = false;
   }
+  lastWasSmall_ = left <= kMostUntaken;
   peer_.send(static_cast<std::uint32_t>(left));
   Filled filled;
   while (left > 0) {
@@ -318,6 +342,30 @@ Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& fra
   }
   askForCredit();
   return filled;
+}
+
+bool Connection::leavesUntaken() const noexcept {
+  return mayLeave_ && lastWasSmall_ && untaken_ < kMostUntaken && untakenReads_ < kMostUntakenReads;
+}
+
+std::uint32_t Connection::noteTaken(std::uint64_t bytes) noexcept {
+  const auto taken = static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, untaken_));
+  untaken_ -= taken;
+  if (untaken_ == 0) {
+    untakenReads_ = 0;
+    deadlineHook.unlink();
+  }
+  return taken;
+}
+
+void Connection::takeUntaken() noexcept {
+  std::uint8_t bytes[kMostUntaken];
+  while (untaken_ > 0) {
+    iovec piece{bytes, untaken_};
+    bool hadAncillary = false;
+    const ssize_t got = readPieces(socket_.get(), {&piece, 1}, 0, hadAncillary);
+    noteTaken(got > 0 ? static_cast<std::uint64_t>(got) : untaken_);
+  }
 }
 
 void Connection::askForCredit() noexcept {

@@ -105,6 +105,11 @@ class Connection final : public io::EventThread::Source {
   };
   Filled fill(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
 
+  // Small amounts are read without being taken out of the socket. Taking them out tells the peer that there is room to
+  // write, and wakes it for nothing if it waits for an answer: that is done once the answer is there, and after a while.
+  bool hasUntaken() const noexcept { return untaken_ > 0; }
+  void takeUntaken() noexcept;
+
   // kLinger is being carried out.
   void linger() noexcept { state_ = State::kLingering; }
   // Everything that was for the guest is told, and the socket is gone.
@@ -131,6 +136,8 @@ class Connection final : public io::EventThread::Source {
   void noteForwarded(std::uint32_t bytes) noexcept;
   void askForCredit() noexcept;
   Filled read(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
+  bool leavesUntaken() const noexcept;
+  std::uint32_t noteTaken(std::uint64_t bytes) noexcept;  // of what was taken out; how much of it was read before
   void put(Buffer& buffer, const Header& frame, Operation operation, std::uint32_t length,
            std::uint32_t flags) noexcept;
   void closeSocket() noexcept;
@@ -142,6 +149,10 @@ class Connection final : public io::EventThread::Source {
   std::uint8_t wanted_ = 0;
 
   Fd socket_;
+  bool mayLeave_ = false;    // the kernel can read on without taking out what was read
+  bool lastWasSmall_ = true;
+  std::uint32_t untaken_ = 0;  // bytes that were read, and are still in the socket
+  unsigned untakenReads_ = 0;
   bool readable_ = false;    // as far as it is known: reading tells
   bool isEnding_ = false;    // the peer has closed one direction at least: an end of file will be read
   bool hostIsDone_ = false;  // the end of file was read

@@ -228,6 +228,8 @@ std::size_t Mux::fill(std::span<Buffer> buffers) noexcept {
   const Connection::Filled filled = connection.fill(buffers, frame(), scratch_);
   if (!wasClosing && connection.isClosing()) {
     limitTime(connection, closing_, limits_.closeTimeout);
+  } else if (connection.hasUntaken() && !connection.deadlineHook.is_linked()) {
+    limitTime(connection, untaken_, limits_.takeTimeout);
   }
   carryOut(connection, filled.next);
   return filled.count;
@@ -255,6 +257,12 @@ void Mux::expire(Clock::time_point now) noexcept {
     if (!list->empty()) {
       arm(list->front().deadline);
     }
+  }
+  while (!untaken_.empty() && untaken_.front().deadline <= now) {
+    untaken_.front().takeUntaken();
+  }
+  if (!untaken_.empty()) {
+    arm(untaken_.front().deadline);
   }
 }
 

@@ -35,6 +35,7 @@ struct Limits {
   std::uint64_t allShares = 32 * 1024 * 1024;
   std::chrono::milliseconds connectTimeout{5000};  // for either side to answer
   std::chrono::milliseconds closeTimeout{8000};    // for the guest to have done with a connection that has ended
+  std::chrono::milliseconds takeTimeout{50};       // after which what was read is taken out of a socket at the latest
 };
 
 class Mux final : public Connection::Owner {
@@ -116,6 +117,7 @@ class Mux final : public Connection::Owner {
   ListBy<&Connection::outputHook> output_;  // in turn
   DeadlineList connecting_;                 // the earliest first
   DeadlineList closing_;
+  DeadlineList untaken_;
   std::size_t asking_ = 0;
   std::uint64_t granted_ = 0;
   std::uint64_t generation_ = 0;

@@ -1,6 +1,7 @@
 #include "worker-kvm/virtio/vsock/rules.h"
 
 #include <asm/unistd.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <bit>
@@ -11,12 +12,15 @@ namespace {
 
 // A condition compares some bits of an argument: a range is put together from blocks whose size is a power of 2 and
 // whose start is a multiple of it.
-void appendRange(confine::Rules& rules, std::uint32_t number, std::uint32_t first, std::uint32_t count) {
+void appendRange(confine::Rules& rules, std::uint32_t number, std::uint32_t first, std::uint32_t count,
+                 std::vector<seccomp::ArgCheck> more = {}) {
   const std::uint32_t end = first + count;
   while (first < end) {
     const std::uint32_t aligned = first == 0 ? std::uint32_t{1} << 31 : first & (~first + 1);
     const std::uint32_t block = std::min(aligned, std::bit_floor(end - first));
-    rules.push_back({number, {{0, 0xffffffffU & ~(block - 1), first}}});
+    seccomp::Rule rule{number, {{0, 0xffffffffU & ~(block - 1), first}}};
+    rule.checks.insert(rule.checks.end(), more.begin(), more.end());
+    rules.push_back(std::move(rule));
     first += block;
   }
 }
@@ -28,6 +32,8 @@ confine::Rules threadRules(int first, int count, int timer, std::span<const int>
   for (const int signal : signals) {
     rules.push_back(confine::callOn(__NR_write, signal));
   }
+  appendRange(rules, __NR_setsockopt, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
+              {{1, 0xffffffffU, SOL_SOCKET}, {2, 0xffffffffU, SO_PEEK_OFF}});
   for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
     appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count));
   }
