@@ -149,6 +149,8 @@ void addDescriptorInput(Policy& policy) {
   // Neither locks, leases nor owners: they act on the host's side of an open file description. Not F_SETFL either.
   allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC});
   allowIf(policy, __NR_recvfrom, {equals64(4, 0)});  // recv()
+  // send(), which says nothing that write() does not: no address, no flags that matter to who receives.
+  allowIf(policy, __NR_sendto, {equals32(3, MSG_NOSIGNAL | MSG_DONTWAIT), equals64(4, 0)});
   // Reading on without taking out: of any socket, the own end alone.
   allowIf(policy, __NR_setsockopt, {equals32(1, SOL_SOCKET), equals32(2, SO_PEEK_OFF)});
   // Not SO_PEERPIDFD, which hands out a descriptor for the host's process.

@@ -136,6 +136,7 @@ Rules deviceThreads() {
       {__NR_io_uring_enter, {{3, k32Bits & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, ~std::uint64_t{0}, 0}}},
       callWith(__NR_io_uring_register, 1, IORING_REGISTER_FILES_UPDATE),
       call(__NR_getrandom),
+      {__NR_sendto, {{3, k32Bits, MSG_NOSIGNAL | MSG_DONTWAIT}, {4, ~std::uint64_t{0}, 0}}},
       {__NR_setsockopt, {{1, k32Bits, SOL_SOCKET}, {2, k32Bits, SO_PEEK_OFF}}},
       request(TUNSETOFFLOAD),  // the first thread of a network card
   };

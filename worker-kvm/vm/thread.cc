@@ -1,6 +1,11 @@
 #include "worker-kvm/vm/thread.h"
 
 #include <sys/prctl.h>
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <csignal>
 
@@ -17,6 +22,15 @@ constexpr std::size_t kStackBytes = 1024 * 1024;  // sanitizers' frames are larg
 #else
 constexpr std::size_t kStackBytes = 128 * 1024;  // a signal frame with AVX-512 and AMX state takes 12 KiB
 #endif
+
+// The C library registers each thread for them, and nothing here uses them: whenever it is scheduled, the kernel would
+// write to its memory.
+void endRestartableSequences() {
+#ifdef RSEQ_SIG
+  auto* const area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  ::syscall(__NR_rseq, area, __rseq_size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);  // refused where it is not registered
+#endif
+}
 
 void ignoreKick(int) {
 }
@@ -64,6 +78,7 @@ void* Thread::enter(void* argument) {
   sigdelset(&blocked, kKickSignal);
   pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
   prctl(PR_SET_NAME, start->name.c_str());
+  endRestartableSequences();
   start->body();
   return nullptr;
 }

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "worker-kvm/virtio/queue.h"
+#include "worker-kvm/virtio/vsock/rules.h"
 
 namespace vmmhost::kvm::virtio::vsock {
 
@@ -21,8 +22,10 @@ constexpr unsigned kMostUntakenReads = 32;
 // The number of bytes, or minus an errno value. Of a socket that does not block.
 ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   while (true) {
-    // SIGPIPE is ignored, or blocked on this thread.
-    const ssize_t count = ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
+    // SIGPIPE is ignored, or blocked on this thread. The first is quicker, and most packets are of one piece.
+    const ssize_t count = pieces.size() == 1
+                              ? ::send(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags)
+                              : ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
     if (count >= 0 || errno != EINTR) {
       return count >= 0 ? count : -errno;
     }

@@ -34,6 +34,9 @@ confine::Rules threadRules(int first, int count, int timer, std::span<const int>
   }
   appendRange(rules, __NR_setsockopt, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
               {{1, 0xffffffffU, SOL_SOCKET}, {2, 0xffffffffU, SO_PEEK_OFF}});
+  // Neither an address nor anything besides the bytes.
+  appendRange(rules, __NR_sendto, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
+              {{3, 0xffffffffU, kSendFlags}, {4, ~std::uint64_t{0}, 0}});
   for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
     appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count));
   }

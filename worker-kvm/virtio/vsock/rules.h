@@ -1,11 +1,16 @@
 // What the thread of a vsock device may do.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <span>
 
 #include "worker-kvm/confine/rules.h"
 
 namespace vmmhost::kvm::virtio::vsock {
+
+// Of all sends.
+inline constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
 
 // Moves bytes through descriptors [first, first + count) and closes them, sets `timer`, and writes to `signals`. Of
 // other descriptors it reaches none: by read(), write() and the like those of disks and of the host's connection would
