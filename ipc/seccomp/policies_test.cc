@@ -140,6 +140,8 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
       {"the executable", __NR_execveat, {kExecutable, 0x1000, 0x1000, 0x1000, AT_EMPTY_PATH}},
       {"writev", __NR_writev, {3}},
       {"recvmsg", __NR_recvmsg, {3}},
+      {"send to whom it is connected", __NR_sendto, {3, 0x1000, 8, MSG_NOSIGNAL | MSG_DONTWAIT, 0, 0}},
+      {"SO_PEEK_OFF", __NR_setsockopt, {3, SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}},
   };
   for (const Call& call : allowed) {
     EXPECT_EQ(verdict(program, call), SECCOMP_RET_ALLOW) << call.name;

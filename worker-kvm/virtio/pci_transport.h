@@ -127,9 +127,9 @@ class PciTransport final : public pci::Function, private Interrupts {
   std::atomic<bool> needsReset_ = false;
   std::atomic<const char*> fault_ = nullptr;  // not told yet
   std::uint8_t status_ = 0;
-  bool isActive_ = false;                // between activate and deactivate; of the control thread
-  std::atomic<bool> isLeaving_ = false;  // between deactivate and its end
-  bool resetIsAsked_ = false;            // the driver waits for its status to read 0
+  bool isActive_ = false;                                      // between activate and deactivate; of the control thread
+  std::atomic<bool> isLeaving_ = false;                        // between deactivate and its end
+  bool resetIsAsked_ = false;                                  // the driver waits for its status to read 0
   std::array<std::optional<std::uint32_t>, 2> doorbellBases_;  // by base address: where they are attached
 };
 

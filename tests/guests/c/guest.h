@@ -14,6 +14,9 @@ struct start_info {
 static inline void outb(uint16_t port, uint8_t value) {
   __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
 }
+static inline void outw(uint16_t port, uint16_t value) {
+  __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
 static inline void outl(uint16_t port, uint32_t value) {
   __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
 }
@@ -114,6 +117,7 @@ struct virtio {
   unsigned device;
   uint16_t type;
   uint32_t common, notify, notify_multiplier, isr, config, window;
+  uint16_t notify_port; /* doorbells as ports; 0: there are none */
   unsigned msix;
 };
 
@@ -126,13 +130,20 @@ static int find_virtio(unsigned device, struct virtio* found) {
   found->device = device;
   found->type = (uint16_t)((id >> 16) - 0x1040);
   found->window = config_read(device, 0x10) & ~15u;
-  config_write(device, 4, 6);
+  config_write(device, 4, 7);
   for (unsigned at = config_byte(device, 0x34); at != 0; at = config_byte(device, at + 1)) {
     const uint8_t kind = config_byte(device, at);
     if (kind == 0x11) {
       found->msix = at;
     }
     if (kind != 9) {
+      continue;
+    }
+    if (config_byte(device, at + 4) != 0) {
+      if (config_byte(device, at + 3) == 2) {
+        const unsigned bar = 0x10 + 4u * config_byte(device, at + 4);
+        found->notify_port = (uint16_t)((config_read(device, bar) & ~3u) + config_read(device, at + 8));
+      }
       continue;
     }
     const uint32_t place = found->window + config_read(device, at + 8);
@@ -228,6 +239,11 @@ static void queue_offer(struct queue* queue, uint16_t head) {
   write16(queue->driver_ring + 2, ++queue->available);
   barrier();
 }
+/* By memory and by ports in turn. */
 static void queue_notify(const struct virtio* dev, const struct queue* queue) {
-  write16(dev->notify + queue->index * dev->notify_multiplier, queue->index);
+  if (dev->notify_port != 0 && (queue->available & 1) != 0) {
+    outw((uint16_t)(dev->notify_port + queue->index * dev->notify_multiplier), queue->index);
+  } else {
+    write16(dev->notify + queue->index * dev->notify_multiplier, queue->index);
+  }
 }

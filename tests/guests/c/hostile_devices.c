@@ -69,10 +69,15 @@ static void pci_garbage(void) {
 static void bars_anywhere(void) {
   static const uint32_t places[] = {0,          0x100000,   0x800000,   0xc0000000u, 0xe7ff8000u, 0xe7ffc000u,
                                     0xe8000000u, 0xfec00000u, 0xfee00000u, 0xffff8000u, 0xfffff000u};
+  static const uint32_t ports[] = {0, 0x60, 0x3f8, 0x600, 0x608, 0xcf8, 0xc000, 0xc010, 0xfff0, 0x1c000, 0xffffffffu};
   for (unsigned i = 0; i < sizeof places / sizeof *places; ++i) {
     for (unsigned device = 1; device < DEVICES && is_there(device); ++device) {
-      config_write(device, 4, 6);
+      config_write(device, 4, 7);
       config_write(device, 0x10, places[i]);
+      config_write(device, 0x14, ports[i % (sizeof ports / sizeof *ports)]);
+    }
+    for (uint32_t offset = 0; offset < 0x4000; offset += 0x74) {
+      outw((uint16_t)(0xc000 + offset), (uint16_t)random32());
     }
     if (places[i] >= 0xc0000000u && places[i] < 0xe8000000u) {
       for (uint32_t offset = 0x104; offset < 0x8000; offset += 0x104) { /* not the first register: it may tell of a panic */
@@ -86,6 +91,7 @@ static void bars_anywhere(void) {
     const unsigned device = 1 + random32() % 8;
     config_write(device, 4, random32() & 7);
     config_write(device, 0x10, 0xc0000000u + (random32() & 0xff8000));
+    config_write(device, 0x14, random32());
   }
 }
 
@@ -207,6 +213,13 @@ static void notify_storm(const struct virtio* dev) {
   }
   for (unsigned round = 0; round < 500; ++round) {
     write32(dev->notify + (random32() & 0x1ffc), random32());
+  }
+  for (unsigned round = 0; round < 8000; ++round) {
+    outw((uint16_t)(dev->notify_port + (random32() & 7) * dev->notify_multiplier), (uint16_t)random32());
+  }
+  for (unsigned round = 0; round < 500; ++round) {
+    outb((uint16_t)(dev->notify_port + (random32() & 0x3f)), (uint8_t)random32());
+    outl((uint16_t)(0xc000 + (random32() & 0x3ffc)), random32());
   }
 }
 

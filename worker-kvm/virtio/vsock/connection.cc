@@ -23,9 +23,8 @@ constexpr unsigned kMostUntakenReads = 32;
 ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   while (true) {
     // SIGPIPE is ignored, or blocked on this thread. The first is quicker, and most packets are of one piece.
-    const ssize_t count = pieces.size() == 1
-                              ? ::send(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags)
-                              : ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
+    const ssize_t count = pieces.size() == 1 ? ::send(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags)
+                                             : ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
     if (count >= 0 || errno != EINTR) {
       return count >= 0 ? count : -errno;
     }

@@ -106,7 +106,8 @@ class Connection final : public io::EventThread::Source {
   Filled fill(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
 
   // Small amounts are read without being taken out of the socket. Taking them out tells the peer that there is room to
-  // write, and wakes it for nothing if it waits for an answer: that is done once the answer is there, and after a while.
+  // write, and wakes it for nothing if it waits for an answer: that is done once the answer is there, and after a
+  // while.
   bool hasUntaken() const noexcept { return untaken_ > 0; }
   void takeUntaken() noexcept;
 
@@ -149,7 +150,7 @@ class Connection final : public io::EventThread::Source {
   std::uint8_t wanted_ = 0;
 
   Fd socket_;
-  bool mayLeave_ = false;    // the kernel can read on without taking out what was read
+  bool mayLeave_ = false;  // the kernel can read on without taking out what was read
   bool lastWasSmall_ = true;
   std::uint32_t untaken_ = 0;  // bytes that were read, and are still in the socket
   unsigned untakenReads_ = 0;

@@ -3,16 +3,20 @@
 #include <asm/unistd.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <initializer_list>
 
 namespace vmmhost::kvm::virtio::vsock {
 namespace {
 
-bool allows(const std::vector<sock_filter>& program, std::uint32_t number, int descriptor) {
+bool allows(const std::vector<sock_filter>& program, std::uint32_t number, int descriptor,
+            std::initializer_list<std::uint64_t> more = {}) {
   seccomp_data call{};
   call.nr = static_cast<int>(number);
   call.arch = seccomp::kAuditArch;
   call.args[0] = static_cast<std::uint64_t>(descriptor);
+  std::copy(more.begin(), more.end(), call.args + 1);
   return seccomp::evaluate(program, call) == SECCOMP_RET_ALLOW;
 }
 
@@ -27,6 +31,21 @@ TEST(VsockRules, socketsOfTheRange_andNoOther_areTouched) {
       }
     }
   }
+}
+
+TEST(VsockRules, sendsAndOptions_areOfOneKindOnly) {
+  constexpr std::array<int, 1> kSignals = {12};
+  const auto program = seccomp::compile({"test", threadRules(256, 4096, 9, kSignals), {}});
+  for (const int descriptor : {256, 4351, 255, 4352, 3}) {
+    const bool isOurs = descriptor >= 256 && descriptor < 4352;
+    EXPECT_EQ(allows(program, __NR_sendto, descriptor, {0x1000, 8, kSendFlags, 0, 0}), isOurs) << descriptor;
+    EXPECT_EQ(allows(program, __NR_setsockopt, descriptor, {SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}), isOurs) << descriptor;
+  }
+  EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags, 0x1000, 110})) << "an address";
+  EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags, std::uint64_t{1} << 32, 110}));
+  EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags | MSG_OOB, 0, 0}));
+  EXPECT_FALSE(allows(program, __NR_setsockopt, 256, {SOL_SOCKET, SO_SNDBUF, 0x1000, 4}));
+  EXPECT_FALSE(allows(program, __NR_setsockopt, 256, {1 + SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}));
 }
 
 TEST(VsockRules, nothingElse_butTheTimerAndTheSignals) {
