@@ -27,7 +27,7 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
   confine::append(rules, confine::everyThread());
   confine::append(rules, confine::heap());
   confine::append(rules, {
-                             confine::call(__NR_epoll_wait), confine::callOn(__NR_epoll_pwait, epoll),
+                             confine::callOn(__NR_epoll_wait, epoll), confine::callOn(__NR_epoll_pwait, epoll),
                              confine::callOn(__NR_epoll_ctl, epoll), confine::callOn(__NR_read, wake),
                              confine::callOn(__NR_write, wake),  // posts to itself
                          });

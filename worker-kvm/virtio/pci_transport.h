@@ -59,8 +59,8 @@ class PciTransport final : public pci::Function, private Interrupts {
     PciTransport& transport_;
   };
 
-  // Doorbells once more, as I/O ports: a write to a port is told to the VMM with all that there is to know of it, while
-  // one to memory has to be decoded from the guest's instruction by KVM (on AMD; 3 times as dear in the lab).
+  // Doorbells once more, as I/O ports: a write to a port is told to KVM with all that there is to know of it, while one
+  // to memory is an instruction that it has to fetch and decode (not on Intel's processors, where a port is no worse).
   class Ports final : public devices::BusDevice {
    public:
     explicit Ports(PciTransport& transport) : transport_(transport) {}
