@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "vmmhost/error.h"
-#include "worker-kvm/pci/windows.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -33,10 +32,14 @@ constexpr std::uint32_t kCapabilityList = 1 << 4;
 constexpr std::uint32_t kMemoryFlags = 0xf;
 constexpr std::uint32_t kPortFlags = 0x3;
 constexpr std::uint32_t kIsPorts = 0x1;
+constexpr std::uint32_t kIs64Bits = 0x4;
 constexpr std::uint32_t kMaxPorts = 256;
 
 bool isPorts(const BaseAddress& base) {
-  return base.space == devices::Space::kPorts;
+  return base.kind == BaseKind::kPorts;
+}
+bool is64Bits(const BaseAddress& base) {
+  return base.kind == BaseKind::kMemory64;
 }
 
 std::size_t registerOf(const BaseAddress& base) {
@@ -68,13 +71,15 @@ void Function::writeConfig(std::size_t offset, std::span<const std::uint8_t> dat
   }
 }
 
-std::optional<std::uint32_t> Function::decoded(const BaseAddress& base) const noexcept {
+std::optional<std::uint64_t> Function::decoded(const BaseAddress& base) const noexcept {
   if ((get(kCommand, 2) & (isPorts(base) ? kIoSpace : kMemorySpace)) == 0) {
     return std::nullopt;
   }
-  const std::uint32_t address = get(registerOf(base), 4) & ~(isPorts(base) ? kPortFlags : kMemoryFlags);
-  const memory::Range window = windowOf(base.space);
-  if (address < window.start || address > window.end() - base.bytes) {
+  std::uint64_t address = get(registerOf(base), 4) & ~(isPorts(base) ? kPortFlags : kMemoryFlags);
+  if (is64Bits(base)) {
+    address |= std::uint64_t{get(registerOf(base) + 4, 4)} << 32;
+  }
+  if (windows_ == nullptr || !windows_->hold(base.space(), address, base.bytes)) {
     return std::nullopt;
   }
   return address;
@@ -99,23 +104,24 @@ std::size_t Function::addCapability(std::uint8_t id, std::span<const std::uint8_
   return offset;
 }
 
-void Function::addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target,
-                              devices::Space space) {
-  const bool isOfPorts = space == devices::Space::kPorts;
-  if (index > 5 || !std::has_single_bit(bytes) || bytes < 16 || (isOfPorts && bytes > kMaxPorts)) {
+void Function::addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target, BaseKind kind) {
+  const BaseAddress& base = baseAddresses_.emplace_back(BaseAddress{index, bytes, &target, kind});
+  if (index > (is64Bits(base) ? 4 : 5) || !std::has_single_bit(bytes) || bytes < 16 ||
+      (isPorts(base) && bytes > kMaxPorts)) {
     throw Error(ErrorCode::kInternal, "a PCI base address that cannot be");
   }
-  if (isOfPorts) {
+  if (isPorts(base)) {
     makeWritable(kCommand, kIoSpace | kMemorySpace | kBusMaster | kInterruptDisable, 2);
   }
-  baseAddresses_.push_back({index, bytes, &target, space, 0});
   // 6.2.5.1: the bits below its size read as zero, so that writing all ones tells the size.
-  makeWritable(registerOf(baseAddresses_.back()), ~(bytes - 1), 4);
+  makeWritable(registerOf(base), ~(bytes - 1), 4);
+  if (is64Bits(base)) {
+    makeWritable(registerOf(base) + 4, 0xffffffff, 4);
+  }
 }
 
-void Function::placeBaseAddress(BaseAddress& base, std::uint32_t address) {
-  base.address = address;
-  put(registerOf(base), address | (isPorts(base) ? kIsPorts : 0), 4);
+void Function::placeBaseAddress(const BaseAddress& base, std::uint32_t address) {
+  put(registerOf(base), address | (isPorts(base) ? kIsPorts : 0) | (is64Bits(base) ? kIs64Bits : 0), 4);
 }
 
 void Function::makeWritable(std::size_t offset, std::uint32_t mask, std::size_t bytes) noexcept {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "worker-kvm/devices/bus.h"
+#include "worker-kvm/pci/windows.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -23,13 +24,19 @@ struct Identity {
   std::uint16_t subsystem = 0;
 };
 
-// Of memory 32-bit only: what is reached from every mode of a processor.
+enum class BaseKind : std::uint8_t { kMemory32, kMemory64, kPorts };
+
+// One of 64 bits takes the register behind its own, too. It is placed below 4 GiB all the same, where it is reached
+// from every mode of a processor, until the guest moves it.
 struct BaseAddress {
   std::uint8_t index = 0;   // 0 to 5
   std::uint32_t bytes = 0;  // a power of 2, at least 16; of ports at most 256
   devices::BusDevice* target = nullptr;
-  devices::Space space = devices::Space::kMemory;
-  std::uint32_t address = 0;  // at first
+  BaseKind kind = BaseKind::kMemory32;
+
+  devices::Space space() const noexcept {
+    return kind == BaseKind::kPorts ? devices::Space::kPorts : devices::Space::kMemory;
+  }
 };
 
 class Root;
@@ -49,8 +56,8 @@ class Function {
   virtual void writeConfig(std::size_t offset, std::span<const std::uint8_t> data) noexcept;
 
   // Where a base address register is decoded now; nothing while its space is switched off, or outside the bridge's
-  // window.
-  std::optional<std::uint32_t> decoded(const BaseAddress& base) const noexcept;
+  // windows.
+  std::optional<std::uint64_t> decoded(const BaseAddress& base) const noexcept;
   std::span<const BaseAddress> baseAddresses() const noexcept { return baseAddresses_; }
 
   // Told by the root after the guest changed what is decoded.
@@ -77,7 +84,7 @@ class Function {
   // next pointer.
   std::size_t addCapability(std::uint8_t id, std::span<const std::uint8_t> body);
   void addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::BusDevice& target,
-                      devices::Space space = devices::Space::kMemory);
+                      BaseKind kind = BaseKind::kMemory32);
   // A guest can change these bits.
   void makeWritable(std::size_t offset, std::uint32_t mask, std::size_t bytes) noexcept;
   void put(std::size_t offset, std::uint32_t value, std::size_t bytes) noexcept;
@@ -85,12 +92,13 @@ class Function {
 
  private:
   friend class Root;
-  void placeBaseAddress(BaseAddress& base, std::uint32_t address);
+  void placeBaseAddress(const BaseAddress& base, std::uint32_t address);
 
   std::array<std::uint8_t, kConfigBytes> config_{};
   std::array<std::uint8_t, kConfigBytes> writable_{};
   std::array<std::uint8_t, kConfigBytes> initial_{};  // as the root found it
   std::vector<BaseAddress> baseAddresses_;
+  const Windows* windows_ = nullptr;  // of the root, once it is there
   std::size_t lastCapability_ = 0;
   std::size_t capabilityEnd_ = 0x40;
 };

@@ -22,9 +22,9 @@ class Echo final : public devices::BusDevice {
 
 class TestFunction final : public Function {
  public:
-  TestFunction(std::uint16_t device, std::uint32_t bytes)
+  TestFunction(std::uint16_t device, std::uint32_t bytes, BaseKind kind = BaseKind::kMemory32)
       : Function({.vendor = 0x1af4, .device = device, .classCode = 0x020000}) {
-    addBaseAddress(0, bytes, echo);
+    addBaseAddress(0, bytes, echo, kind);
     capability = addCapability(9, std::array<std::uint8_t, 3>{5, 6, 7});
   }
   void decodingChanged() noexcept override { ++changes; }
@@ -53,7 +53,8 @@ class RootTest : public ::testing::Test {
 
   devices::PortBus ports_;
   devices::MmioBus memory_;
-  Root root_{ports_, memory_};
+  static constexpr memory::Range kWindow64{std::uint64_t{1} << 36, std::uint64_t{1} << 30};
+  Root root_{ports_, memory_, kWindow64};
   TestFunction* first_;
 };
 
@@ -132,6 +133,51 @@ TEST_F(RootTest, readOnlyRegisters_stay) {
   writeMemory(ecam(1, 8), 0xffffffff);
   EXPECT_EQ(readMemory(ecam(1, 0)), 0x10411af4u);
   EXPECT_EQ(readMemory(ecam(1, 8)), 0x02000000u);
+}
+
+TEST_F(RootTest, baseAddressOf64Bits_isMovedBetweenWindows) {
+  root_.add(std::make_unique<TestFunction>(0x1042, 0x4000, BaseKind::kMemory64));
+  const std::uint32_t at = readMemory(ecam(2, 0x10));
+  EXPECT_EQ(at & 0xf, 4u);
+  EXPECT_EQ(readMemory(ecam(2, 0x14)), 0u) << "at first where every mode of a processor reaches it";
+  switchOn(2);
+  EXPECT_EQ(readMemory((at & ~0xfu) + 7, 1), 7u);
+  writeMemory(ecam(2, 0x10), 0xffffffff);
+  writeMemory(ecam(2, 0x14), 0xffffffff);
+  EXPECT_EQ(readMemory(ecam(2, 0x10)), 0xffffc004u);
+  EXPECT_EQ(readMemory(ecam(2, 0x14)), 0xffffffffu);
+  writeMemory(ecam(2, 0x10), 0x3fffc000);
+  writeMemory(ecam(2, 0x14), 0x10);
+  EXPECT_EQ(readMemory(kWindow64.end() - 0x4000 + 9, 1), 9u);
+  EXPECT_EQ(readMemory((at & ~0xfu) + 7, 1), 0xffu);
+  writeMemory(ecam(2, 0x14), 0x11);
+  std::array<std::uint8_t, 1> data{};
+  EXPECT_FALSE(memory_.read(kWindow64.start + 0x1'3fff'c000, data)) << "behind the window";
+  root_.reset();
+  EXPECT_EQ(readMemory(ecam(2, 0x10)), at);
+  EXPECT_EQ(readMemory(ecam(2, 0x14)), 0u);
+}
+
+TEST_F(RootTest, baseAddressOfPorts_isDecodedInTheirWindowOnly) {
+  root_.add(std::make_unique<TestFunction>(0x1042, 0x20, BaseKind::kPorts));
+  const auto port = [this](std::uint32_t at) {
+    std::uint8_t value = 0;
+    ports_.read(at, {&value, 1});
+    return value;
+  };
+  const std::uint32_t at = readMemory(ecam(2, 0x10));
+  EXPECT_EQ(at & 3, 1u);
+  EXPECT_EQ(port((at & ~3u) + 5), 0xffu);
+  switchOn(2);
+  EXPECT_EQ(port((at & ~3u) + 5), 0xffu) << "memory space is not I/O space";
+  writeMemory(ecam(2, 4), 1, 2);
+  EXPECT_EQ(port((at & ~3u) + 5), 5u);
+  writeMemory(ecam(2, 0x10), 0xfffffff0);
+  EXPECT_EQ(readMemory(ecam(2, 0x10)), 0xffffffe1u);
+  writeMemory(ecam(2, 0x10), 0xffe0);
+  EXPECT_EQ(port(0xffe6), 6u);
+  writeMemory(ecam(2, 0x10), 0x600);
+  EXPECT_EQ(port(0x606), 0xffu);
 }
 
 TEST_F(RootTest, moreThanTheBusHolds_isRefused) {

@@ -5,7 +5,6 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
-#include "worker-kvm/pci/windows.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -35,9 +34,9 @@ class Root::Bridge final : public Function {
 // number, what it lays outside never comes here.
 class Root::Window final : public devices::BusDevice {
  public:
-  Window(devices::Bus& bus, devices::Space space, const char* name)
+  Window(devices::Bus& bus, devices::Space space, const memory::Range& range, const char* name)
       : space_(space),
-        range_(windowOf(space)),
+        range_(range),
         next_(range_.start),
         registration_(bus, range_.start, range_.bytes, *this, name) {}
 
@@ -74,8 +73,8 @@ class Root::Window final : public devices::BusDevice {
     decoded_.clear();
     for (const auto& function : functions) {
       for (const BaseAddress& base : function->baseAddresses()) {
-        const auto address = base.space == space_ ? function->decoded(base) : std::nullopt;
-        if (address) {
+        const auto address = base.space() == space_ ? function->decoded(base) : std::nullopt;
+        if (address && Windows::holds(range_, *address, base.bytes)) {
           decoded_.push_back({*address - range_.start, base.bytes, base.target});
         }
       }
@@ -163,11 +162,15 @@ class Root::Ports final : public devices::BusDevice {
   devices::Bus::Registration registration_;
 };
 
-Root::Root(devices::PortBus& ports, devices::MmioBus& memory)
-    : memory_(std::make_unique<Window>(memory, devices::Space::kMemory, "PCI memory window")),
-      io_(std::make_unique<Window>(ports, devices::Space::kPorts, "PCI I/O window")),
+Root::Root(devices::PortBus& ports, devices::MmioBus& memory, std::optional<memory::Range> window64)
+    : windows_{.memory64 = window64},
+      memory32_(std::make_unique<Window>(memory, devices::Space::kMemory, windows_.memory32, "PCI memory window")),
+      io_(std::make_unique<Window>(ports, devices::Space::kPorts, windows_.ports, "PCI I/O window")),
       ecam_(std::make_unique<Ecam>(*this, memory)),
       ports_(std::make_unique<Ports>(*this, ports)) {
+  if (window64) {
+    memory64_ = std::make_unique<Window>(memory, devices::Space::kMemory, *window64, "PCI memory window of 64 bits");
+  }
   add(std::make_unique<Bridge>());
 }
 
@@ -178,13 +181,17 @@ void Root::add(std::unique_ptr<Function> function) {
     throw Error(ErrorCode::kResourceExhausted,
                 "a VM has room for " + std::to_string(kMaxFunctions - 1) + " PCI devices; this one has more");
   }
-  for (BaseAddress& base : function->baseAddresses_) {
-    function->placeBaseAddress(base, (base.space == devices::Space::kPorts ? io_ : memory_)->place(base.bytes));
+  for (const BaseAddress& base : function->baseAddresses_) {
+    function->placeBaseAddress(base, (base.kind == BaseKind::kPorts ? io_ : memory32_)->place(base.bytes));
   }
+  function->windows_ = &windows_;
   function->initial_ = function->config_;
   functions_.push_back(std::move(function));
-  memory_->reserve(functions_.size() * 6);
-  io_->reserve(functions_.size() * 6);
+  for (Window* const window : {memory32_.get(), memory64_.get(), io_.get()}) {
+    if (window != nullptr) {
+      window->reserve(functions_.size() * 6);
+    }
+  }
 }
 
 void Root::readConfig(std::uint32_t busDeviceFunction, std::size_t offset, std::span<std::uint8_t> data) noexcept {
@@ -210,7 +217,7 @@ void Root::writeConfig(std::uint32_t busDeviceFunction, std::size_t offset,
   // Held while a virtual CPU waits for the control thread, which comes here only when none runs.
   const std::lock_guard lock(configMutex_);
   Function& function = *functions_[device];
-  std::array<std::optional<std::uint32_t>, 6> before;
+  std::array<std::optional<std::uint64_t>, 6> before;
   const auto bases = function.baseAddresses();
   for (std::size_t i = 0; i < bases.size(); ++i) {
     before[i] = function.decoded(bases[i]);
@@ -226,8 +233,11 @@ void Root::writeConfig(std::uint32_t busDeviceFunction, std::size_t offset,
 }
 
 void Root::decode() {
-  memory_->update(functions_);
-  io_->update(functions_);
+  for (Window* const window : {memory32_.get(), memory64_.get(), io_.get()}) {
+    if (window != nullptr) {
+      window->update(functions_);
+    }
+  }
 }
 
 void Root::beginQuiet() noexcept {

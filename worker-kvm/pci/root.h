@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <vector>
@@ -21,7 +22,8 @@ inline constexpr std::size_t kMaxFunctions = 32;  // devices of one bus, each wi
 
 class Root {
  public:
-  Root(devices::PortBus& ports, devices::MmioBus& memory);
+  // `window64`: for base addresses of 64 bits, behind the guest's memory; nothing where there is no room.
+  Root(devices::PortBus& ports, devices::MmioBus& memory, std::optional<memory::Range> window64);
   ~Root();
   Root(const Root&) = delete;
   Root& operator=(const Root&) = delete;
@@ -51,7 +53,9 @@ class Root {
 
   std::mutex configMutex_;
   std::vector<std::unique_ptr<Function>> functions_;  // by device number
-  std::unique_ptr<Window> memory_;
+  const Windows windows_;
+  std::unique_ptr<Window> memory32_;
+  std::unique_ptr<Window> memory64_;  // null: there is none
   std::unique_ptr<Window> io_;
   std::unique_ptr<Ecam> ecam_;
   std::unique_ptr<Ports> ports_;

@@ -36,7 +36,7 @@ constexpr std::uint8_t kConfigAccessType = 5;
 
 // The window. Doorbells have pages of their own.
 constexpr std::uint8_t kBar = 0;
-constexpr std::uint8_t kPortBar = 1;
+constexpr std::uint8_t kPortBar = 2;  // the other is of 64 bits
 constexpr std::uint32_t kMinPorts = 16;
 constexpr std::uint32_t kCommonOffset = 0x0000;
 constexpr std::uint32_t kCommonBytes = 0x40;
@@ -146,8 +146,8 @@ PciTransport::~PciTransport() {
 
 void PciTransport::addCapabilities() {
   const auto ports = std::bit_ceil(static_cast<std::uint32_t>(queues_.size()) * kNotifyMultiplier);
-  addBaseAddress(kBar, kWindowBytes, window_);
-  addBaseAddress(kPortBar, std::max(ports, kMinPorts), ports_, devices::Space::kPorts);
+  addBaseAddress(kBar, kWindowBytes, window_, pci::BaseKind::kMemory64);
+  addBaseAddress(kPortBar, std::max(ports, kMinPorts), ports_, pci::BaseKind::kPorts);
   addCapability(kVendorCapability, capabilityBody(kCommonType, kCommonOffset, kCommonBytes));
   // 4.1.4: of two of a kind, a driver takes the first that it can.
   addCapability(kVendorCapability, notifyBody(kPortBar, 0, ports));
@@ -514,11 +514,11 @@ void PciTransport::placeDoorbells() noexcept {
       const std::size_t offset = kDoorbellOffsets[i] + index * kNotifyMultiplier;
       const int event = queues_[index]->notified.descriptor();
       if (before) {
-        context_.doorbells.detach(base.space, *before + offset, event);
+        context_.doorbells.detach(base.space(), *before + offset, event);
       }
       if (now) {
         // Refused for an address that is taken: a guest may lay its devices upon each other.
-        context_.doorbells.attach(base.space, *now + offset, event);
+        context_.doorbells.attach(base.space(), *now + offset, event);
       }
     }
   }

@@ -130,7 +130,7 @@ class PciTransport final : public pci::Function, private Interrupts {
   bool isActive_ = false;                                      // between activate and deactivate; of the control thread
   std::atomic<bool> isLeaving_ = false;                        // between deactivate and its end
   bool resetIsAsked_ = false;                                  // the driver waits for its status to read 0
-  std::array<std::optional<std::uint32_t>, 2> doorbellBases_;  // by base address: where they are attached
+  std::array<std::optional<std::uint64_t>, 2> doorbellBases_;  // by base address: where they are attached
 };
 
 }  // namespace vmmhost::kvm::virtio

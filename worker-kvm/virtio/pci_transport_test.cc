@@ -58,11 +58,12 @@ class PciTransportTest : public ::testing::Test {
     device_ = device.get();
     root_.add(std::make_unique<PciTransport>(std::move(device),
                                              TransportContext{memory_, vectors_, doorbells_, calls_, wake_}));
-    base_ = config(0x10);
-    portBase_ = config(0x14) & ~3U;
+    EXPECT_EQ(config(0x10) & 0xf, 4U) << "of 64 bits";
+    base_ = config(0x10) & ~0xfU;
+    portBase_ = config(0x18) & ~3U;
     setConfig(0x04, 7, 2);
     for (std::size_t at = config(0x34, 1); at != 0; at = config(at + 1, 1)) {
-      if (config(at, 1) == 9 && config(at + 3, 1) == 2 && config(at + 4, 1) == 1) {
+      if (config(at, 1) == 9 && config(at + 3, 1) == 2 && config(at + 4, 1) == 2) {
         portNotify_ = at;
         EXPECT_EQ(capabilities_.count(2), 0U) << "ports are the first choice";
       } else if (config(at, 1) == 9) {
@@ -125,7 +126,8 @@ class PciTransportTest : public ::testing::Test {
   RecordedDoorbells doorbells_;
   devices::PortBus ports_;
   devices::MmioBus bus_;
-  pci::Root root_{ports_, bus_};
+  static constexpr memory::Range kWindow64{std::uint64_t{1} << 36, std::uint64_t{1} << 32};
+  pci::Root root_{ports_, bus_, kWindow64};
   FakeDevice* device_ = nullptr;
   std::map<std::uint32_t, std::size_t> capabilities_;
   std::size_t msix_ = 0;
@@ -244,7 +246,11 @@ TEST_F(PciTransportTest, doorbells_followTheWindow) {
   setConfig(0x04, 2, 2);
   EXPECT_EQ(attached, (std::set<std::uint64_t>{notify_ + 0x100000, notify_ + 0x100004}));
   setConfig(0x10, 0x100000);
-  EXPECT_TRUE(attached.empty()) << "what is outside the bridge's window is nobody's";
+  EXPECT_TRUE(attached.empty()) << "what is outside the bridge's windows is nobody's";
+  setConfig(0x14, kWindow64.start >> 32);
+  EXPECT_EQ(attached.size(), 2U);
+  EXPECT_TRUE(attached.contains(kWindow64.start + 0x100000 + notify_ - base_));
+  EXPECT_EQ(read(kWindow64.start + 0x100000 + deviceConfig_ - base_), 0x04030201U);
 }
 
 TEST_F(PciTransportTest, doorbellsOfPorts_followTheirOwnWindow) {
@@ -255,11 +261,11 @@ TEST_F(PciTransportTest, doorbellsOfPorts_followTheirOwnWindow) {
   EXPECT_EQ(attached, (std::set<std::uint64_t>{portBase_, portBase_ + 4}));
   setConfig(0x04, 2, 2);
   EXPECT_TRUE(attached.empty());
-  setConfig(0x14, portBase_ + 0x1000);
+  setConfig(0x18, portBase_ + 0x1000);
   setConfig(0x04, 3, 2);
   EXPECT_EQ(attached, (std::set<std::uint64_t>{portBase_ + 0x1000, portBase_ + 0x1004}));
   EXPECT_EQ(doorbells_.attached[devices::Space::kMemory].size(), 2U);
-  setConfig(0x14, 0x3f8);
+  setConfig(0x18, 0x3f8);
   EXPECT_TRUE(attached.empty()) << "ports of others are not to be had";
 }
 
@@ -275,7 +281,7 @@ TEST_F(PciTransportTest, portThatTheKernelDidNotTake_ringsAllTheSame) {
 TEST_F(PciTransportTest, configurationAccess_reachesThePorts) {
   start();
   const std::size_t at = capabilities_.at(5);
-  setConfig(at + 4, 1, 1);
+  setConfig(at + 4, 2, 1);
   setConfig(at + 8, 4);
   setConfig(at + 12, 2);
   setConfig(at + 16, 1, 2);

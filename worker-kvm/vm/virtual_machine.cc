@@ -75,24 +75,26 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       serial_(ports_, arch::kSerialPort, *this, &interrupts_.line(arch::kSerialInterrupt)),
       ged_(ports_, &interrupts_.line(arch::kGedInterrupt)),
       bootTimer_(ports_, *this),
-      pci_(ports_, mmio_) {
+      supportedCpuid_(device.supportedCpuid()),
+      pciWindow64_(arch::pciWindow64(parameters_.memoryBytes, physicalAddressBits(supportedCpuid_))),
+      pci_(ports_, mmio_, pciWindow64_) {
   bootPhases_.reserve(256);
   makeDevices();
-  const std::vector<kvm_cpuid_entry2> supported = device.supportedCpuid();
-  firmware_ = makeFirmware(physicalAddressBits(supported));
+  firmware_ = makeFirmware();
   const arch::EntryState entry = boot::load(parameters_.boot, firmware_, memory_, true);
   const bool tscDeadline = device.extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   const std::size_t mapBytes = device.vcpuMapBytes();
   const VcpuRunner::Context context{control_, ports_, mmio_, counters};
   for (std::uint32_t index = 0; index < parameters_.cpus; ++index) {
     Vcpu vcpu = vm_.createVcpu(index, mapBytes);
-    const auto cpuid = arch::guestCpuid(supported, index, parameters_.cpus, tscDeadline);
+    const auto cpuid = arch::guestCpuid(supportedCpuid_, index, parameters_.cpus, tscDeadline);
     if (!cpuid.empty()) {
       vcpu.setCpuid(cpuid);
     }
     arch::setFirmwareMsrs(vcpu);
     runners_.push_back(std::make_unique<VcpuRunner>(index, std::move(vcpu), context));
   }
+  supportedCpuid_ = {};
   Vcpu& first = runners_.front()->vcpu();
   initialSpecialRegisters_ = first.specialRegisters();
   initialLocalApic_ = first.localApic();
@@ -133,11 +135,11 @@ VirtualMachine::~VirtualMachine() {
   calls_.end();
 }
 
-boot::Firmware VirtualMachine::makeFirmware(std::uint32_t physicalAddressBits) const {
+boot::Firmware VirtualMachine::makeFirmware() const {
   acpi::MachineDescription machine;
   machine.cpus = parameters_.cpus;
   machine.pciWindow32 = {arch::kPciWindow32Start, arch::kPciWindow32Bytes};
-  machine.pciWindow64 = arch::pciWindow64(parameters_.memoryBytes, physicalAddressBits);
+  machine.pciWindow64 = pciWindow64_;
   boot::Firmware firmware;
   firmware.acpi = acpi::build(machine, arch::kAcpiStart, arch::kAcpiBytes).bytes;
   firmware.smbios = smbios::build({.uuid = parameters_.uuid,

@@ -108,7 +108,7 @@ class VirtualMachine final : private devices::MachineControl,
   bool attach(devices::Space space, std::uint64_t address, int event) noexcept override;
   void detach(devices::Space space, std::uint64_t address, int event) noexcept override;
   void makeDevices();
-  boot::Firmware makeFirmware(std::uint32_t physicalAddressBits) const;
+  boot::Firmware makeFirmware() const;
   void setBootState(VcpuRunner& runner, const arch::EntryState& entry);
 
   Parameters parameters_;
@@ -126,6 +126,8 @@ class VirtualMachine final : private devices::MachineControl,
   devices::Ged ged_;
   devices::BootTimer bootTimer_;
   std::unique_ptr<io::EventThread> sharedThread_;
+  std::vector<kvm_cpuid_entry2> supportedCpuid_;  // while it is made
+  const std::optional<memory::Range> pciWindow64_;
   pci::Root pci_;
   boot::Firmware firmware_;
   std::mutex bootPhasesMutex_;

@@ -66,6 +66,10 @@ static void pci_garbage(void) {
   }
 }
 
+static uint32_t one_of(const uint32_t* values, unsigned count) {
+  return values[random32() % count];
+}
+
 static void bars_anywhere(void) {
   static const uint32_t places[] = {0,          0x100000,   0x800000,   0xc0000000u, 0xe7ff8000u, 0xe7ffc000u,
                                     0xe8000000u, 0xfec00000u, 0xfee00000u, 0xffff8000u, 0xfffff000u};
@@ -74,7 +78,7 @@ static void bars_anywhere(void) {
     for (unsigned device = 1; device < DEVICES && is_there(device); ++device) {
       config_write(device, 4, 7);
       config_write(device, 0x10, places[i]);
-      config_write(device, 0x14, ports[i % (sizeof ports / sizeof *ports)]);
+      config_write(device, 0x18, ports[i % (sizeof ports / sizeof *ports)]);
     }
     for (uint32_t offset = 0; offset < 0x4000; offset += 0x74) {
       outw((uint16_t)(0xc000 + offset), (uint16_t)random32());
@@ -91,7 +95,8 @@ static void bars_anywhere(void) {
     const unsigned device = 1 + random32() % 8;
     config_write(device, 4, random32() & 7);
     config_write(device, 0x10, 0xc0000000u + (random32() & 0xff8000));
-    config_write(device, 0x14, random32());
+    config_write(device, 0x14, one_of((const uint32_t[]){0, 0, 0, 1, 0x10, 0xffffffffu}, 6));
+    config_write(device, 0x18, random32());
   }
 }
 
@@ -308,10 +313,6 @@ static void tell(const struct virtio* dev, unsigned index, uint32_t buffer, uint
   queue_describe(queue, head + 1u, buffer + 0x8000, room, WRITE, 0);
   queue_offer(queue, head);
   queue_notify(dev, queue);
-}
-
-static uint32_t one_of(const uint32_t* values, unsigned count) {
-  return values[random32() % count];
 }
 
 /* Packets of connections that are not, of others, with lengths and credit that cannot be (virtio 1.2, 5.10.6). */
