@@ -1,6 +1,5 @@
-// The PCI host: one bus, its configuration accesses, and the windows of addresses and of ports that functions answer
-// in. Source: PCI Firmware Specification 3.2, 4.1 (ECAM); PCI Local Bus Specification 3.0, 3.2.2.3.2 (ports 0xcf8,
-// 0xcfc).
+// The PCI host: one bus, its configuration accesses, and the windows of memory and ports that functions answer in.
+// Source: PCI Firmware Specification 3.2, 4.1 (ECAM); PCI Local Bus Specification 3.0, 3.2.2.3.2 (ports 0xcf8, 0xcfc).
 #pragma once
 
 #include <array>
