@@ -27,6 +27,7 @@ constexpr std::uint32_t kIoSpace = 1 << 0;
 constexpr std::uint32_t kMemorySpace = 1 << 1;
 constexpr std::uint32_t kBusMaster = 1 << 2;
 constexpr std::uint32_t kInterruptDisable = 1 << 10;
+constexpr std::uint32_t kWritableCommand = kMemorySpace | kBusMaster | kInterruptDisable;  // of every function
 constexpr std::uint32_t kCapabilityList = 1 << 4;
 // 6.2.5.1: the lowest bits of a base address say what it is of.
 constexpr std::uint32_t kMemoryFlags = 0xf;
@@ -56,7 +57,7 @@ Function::Function(const Identity& identity) {
   put(kClass + 1, identity.classCode >> 8, 2);
   put(kSubsystemVendor, identity.subsystemVendor, 2);
   put(kSubsystem, identity.subsystem, 2);
-  makeWritable(kCommand, kMemorySpace | kBusMaster | kInterruptDisable, 2);
+  makeWritable(kCommand, kWritableCommand, 2);
   makeWritable(kInterruptLine, 0xff, 1);
 }
 
@@ -111,7 +112,7 @@ void Function::addBaseAddress(std::uint8_t index, std::uint32_t bytes, devices::
     throw Error(ErrorCode::kInternal, "a PCI base address that cannot be");
   }
   if (isPorts(base)) {
-    makeWritable(kCommand, kIoSpace | kMemorySpace | kBusMaster | kInterruptDisable, 2);
+    makeWritable(kCommand, kWritableCommand | kIoSpace, 2);
   }
   // 6.2.5.1: the bits below its size read as zero, so that writing all ones tells the size.
   makeWritable(registerOf(base), ~(bytes - 1), 4);

@@ -47,6 +47,16 @@ inline void writeAll(const Fd& socket, std::string_view text) {
     text.remove_prefix(static_cast<std::size_t>(count));
   }
 }
+// Bytes that tell where they belong.
+inline std::string patternOf(std::size_t from, std::size_t bytes) {
+  std::string text(bytes, '\0');
+  for (std::size_t i = 0; i < bytes; ++i) {
+    const std::uint64_t at = from + i;
+    text[i] = static_cast<char>((at * 0x9e3779b97f4a7c15) >> 56);
+  }
+  return text;
+}
+
 // As many bytes, or fewer if the end comes before.
 inline std::string readBytesOf(const Fd& socket, std::size_t bytes) {
   std::string text(bytes, '\0');
