@@ -2,7 +2,6 @@
 
 #include <asm/unistd.h>
 
-#include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <condition_variable>
@@ -191,28 +190,9 @@ void EventThread::runJobs(Job* first) noexcept {
   }
 }
 
-void EventThread::runAfter(std::chrono::milliseconds delay, Job& job) noexcept {
-  delayed_ = &job;
-  delayedUntil_ = Clock::now() + delay;
-}
-
-int EventThread::timeout() const noexcept {
-  if (delayed_ == nullptr) {
-    return -1;
-  }
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(delayedUntil_ - Clock::now()).count();
-  return static_cast<int>(std::max<decltype(left)>(left, 0));
-}
-
-void EventThread::runDelayed() noexcept {
-  if (delayed_ != nullptr && Clock::now() >= delayedUntil_) {
-    std::exchange(delayed_, nullptr)->run();
-  }
-}
-
 void EventThread::threadMain() {
   while (true) {
-    const int count = ::epoll_wait(epoll_.get(), batch_.data(), static_cast<int>(batch_.size()), timeout());
+    const int count = ::epoll_wait(epoll_.get(), batch_.data(), static_cast<int>(batch_.size()), -1);
     if (count < 0) {
       continue;  // EINTR
     }
@@ -227,7 +207,6 @@ void EventThread::threadMain() {
       }
     }
     batchSize_ = 0;
-    runDelayed();
     if (hasPosts && !runPosted()) {
       return;
     }

@@ -4,7 +4,6 @@
 #include <sys/epoll.h>
 
 #include <array>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -64,10 +63,6 @@ class EventThread {
   // The same without memory; behind the above when both wait. A job that waits to be run already stays where it is: it
   // runs once. A job belongs to one thread.
   void post(Job& job) noexcept;
-  // Runs `job` once `delay` is over, or up to a millisecond later, in place of any that waits so. Costs no system call.
-  // From the thread itself.
-  void runAfter(std::chrono::milliseconds delay, Job& job) noexcept;
-  void cancelDelayed() noexcept { delayed_ = nullptr; }
   // Where posts are signalled, for the filters of threads that post.
   int wakeDescriptor() const noexcept { return wake_.descriptor(); }
 
@@ -78,23 +73,18 @@ class EventThread {
   void unwatch(int descriptor, const Source& source) noexcept;
 
  private:
-  using Clock = std::chrono::steady_clock;
   static constexpr std::size_t kBatch = 16;
 
-  void threadMain();
+  [[gnu::hot]] void threadMain();
   void control(int operation, int descriptor, std::uint32_t events, Source* source) noexcept;
   bool runPosted() noexcept;  // false: the thread is to end
   void runJobs(Job* first) noexcept;
-  int timeout() const noexcept;  // for epoll_wait
-  void runDelayed() noexcept;
 
   std::string name_;
   Fd epoll_;
   vm::Wake wake_;
   std::array<epoll_event, kBatch> batch_{};
   std::size_t batchSize_ = 0;
-  Job* delayed_ = nullptr;
-  Clock::time_point delayedUntil_;
   std::mutex mutex_;
   std::vector<std::function<void()>> posted_;
   std::vector<std::function<void()>> running_;

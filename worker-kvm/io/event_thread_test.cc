@@ -43,30 +43,6 @@ TEST_F(EventThreadTest, posts_runInOrderOnOneThread_andBeforeTheEnd) {
   }
 }
 
-TEST_F(EventThreadTest, delayedJob_runsOnceItsTimeIsOver_whateverHappensMeanwhile) {
-  using Clock = std::chrono::steady_clock;
-  class Noting final : public EventThread::Job {
-   public:
-    void run() noexcept override { ran.set_value(Clock::now()); }
-    std::promise<Clock::time_point> ran;
-  };
-  constexpr std::chrono::milliseconds kDelay(20);
-  EventThread thread("test", {});
-  for (int i = 0; i < 2; ++i) {
-    Noting job;
-    std::promise<Clock::time_point> begun;
-    thread.post([&] {
-      begun.set_value(Clock::now());
-      thread.runAfter(kDelay, job);
-    });
-    auto ran = job.ran.get_future();
-    while (i == 1 && ran.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) {
-      thread.post([] {});
-    }
-    EXPECT_GE(ran.get() - begun.get_future().get(), kDelay);
-  }
-}
-
 TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
   const vm::Wake event;
   CountingSource source(event);

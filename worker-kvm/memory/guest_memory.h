@@ -48,7 +48,7 @@ class GuestMemory {
 
   // The host's view of [address, address + bytes), or nothing if that is not entirely inside one region. The guest may
   // change the bytes at any time while it runs.
-  std::optional<Bytes> at(std::uint64_t address, std::uint64_t bytes) const noexcept;
+  [[gnu::hot]] std::optional<Bytes> at(std::uint64_t address, std::uint64_t bytes) const noexcept;
   // The same; throws kInvalidArgument that names `what` and the range.
   Bytes require(std::uint64_t address, std::uint64_t bytes, std::string_view what) const;
   void write(std::uint64_t address, ConstBytes data, std::string_view what);

@@ -28,7 +28,7 @@ class Msix final {
   unsigned count() const noexcept { return static_cast<unsigned>(entries_.size()); }
   int event(unsigned vector) const { return entries_.at(vector).vector->event(); }
   // From any thread. Nothing happens for kNoVector and for vectors that there are not.
-  void signal(std::uint16_t vector) const noexcept;
+  [[gnu::hot]] void signal(std::uint16_t vector) const noexcept;
 
   // The body of the capability, for a table and pending bits in this base address register at these offsets.
   std::array<std::uint8_t, 10> capability(std::uint8_t bar, std::uint32_t tableOffset,

@@ -83,8 +83,8 @@ class PciTransport final : public pci::Function, private Interrupts {
     vm::Wake notified;
   };
 
-  void queueUsed(std::uint16_t queue) noexcept override;
-  bool areToldTogether(std::uint16_t one, std::uint16_t other) const noexcept override;
+  [[gnu::hot]] void queueUsed(std::uint16_t queue) noexcept override;
+  [[gnu::hot]] bool areToldTogether(std::uint16_t one, std::uint16_t other) const noexcept override;
   void configChanged() noexcept override;
   void deviceBroken(const char* reason) noexcept override;
   std::vector<int> descriptors() const override;

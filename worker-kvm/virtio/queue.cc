@@ -158,13 +158,17 @@ bool Queue::walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize
 
 void Queue::give(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
   putUsed(head, writtenBytes);
-  store16(used_ + 2, nextUsed_, std::memory_order_release);
+  publish();
 }
 
 void Queue::give(std::span<const Used> chains) noexcept {
   for (const Used& chain : chains) {
     putUsed(chain.head, chain.writtenBytes);
   }
+  publish();
+}
+
+void Queue::publish() noexcept {
   store16(used_ + 2, nextUsed_, std::memory_order_release);
 }
 

@@ -50,26 +50,30 @@ class Queue {
              // 2^32 bytes, more available than the queue holds. Nothing more can be taken, the device needs a reset.
   };
   // Reuses the memory of `chain`.
-  Taken take(Chain& chain) noexcept;
+  [[gnu::hot]] Taken take(Chain& chain) noexcept;
   // The chain that begins at `head` is used; the device wrote `writtenBytes` into it. In any order.
-  void give(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  [[gnu::hot]] void give(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
   // Several that the driver must see used together, as the parts of one frame (5.1.6.4). At most as many as were taken.
   struct Used {
     std::uint16_t head = 0;
     std::uint32_t writtenBytes = 0;
   };
   void give(std::span<const Used> chains) noexcept;
+  // The same in two steps: the driver sees none of them before publish().
+  void giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept { putUsed(head, writtenBytes); }
+  [[gnu::hot]] void publish() noexcept;
   // Takes the last chain back: it is taken again next time. Only right after take().
   void untake() noexcept { --nextAvailable_; }
 
-  // True if the driver wants to hear of what was given since the last call. Call it after a batch of give().
-  bool needsInterrupt() noexcept;
+  // True if the driver wants to hear of what was given since the last call. Call it after a batch of give(), or after
+  // publish().
+  [[gnu::hot]] bool needsInterrupt() noexcept;
 
   // Asks the driver to be told of what it makes available, and says whether something has come meanwhile: then go on
   // taking. Without it, a driver need not notify.
-  bool enableNotifications() noexcept;
+  [[gnu::hot]] bool enableNotifications() noexcept;
   // Tells the driver that there is no need to notify: the device looks by itself.
-  void disableNotifications() noexcept;
+  [[gnu::hot]] void disableNotifications() noexcept;
 
   bool isBroken() const noexcept { return broken_; }
   std::uint16_t size() const noexcept { return layout_.size; }
@@ -86,9 +90,9 @@ class Queue {
   Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
         memory::Bytes available, memory::Bytes used);
   Taken broken() noexcept;
-  void putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
-  bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index, bool mayBeIndirect,
-            std::uint32_t& budget) noexcept;
+  [[gnu::hot]] void putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  [[gnu::hot]] bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index,
+                         bool mayBeIndirect, std::uint32_t& budget) noexcept;
 
   const memory::GuestMemory* memory_;
   QueueLayout layout_;
@@ -104,7 +108,8 @@ class Queue {
 
 // Copies between a chain's segments and a flat buffer; the number of bytes copied. `offset` counts from the first
 // segment's first byte.
-std::size_t copyFrom(std::span<const iovec> segments, std::uint64_t offset, memory::Bytes target) noexcept;
-std::size_t copyTo(std::span<const iovec> segments, std::uint64_t offset, memory::ConstBytes source) noexcept;
+[[gnu::hot]] std::size_t copyFrom(std::span<const iovec> segments, std::uint64_t offset, memory::Bytes target) noexcept;
+[[gnu::hot]] std::size_t copyTo(std::span<const iovec> segments, std::uint64_t offset,
+                                memory::ConstBytes source) noexcept;
 
 }  // namespace vmmhost::kvm::virtio

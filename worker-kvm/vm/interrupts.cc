@@ -39,7 +39,7 @@ class Interrupts::Vector final : public devices::MessageVector {
  public:
   Vector(Interrupts& interrupts, std::uint32_t gsi) : interrupts_(interrupts), gsi_(gsi) {}
 
-  int event() const noexcept override { return event_.descriptor(); }
+  [[gnu::hot]] int event() const noexcept override { return event_.descriptor(); }
   void connect(std::uint64_t address, std::uint32_t data) noexcept override {
     interrupts_.calls_.call([&] {
       try {

@@ -28,7 +28,8 @@ constexpr std::size_t kStackBytes = 128 * 1024;  // a signal frame with AVX-512 
 void endRestartableSequences() {
 #ifdef RSEQ_SIG
   auto* const area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
-  ::syscall(__NR_rseq, area, __rseq_size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);  // refused where it is not registered
+  // As many bytes as were registered: not __rseq_size, which counts those that are in use. Refused where none are.
+  ::syscall(__NR_rseq, area, sizeof(struct rseq), RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
 #endif
 }
 

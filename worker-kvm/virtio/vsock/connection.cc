@@ -20,7 +20,7 @@ constexpr std::uint32_t kMostUntaken = 4096;
 constexpr unsigned kMostUntakenReads = 32;
 
 // The number of bytes, or minus an errno value. Of a socket that does not block.
-ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
+[[gnu::hot]] ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   while (true) {
     // SIGPIPE is ignored, or blocked on this thread. The first is quicker, and most packets are of one piece.
     const ssize_t count = pieces.size() == 1 ? ::send(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags)
@@ -31,7 +31,7 @@ ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   }
 }
 
-ssize_t readPieces(int socket, std::span<iovec> pieces, int flags, bool& hadAncillary) noexcept {
+[[gnu::hot]] ssize_t readPieces(int socket, std::span<iovec> pieces, int flags, bool& hadAncillary) noexcept {
   msghdr message{};
   message.msg_iov = pieces.data();
   message.msg_iovlen = pieces.size();

@@ -78,7 +78,7 @@ class Connection final : public io::EventThread::Source {
   std::uint64_t generation = 0;  // tells it from those that had its ports before and will have them
   Clock::time_point deadline;    // while it is in a list of those that have one
 
-  void ready(std::uint32_t events) noexcept override { owner_.socketReady(*this, events); }
+  [[gnu::hot]] void ready(std::uint32_t events) noexcept override { owner_.socketReady(*this, events); }
 
   // Takes the socket, which is connected and does not block.
   void adopt(Fd socket) noexcept;
@@ -89,9 +89,9 @@ class Connection final : public io::EventThread::Source {
   bool isUnknownToGuest() const noexcept { return state_ == State::kRequested && (wanted_ & kRequest) != 0; }
 
   // A packet of the guest for it that is no reset and no request, and makes sense by itself.
-  Next receive(const Header& header, std::span<const iovec> payload) noexcept;
+  [[gnu::hot]] Next receive(const Header& header, std::span<const iovec> payload) noexcept;
   // What its socket has to tell.
-  Next handleSocket(std::uint32_t events) noexcept;
+  [[gnu::hot]] Next handleSocket(std::uint32_t events) noexcept;
 
   // Whether there is something for the guest, as far as it is known.
   bool hasOutput() const noexcept {
@@ -103,7 +103,7 @@ class Connection final : public io::EventThread::Source {
     std::size_t count = 0;
     Next next = Next::kGoOn;
   };
-  Filled fill(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
+  [[gnu::hot]] Filled fill(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
 
   // Small amounts are read without being taken out of the socket. Taking them out tells the peer that there is room to
   // write, and wakes it for nothing if it waits for an answer: that is done once the answer is there, and after a
@@ -128,19 +128,19 @@ class Connection final : public io::EventThread::Source {
     return state_ == State::kEstablished && readable_ && !hostIsDone_ && (guestShutdown_ & kShutdownReceive) == 0 &&
            (wanted_ & kResponse) == 0;
   }
-  Next receiveData(std::span<const iovec> payload, std::uint32_t bytes) noexcept;
+  [[gnu::hot]] Next receiveData(std::span<const iovec> payload, std::uint32_t bytes) noexcept;
   Next receiveShutdown(std::uint32_t flags) noexcept;
   Next establish() noexcept;
   // Writes what waits; then what was to happen once it is written.
   Next flush() noexcept;
   void stopWriting() noexcept;  // the host takes no more
-  void noteForwarded(std::uint32_t bytes) noexcept;
-  void askForCredit() noexcept;
-  Filled read(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
-  bool leavesUntaken() const noexcept;
+  [[gnu::hot]] void noteForwarded(std::uint32_t bytes) noexcept;
+  [[gnu::hot]] void askForCredit() noexcept;
+  [[gnu::hot]] Filled read(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
+  [[gnu::hot]] bool leavesUntaken() const noexcept;
   std::uint32_t noteTaken(std::uint64_t bytes) noexcept;  // of what was taken out; how much of it was read before
-  void put(Buffer& buffer, const Header& frame, Operation operation, std::uint32_t length,
-           std::uint32_t flags) noexcept;
+  [[gnu::hot]] void put(Buffer& buffer, const Header& frame, Operation operation, std::uint32_t length,
+                        std::uint32_t flags) noexcept;
   void closeSocket() noexcept;
 
   Owner& owner_;

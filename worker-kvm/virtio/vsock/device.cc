@@ -29,7 +29,9 @@ constexpr std::uint32_t kTransportReset = 0;  // 5.10.6.7
 constexpr unsigned kPacketsAtOnce = 128;
 constexpr unsigned kTurnsAtOnce = 32;
 
-constexpr unsigned kSignalledParts = 8;  // of the transmit queue
+// Of the transmit queue.
+constexpr unsigned kShownParts = 8;
+constexpr unsigned kAnsweredParts = 16;
 
 Fd makeTimer() {
   Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -37,6 +39,12 @@ Fd makeTimer() {
     throw systemError("timerfd_create", errno);
   }
   return timer;
+}
+
+void setTimer(const Fd& timer, int flags, std::chrono::nanoseconds time) noexcept {
+  itimerspec at{};
+  at.it_value = {static_cast<time_t>(time.count() / 1'000'000'000), static_cast<long>(time.count() % 1'000'000'000)};
+  ::timerfd_settime(timer.get(), flags, &at, nullptr);
 }
 
 }  // namespace
@@ -51,10 +59,7 @@ void Vsock::Around::unwatch(int descriptor, const io::EventThread::Source& sourc
   device_.thread_->unwatch(descriptor, source);
 }
 void Vsock::Around::arm(Clock::time_point time) noexcept {
-  const auto since = std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
-  itimerspec at{};
-  at.it_value = {static_cast<time_t>(since / 1'000'000'000), static_cast<long>(since % 1'000'000'000)};
-  ::timerfd_settime(device_.timer_.get(), TFD_TIMER_ABSTIME, &at, nullptr);
+  setTimer(device_.timer_, TFD_TIMER_ABSTIME, time.time_since_epoch());
 }
 bool Vsock::Around::askHost(const Ticket& ticket, std::uint32_t port) noexcept {
   return device_.connector_.ask(ticket, port);
@@ -64,13 +69,14 @@ Vsock::Vsock(const Options& options, HostConnector& connector)
     : options_(options),
       connector_(connector),
       timer_(makeTimer()),
+      usedTimer_(makeTimer()),
       around_(*this),
       mux_(around_, options.guestCid, options.limits),
       receiveWake_(*this, &Vsock::pump),
       transmitWake_(*this, &Vsock::pump),
       eventWake_(*this, &Vsock::sendEvent),
       timerWake_(*this, &Vsock::expire),
-      signalTransmit_(*this),
+      usedTimerWake_(*this, &Vsock::usedTimerRan),
       chains_(kBuffersAtOnce),
       buffers_(kBuffersAtOnce) {
 }
@@ -108,11 +114,12 @@ void Vsock::connect(Interrupts& interrupts) {
   std::vector<int> signals = interrupts.descriptors();
   const std::vector<int> more = connector_.descriptors();
   signals.insert(signals.end(), more.begin(), more.end());
+  const int timers[] = {timer_.get(), usedTimer_.get()};
   thread_ = std::make_unique<io::EventThread>(
-      name(),
-      threadRules(options_.firstDescriptor, static_cast<int>(options_.limits.maxConnections), timer_.get(), signals));
+      name(), threadRules(options_.firstDescriptor, static_cast<int>(options_.limits.maxConnections), timers, signals));
   // Edges do for these: nobody has to read them, which saves a system call each time.
   thread_->watch(timer_.get(), EPOLLIN | EPOLLET, timerWake_);
+  thread_->watch(usedTimer_.get(), EPOLLIN | EPOLLET, usedTimerWake_);
 }
 
 Fd Vsock::place(Fd socket) const {
@@ -218,7 +225,6 @@ void Vsock::start(Activation activation) noexcept {
 }
 
 void Vsock::stop() noexcept {
-  thread_->cancelDelayed();  // once this object ends, there is no thread_ for it to use
   mux_.clear();
   connectionCount_ = 0;
   const Wake* const wakes[] = {&receiveWake_, &transmitWake_, &eventWake_};
@@ -228,8 +234,9 @@ void Vsock::stop() noexcept {
     }
   }
   queues_.clear();
+  firstFetched_ = 0;
   fetched_ = 0;
-  unsignalled_ = 0;
+  unseen_ = 0;
   eventWaits_ = false;
 }
 
@@ -274,7 +281,6 @@ void Vsock::pumpTransmit() noexcept {
   }
   transmit->queue.disableNotifications();
   unsigned left = kPacketsAtOnce;
-  unsigned used = 0;
   while (!mux_.isStopped()) {
     const Queue::Taken taken = transmit->queue.take(packet_);
     if (taken == Queue::Taken::kBroken) {
@@ -292,31 +298,43 @@ void Vsock::pumpTransmit() noexcept {
       goOnLater();
       break;
     }
+    // A driver that knows no indirect descriptors has one of its queue in each piece.
+    unseen_ += std::max<std::size_t>(packet_.readable.size() + packet_.writable.size(), 1);
     handlePacket();
-    transmit->queue.give(packet_.head, 0);
-    ++used;
+    transmit->queue.giveUnseen(packet_.head, 0);
   }
-  if (used > 0) {
-    transmitUsed(used);
-  }
-}
-
-void Vsock::transmitUsed(unsigned packets) noexcept {
-  const bool isFirst = unsignalled_ == 0;
-  unsignalled_ += packets;
-  if (unsignalled_ * kSignalledParts >= queue(kTransmit)->queue.size()) {
-    signalTransmit();
-  } else if (isFirst) {
-    thread_->runAfter(options_.usedDelay, signalTransmit_);
-  }
-}
-
-void Vsock::signalTransmit() noexcept {
-  thread_->cancelDelayed();
-  ActiveQueue* transmit = queue(kTransmit);
-  if (transmit != nullptr && std::exchange(unsignalled_, 0) > 0) {
+  if (unseen_ * kShownParts >= transmit->queue.size()) {
+    showTransmitted();
     interrupt(*transmit);
+  } else if (unseen_ > 0 && !usedTimerRuns_) {
+    startUsedTimer();
   }
+}
+
+void Vsock::startUsedTimer() noexcept {
+  usedTimerRuns_ = true;
+  hasShown_ = false;
+  setTimer(usedTimer_, 0, options_.usedDelay);
+}
+
+void Vsock::showTransmitted() noexcept {
+  queue(kTransmit)->queue.publish();
+  unseen_ = 0;
+  hasShown_ = true;
+}
+
+void Vsock::usedTimerRan() noexcept {
+  usedTimerRuns_ = false;
+  ActiveQueue* transmit = queue(kTransmit);
+  if (transmit == nullptr || unseen_ == 0) {
+    return;
+  }
+  if (hasShown_) {
+    startUsedTimer();  // what is unseen now came later
+    return;
+  }
+  showTransmitted();
+  interrupt(*transmit);
 }
 
 void Vsock::signalReceive() noexcept {
@@ -324,9 +342,9 @@ void Vsock::signalReceive() noexcept {
     return;
   }
   ActiveQueue* transmit = queue(kTransmit);
-  if (unsignalled_ > 0 && transmit != nullptr && interrupts_->areToldTogether(kReceive, kTransmit)) {
-    thread_->cancelDelayed();
-    unsignalled_ = 0;
+  if (transmit != nullptr && unseen_ * kAnsweredParts >= transmit->queue.size() &&
+      interrupts_->areToldTogether(kReceive, kTransmit)) {
+    showTransmitted();
     transmit->queue.needsInterrupt();  // told by the one that comes now
   }
   interrupts_->queueUsed(kReceive);
@@ -351,6 +369,12 @@ void Vsock::handlePacket() noexcept {
 }
 
 bool Vsock::fetchBuffers() noexcept {
+  // Small packets use one at a time: the others wait here.
+  if (firstFetched_ < fetched_) {
+    return true;
+  }
+  firstFetched_ = 0;
+  fetched_ = 0;
   ActiveQueue& receive = *queue(kReceive);
   while (fetched_ < kBuffersAtOnce) {
     Chain& chain = chains_[fetched_];
@@ -397,14 +421,11 @@ void Vsock::pumpReceive() noexcept {
       }
       break;
     }
-    const std::size_t filled = mux_.fill({buffers_.data(), fetched_});
+    const std::size_t filled = mux_.fill(std::span(buffers_).subspan(firstFetched_, fetched_ - firstFetched_));
     connectionCount_.store(mux_.connections(), std::memory_order_relaxed);  // before the guest can know
-    for (std::size_t i = 0; i < filled; ++i) {
-      receive->queue.give(chains_[i].head, buffers_[i].used);
+    for (const std::size_t end = firstFetched_ + filled; firstFetched_ < end; ++firstFetched_) {
+      receive->queue.give(chains_[firstFetched_].head, buffers_[firstFetched_].used);
     }
-    std::rotate(chains_.begin(), chains_.begin() + static_cast<std::ptrdiff_t>(filled),
-                chains_.begin() + static_cast<std::ptrdiff_t>(fetched_));
-    fetched_ -= filled;
     anyUsed = anyUsed || filled > 0;
   }
   if (anyUsed) {

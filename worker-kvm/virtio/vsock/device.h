@@ -35,9 +35,10 @@ struct Options {
   // Sockets get numbers from here on, as many as there may be connections, so that the thread's filter can tell them
   // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
   int firstDescriptor = 256;
-  // That its packets are used is of little interest to a guest that goes on sending, and an interrupt is dear: it is
-  // told with an answer, of an eighth of its queue at once, and else this long afterwards, as network cards do it.
-  std::chrono::milliseconds usedDelay{2};
+  // That its packets are used is of little interest to a guest that goes on sending, and hearing of it is dear: it sees
+  // a sixteenth of its queue with an answer, an eighth at once, and else what there is this long after the first (twice
+  // as long while it sees others), as network cards do it.
+  std::chrono::milliseconds usedDelay{10};
 };
 
 class Vsock final : public Device {
@@ -85,7 +86,7 @@ class Vsock final : public Device {
     void unwatch(int descriptor, const io::EventThread::Source& source) noexcept override;
     void arm(Clock::time_point time) noexcept override;
     bool askHost(const Ticket& ticket, std::uint32_t port) noexcept override;
-    void socketsChanged() noexcept override { device_.pumpReceive(); }
+    [[gnu::hot]] void socketsChanged() noexcept override { device_.pumpReceive(); }
 
    private:
     Vsock& device_;
@@ -93,19 +94,11 @@ class Vsock final : public Device {
   class Wake final : public io::EventThread::Source {
    public:
     Wake(Vsock& device, void (Vsock::*work)() noexcept) noexcept : device_(device), work_(work) {}
-    void ready(std::uint32_t) noexcept override { (device_.*work_)(); }
+    [[gnu::hot]] void ready(std::uint32_t) noexcept override { (device_.*work_)(); }
 
    private:
     Vsock& device_;
     void (Vsock::*work_)() noexcept;
-  };
-  class SignalTransmit final : public io::EventThread::Job {
-   public:
-    explicit SignalTransmit(Vsock& device) noexcept : device_(device) {}
-    void run() noexcept override { device_.signalTransmit(); }
-
-   private:
-    Vsock& device_;
   };
   struct Arrival {
     Fd socket;
@@ -130,15 +123,16 @@ class Vsock final : public Device {
   void stop() noexcept;
   void broken(const char* reason) noexcept;
   bool isActive() const noexcept { return queues_.size() == kQueueCount; }
-  ActiveQueue* queue(QueueIndex index) noexcept;
-  void pump() noexcept;  // both ways, as far as one turn allows
-  void pumpTransmit() noexcept;
-  void transmitUsed(unsigned packets) noexcept;
-  void signalTransmit() noexcept;
-  void signalReceive() noexcept;
-  void pumpReceive() noexcept;
-  bool fetchBuffers() noexcept;
-  void handlePacket() noexcept;
+  [[gnu::hot]] ActiveQueue* queue(QueueIndex index) noexcept;
+  [[gnu::hot]] void pump() noexcept;  // both ways, as far as one turn allows
+  [[gnu::hot]] void pumpTransmit() noexcept;
+  void showTransmitted() noexcept;
+  void startUsedTimer() noexcept;
+  void usedTimerRan() noexcept;
+  [[gnu::hot]] void signalReceive() noexcept;
+  [[gnu::hot]] void pumpReceive() noexcept;
+  [[gnu::hot]] bool fetchBuffers() noexcept;
+  [[gnu::hot]] void handlePacket() noexcept;
   void sendEvent() noexcept;
   void interrupt(ActiveQueue& queue) noexcept;
   void expire() noexcept;
@@ -149,6 +143,7 @@ class Vsock final : public Device {
   const Options options_;
   HostConnector& connector_;
   Fd timer_;
+  Fd usedTimer_;
   Interrupts* interrupts_ = nullptr;
   std::atomic<std::size_t> connectionCount_ = 0;
 
@@ -163,11 +158,14 @@ class Vsock final : public Device {
   Wake transmitWake_;
   Wake eventWake_;
   Wake timerWake_;
-  SignalTransmit signalTransmit_;
-  unsigned unsignalled_ = 0;     // packets of the guest that are used, of which it has not heard
+  Wake usedTimerWake_;
+  std::size_t unseen_ = 0;  // pieces of packets of the guest that are used, which it has not seen
+  bool usedTimerRuns_ = false;
+  bool hasShown_ = false;        // since the timer was started
   Chain packet_;                 // of the guest
-  std::vector<Chain> chains_;    // for the guest: [0, fetched_) are taken from the queue
+  std::vector<Chain> chains_;    // for the guest: [firstFetched_, fetched_) are taken from the queue
   std::vector<Buffer> buffers_;  // the same, for the mux
+  std::size_t firstFetched_ = 0;
   std::size_t fetched_ = 0;
   bool eventWaits_ = false;
   bool goesOn_ = false;

@@ -58,7 +58,7 @@ class Mux final : public Connection::Owner {
   Mux& operator=(const Mux&) = delete;
 
   // A packet of the guest with what came behind the header. Not while isStopped().
-  void receive(const Header& header, std::span<const iovec> behind, std::uint64_t behindBytes) noexcept;
+  [[gnu::hot]] void receive(const Header& header, std::span<const iovec> behind, std::uint64_t behindBytes) noexcept;
   // Too many answers wait for buffers of the guest (5.10.6.1).
   bool isStopped() const noexcept { return resets_.size() >= limits_.maxResets; }
 
@@ -71,7 +71,7 @@ class Mux final : public Connection::Owner {
   // Something waits for buffers of the guest.
   bool hasOutput() const noexcept { return !resets_.empty() || !output_.empty(); }
   // One turn of one connection: fills some of `buffers`, at least one of which is there. How many.
-  std::size_t fill(std::span<Buffer> buffers) noexcept;
+  [[gnu::hot]] std::size_t fill(std::span<Buffer> buffers) noexcept;
 
   void expire(Clock::time_point now) noexcept;
   // Forgets everything; the guest is told nothing.
@@ -93,12 +93,12 @@ class Mux final : public Connection::Owner {
       boost::intrusive::constant_time_size<false>>;
   using DeadlineList = ListBy<&Connection::deadlineHook>;
 
-  void socketReady(Connection& connection, std::uint32_t events) noexcept override;
-  Connection* find(const Key& key) noexcept;
+  [[gnu::hot]] void socketReady(Connection& connection, std::uint32_t events) noexcept override;
+  [[gnu::hot]] Connection* find(const Key& key) noexcept;
   Connection* add(const Key& key, Connection::State state) noexcept;  // null: there is no room for more
   void handleRequest(const Header& header) noexcept;
-  void carryOut(Connection& connection, Connection::Next next) noexcept;
-  void schedule(Connection& connection) noexcept;
+  [[gnu::hot]] void carryOut(Connection& connection, Connection::Next next) noexcept;
+  [[gnu::hot]] void schedule(Connection& connection) noexcept;
   void remove(Connection& connection) noexcept;
   void limitTime(Connection& connection, DeadlineList& list, std::chrono::milliseconds time) noexcept;
   void arm(Clock::time_point time) noexcept;

@@ -49,8 +49,8 @@ struct Header {
 };
 
 using HeaderBytes = std::array<std::uint8_t, kHeaderBytes>;
-Header parseHeader(const HeaderBytes& bytes) noexcept;
-HeaderBytes formatHeader(const Header& header) noexcept;
+[[gnu::hot]] Header parseHeader(const HeaderBytes& bytes) noexcept;
+[[gnu::hot]] HeaderBytes formatHeader(const Header& header) noexcept;
 
 // What becomes of a packet of the guest before any connection is looked for.
 enum class Verdict : std::uint8_t {
@@ -59,9 +59,10 @@ enum class Verdict : std::uint8_t {
   kReset,  // nonsense: a kind of socket or an operation that there is not, or a payload that is not there
 };
 // `payloadBytes`: what the driver has put behind the header; it may be more than the payload (5.10.6).
-Verdict judge(const Header& header, std::uint64_t payloadBytes, std::uint64_t guestCid) noexcept;
+[[gnu::hot]] Verdict judge(const Header& header, std::uint64_t payloadBytes, std::uint64_t guestCid) noexcept;
 
 // Appends to `part` the pieces of `whole` from byte `offset` on, `length` bytes or as many as there are. How many.
-std::uint64_t slice(std::span<const iovec> whole, std::uint64_t offset, std::uint64_t length, std::vector<iovec>& part);
+[[gnu::hot]] std::uint64_t slice(std::span<const iovec> whole, std::uint64_t offset, std::uint64_t length,
+                                 std::vector<iovec>& part);
 
 }  // namespace vmmhost::kvm::virtio::vsock

@@ -27,8 +27,11 @@ void appendRange(confine::Rules& rules, std::uint32_t number, std::uint32_t firs
 
 }  // namespace
 
-confine::Rules threadRules(int first, int count, int timer, std::span<const int> signals) {
-  confine::Rules rules = {confine::callOn(__NR_timerfd_settime, timer)};
+confine::Rules threadRules(int first, int count, std::span<const int> timers, std::span<const int> signals) {
+  confine::Rules rules;
+  for (const int timer : timers) {
+    rules.push_back(confine::callOn(__NR_timerfd_settime, timer));
+  }
   for (const int signal : signals) {
     rules.push_back(confine::callOn(__NR_write, signal));
   }

@@ -12,9 +12,9 @@ namespace vmmhost::kvm::virtio::vsock {
 // Of all sends.
 inline constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
 
-// Moves bytes through descriptors [first, first + count) and closes them, sets `timer`, and writes to `signals`. Of
+// Moves bytes through descriptors [first, first + count) and closes them, sets `timers`, and writes to `signals`. Of
 // other descriptors it reaches none: by read(), write() and the like those of disks and of the host's connection would
 // be in its reach.
-confine::Rules threadRules(int first, int count, int timer, std::span<const int> signals);
+confine::Rules threadRules(int first, int count, std::span<const int> timers, std::span<const int> signals);
 
 }  // namespace vmmhost::kvm::virtio::vsock

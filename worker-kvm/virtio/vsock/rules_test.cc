@@ -10,6 +10,8 @@
 namespace vmmhost::kvm::virtio::vsock {
 namespace {
 
+constexpr std::array<int, 2> kTimers = {9, 11};
+
 bool allows(const std::vector<sock_filter>& program, std::uint32_t number, int descriptor,
             std::initializer_list<std::uint64_t> more = {}) {
   seccomp_data call{};
@@ -23,7 +25,7 @@ bool allows(const std::vector<sock_filter>& program, std::uint32_t number, int d
 TEST(VsockRules, socketsOfTheRange_andNoOther_areTouched) {
   constexpr std::array<int, 2> kSignals = {12, 15};
   for (const auto& [first, count] : {std::pair{256, 4096}, {4096, 4096}, {300, 1}, {100, 1000}, {0, 77}}) {
-    const auto program = seccomp::compile({"test", threadRules(first, count, 9, kSignals), {}});
+    const auto program = seccomp::compile({"test", threadRules(first, count, kTimers, kSignals), {}});
     for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
       for (int descriptor = 0; descriptor < 9000; ++descriptor) {
         ASSERT_EQ(allows(program, number, descriptor), descriptor >= first && descriptor < first + count)
@@ -35,7 +37,7 @@ TEST(VsockRules, socketsOfTheRange_andNoOther_areTouched) {
 
 TEST(VsockRules, sendsAndOptions_areOfOneKindOnly) {
   constexpr std::array<int, 1> kSignals = {12};
-  const auto program = seccomp::compile({"test", threadRules(256, 4096, 9, kSignals), {}});
+  const auto program = seccomp::compile({"test", threadRules(256, 4096, kTimers, kSignals), {}});
   for (const int descriptor : {256, 4351, 255, 4352, 3}) {
     const bool isOurs = descriptor >= 256 && descriptor < 4352;
     EXPECT_EQ(allows(program, __NR_sendto, descriptor, {0x1000, 8, kSendFlags, 0, 0}), isOurs) << descriptor;
@@ -48,10 +50,11 @@ TEST(VsockRules, sendsAndOptions_areOfOneKindOnly) {
   EXPECT_FALSE(allows(program, __NR_setsockopt, 256, {1 + SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}));
 }
 
-TEST(VsockRules, nothingElse_butTheTimerAndTheSignals) {
+TEST(VsockRules, nothingElse_butTheTimersAndTheSignals) {
   constexpr std::array<int, 2> kSignals = {12, 15};
-  const auto program = seccomp::compile({"test", threadRules(256, 4096, 9, kSignals), {}});
+  const auto program = seccomp::compile({"test", threadRules(256, 4096, kTimers, kSignals), {}});
   EXPECT_TRUE(allows(program, __NR_timerfd_settime, 9));
+  EXPECT_TRUE(allows(program, __NR_timerfd_settime, 11));
   EXPECT_FALSE(allows(program, __NR_timerfd_settime, 10));
   EXPECT_TRUE(allows(program, __NR_write, 12));
   EXPECT_TRUE(allows(program, __NR_write, 15));
