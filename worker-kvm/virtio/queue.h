@@ -78,7 +78,7 @@ class Queue {
   bool isBroken() const noexcept { return broken_; }
   std::uint16_t size() const noexcept { return layout_.size; }
 
-  // For snapshots: how far both sides have come. Nothing is under way.
+  // For snapshots: how far both sides have come. Nothing is under way, everything given is published.
   struct Position {
     std::uint16_t nextAvailable = 0;
     std::uint16_t nextUsed = 0;
