@@ -157,13 +157,13 @@ bool Queue::walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize
 }
 
 void Queue::give(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
-  putUsed(head, writtenBytes);
+  giveUnseen(head, writtenBytes);
   publish();
 }
 
 void Queue::give(std::span<const Used> chains) noexcept {
   for (const Used& chain : chains) {
-    putUsed(chain.head, chain.writtenBytes);
+    giveUnseen(chain.head, chain.writtenBytes);
   }
   publish();
 }
@@ -172,7 +172,7 @@ void Queue::publish() noexcept {
   store16(used_ + 2, nextUsed_, std::memory_order_release);
 }
 
-void Queue::putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
+void Queue::giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
   std::uint8_t* entry = used_ + kRingHeaderBytes + std::size_t{nextUsed_ & (layout_.size - 1U)} * kUsedEntryBytes;
   const std::uint32_t id = head;
   std::memcpy(entry, &id, sizeof id);

@@ -60,7 +60,7 @@ class Queue {
   };
   void give(std::span<const Used> chains) noexcept;
   // The same in two steps: the driver sees none of them before publish().
-  void giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept { putUsed(head, writtenBytes); }
+  [[gnu::hot]] void giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
   [[gnu::hot]] void publish() noexcept;
   // Takes the last chain back: it is taken again next time. Only right after take().
   void untake() noexcept { --nextAvailable_; }
@@ -90,7 +90,6 @@ class Queue {
   Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
         memory::Bytes available, memory::Bytes used);
   Taken broken() noexcept;
-  [[gnu::hot]] void putUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
   [[gnu::hot]] bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index,
                          bool mayBeIndirect, std::uint32_t& budget) noexcept;
 

@@ -435,7 +435,9 @@ TEST_F(VsockTest, destroyedBeforeUsedPacketsAreSeen_isQuiet) {
   options_.usedDelay = std::chrono::milliseconds(1);
   for (int i = 0; i < 100; ++i) {
     make();
-    guest().send(Header{});
+    Stream stream(guest(), 1, 80);
+    stream.send(Operation::kCreditUpdate);
+    guest().expect(Operation::kReset);  // it was used
     device_.reset();
   }
 }
@@ -470,6 +472,10 @@ TEST_F(VsockTest, usedPackets_areSeenWithAnAnswer_orOnceTheyAreMany) {
   send(1);
   EXPECT_TRUE(interrupts.waitForUsed(1, 1));
   guest().waitForSent();
+  send(14);
+  answer();
+  guest().waitForSent();
+  EXPECT_EQ(interrupts.used(1), 1u);
 }
 
 TEST_F(VsockTest, socketThatBlocks_orIsOneTooMany_isRefused) {
