@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "worker-kvm/io/calls.h"
+
 namespace vmmhost::kvm::pci {
 
 namespace {
@@ -30,7 +32,7 @@ Msix::Msix(devices::MessageSource& source, unsigned count) : entries_(count) {
 void Msix::signal(std::uint16_t vector) const noexcept {
   if (vector < entries_.size()) {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(entries_[vector].vector->event(), &one, sizeof one);
+    io::writeTo(entries_[vector].vector->event(), &one, sizeof one);
   }
 }
 

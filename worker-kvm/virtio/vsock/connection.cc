@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "worker-kvm/io/calls.h"
 #include "worker-kvm/virtio/queue.h"
 #include "worker-kvm/virtio/vsock/rules.h"
 
@@ -23,24 +24,39 @@ constexpr unsigned kMostUntakenReads = 32;
 [[gnu::hot]] ssize_t writePieces(int socket, std::span<const iovec> pieces) noexcept {
   while (true) {
     // SIGPIPE is ignored, or blocked on this thread. The first is quicker, and most packets are of one piece.
-    const ssize_t count = pieces.size() == 1 ? ::send(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags)
-                                             : ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
-    if (count >= 0 || errno != EINTR) {
-      return count >= 0 ? count : -errno;
+    ssize_t count = 0;
+    if (pieces.size() == 1) {
+      count = io::sendTo(socket, pieces[0].iov_base, pieces[0].iov_len, kSendFlags);
+    } else {
+      count = ::writev(socket, pieces.data(), static_cast<int>(pieces.size()));
+      count = count < 0 ? -errno : count;
+    }
+    if (count != -EINTR) {
+      return count;
     }
   }
 }
 
-[[gnu::hot]] ssize_t readPieces(int socket, std::span<iovec> pieces, int flags, bool& hadAncillary) noexcept {
+ssize_t readPieces(int socket, std::span<iovec> pieces, bool& hadAncillary) noexcept {
   msghdr message{};
   message.msg_iov = pieces.data();
   message.msg_iovlen = pieces.size();
   while (true) {
     // Not readv: this works on sockets alone, and never blocks. Descriptors that a client sends along are dropped.
-    const ssize_t count = ::recvmsg(socket, &message, MSG_DONTWAIT | flags);
+    const ssize_t count = ::recvmsg(socket, &message, MSG_DONTWAIT);
     if (count >= 0 || errno != EINTR) {
       hadAncillary = count >= 0 && (message.msg_flags & MSG_CTRUNC) != 0;
       return count >= 0 ? count : -errno;
+    }
+  }
+}
+
+// The bytes stay in the socket. Whether descriptors came with them is seen when they are taken out.
+[[gnu::hot]] ssize_t peek(int socket, const iovec& piece) noexcept {
+  while (true) {
+    const ssize_t count = io::receiveFrom(socket, piece.iov_base, piece.iov_len, kPeekFlags);
+    if (count != -EINTR) {
+      return count;
     }
   }
 }
@@ -293,13 +309,46 @@ Connection::Filled Connection::fill(std::span<Buffer> buffers, const Header& fra
 
 Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& frame,
                                     std::vector<iovec>& scratch) noexcept {
-  const bool leaves = leavesUntaken();
-  const std::uint64_t limit =
-      leaves ? std::min(peer_.available(), kMostUntaken - untaken_) : std::uint64_t{peer_.available()};
+  return leavesUntaken() ? readAndLeave(buffers[0], frame, scratch) : readAndTake(buffers, frame, scratch);
+}
+
+Connection::Filled Connection::readAndLeave(Buffer& buffer, const Header& frame, std::vector<iovec>& scratch) noexcept {
+  scratch.clear();
+  slice(buffer.pieces, kHeaderBytes, std::min(peer_.available(), kMostUntaken - untaken_), scratch);
+  const iovec& piece = scratch.front();  // whatever does not fit into it comes next
+  const ssize_t got = peek(socket_.get(), piece);
+  if (got <= 0) {
+    return handleNothing(got);
+  }
+  const auto bytes = static_cast<std::uint32_t>(got);
+  untaken_ += bytes;
+  ++untakenReads_;
+  lastWasSmall_ = bytes < piece.iov_len;
+  // That was all, and an edge tells of more. Unless the end has been told of already.
+  readable_ = !lastWasSmall_ || isEnding_;
+  peer_.send(bytes);
+  put(buffer, frame, Operation::kReadWrite, bytes, 0);
+  askForCredit();
+  return {1, Next::kGoOn};
+}
+
+Connection::Filled Connection::handleNothing(ssize_t got) noexcept {
+  if (got == 0) {
+    hostIsDone_ = true;
+    shutdownWanted_ |= kShutdownSend;
+    return {};
+  }
+  readable_ = false;
+  return got == -EAGAIN ? Filled{} : Filled{0, Next::kReset};
+}
+
+Connection::Filled Connection::readAndTake(std::span<Buffer> buffers, const Header& frame,
+                                           std::vector<iovec>& scratch) noexcept {
+  const std::uint64_t limit = peer_.available();
   std::uint64_t room = 0;
   scratch.clear();
   std::uint8_t taken[kMostUntaken];
-  if (!leaves && untaken_ > 0) {
+  if (untaken_ > 0) {
     scratch.push_back({taken, untaken_});
   }
   std::size_t usable = 0;
@@ -310,26 +359,17 @@ Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& fra
     ++usable;
   }
   bool hadAncillary = false;
-  const ssize_t got = readPieces(socket_.get(), scratch, leaves ? MSG_PEEK : 0, hadAncillary);
-  if (got < 0) {
-    readable_ = false;
-    return got == -EAGAIN ? Filled{} : Filled{0, Next::kReset};
-  }
-  if (got == 0) {
-    hostIsDone_ = true;
-    shutdownWanted_ |= kShutdownSend;
-    return {};
+  const ssize_t got = readPieces(socket_.get(), scratch, hadAncillary);
+  if (got <= 0) {
+    return handleNothing(got);
   }
   auto left = static_cast<std::uint64_t>(got);
-  if (leaves) {
-    untaken_ += static_cast<std::uint32_t>(left);
-    ++untakenReads_;
-  } else if (untaken_ > 0) {
+  if (untaken_ > 0) {
     left -= noteTaken(left);
   }
   // Less than there was room for: that was all, and an edge tells of more. Unless the end has been told of already, or
   // descriptors in between have cut it short.
-  const bool wasCutShort = hadAncillary || (!leaves && untaken_ > 0);
+  const bool wasCutShort = hadAncillary || untaken_ > 0;
   if (left < room && !isEnding_ && !wasCutShort) {
     readable_ = false;
   }
@@ -365,8 +405,9 @@ void Connection::takeUntaken() noexcept {
   while (untaken_ > 0) {
     iovec piece{bytes, untaken_};
     bool hadAncillary = false;
-    const ssize_t got = readPieces(socket_.get(), {&piece, 1}, 0, hadAncillary);
+    const ssize_t got = readPieces(socket_.get(), {&piece, 1}, hadAncillary);
     noteTaken(got > 0 ? static_cast<std::uint64_t>(got) : untaken_);
+    readable_ = readable_ || hadAncillary;  // reading may have stopped there
   }
 }
 

@@ -259,7 +259,9 @@ void Mux::expire(Clock::time_point now) noexcept {
     }
   }
   while (!untaken_.empty() && untaken_.front().deadline <= now) {
-    untaken_.front().takeUntaken();
+    Connection& connection = untaken_.front();
+    connection.takeUntaken();
+    schedule(connection);
   }
   if (!untaken_.empty()) {
     arm(untaken_.front().deadline);

@@ -40,6 +40,8 @@ confine::Rules threadRules(int first, int count, std::span<const int> timers, st
   // Neither an address nor anything besides the bytes.
   appendRange(rules, __NR_sendto, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
               {{3, 0xffffffffU, kSendFlags}, {4, ~std::uint64_t{0}, 0}});
+  appendRange(rules, __NR_recvfrom, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
+              {{3, 0xffffffffU, kPeekFlags}, {4, ~std::uint64_t{0}, 0}});
   for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
     appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count));
   }

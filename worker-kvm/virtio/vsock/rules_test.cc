@@ -35,17 +35,20 @@ TEST(VsockRules, socketsOfTheRange_andNoOther_areTouched) {
   }
 }
 
-TEST(VsockRules, sendsAndOptions_areOfOneKindOnly) {
+TEST(VsockRules, sends_peeksAndOptions_areOfOneKindOnly) {
   constexpr std::array<int, 1> kSignals = {12};
   const auto program = seccomp::compile({"test", threadRules(256, 4096, kTimers, kSignals), {}});
   for (const int descriptor : {256, 4351, 255, 4352, 3}) {
     const bool isOurs = descriptor >= 256 && descriptor < 4352;
     EXPECT_EQ(allows(program, __NR_sendto, descriptor, {0x1000, 8, kSendFlags, 0, 0}), isOurs) << descriptor;
+    EXPECT_EQ(allows(program, __NR_recvfrom, descriptor, {0x1000, 8, kPeekFlags, 0, 0}), isOurs) << descriptor;
     EXPECT_EQ(allows(program, __NR_setsockopt, descriptor, {SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}), isOurs) << descriptor;
   }
   EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags, 0x1000, 110})) << "an address";
   EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags, std::uint64_t{1} << 32, 110}));
   EXPECT_FALSE(allows(program, __NR_sendto, 256, {0x1000, 8, kSendFlags | MSG_OOB, 0, 0}));
+  EXPECT_FALSE(allows(program, __NR_recvfrom, 256, {0x1000, 8, kPeekFlags, 0x1000, 0x2000})) << "an address";
+  EXPECT_FALSE(allows(program, __NR_recvfrom, 256, {0x1000, 8, MSG_DONTWAIT, 0, 0}));
   EXPECT_FALSE(allows(program, __NR_setsockopt, 256, {SOL_SOCKET, SO_SNDBUF, 0x1000, 4}));
   EXPECT_FALSE(allows(program, __NR_setsockopt, 256, {1 + SOL_SOCKET, SO_PEEK_OFF, 0x1000, 4}));
 }
