@@ -27,7 +27,8 @@ std::vector<sock_filter> makeFilter(const std::string& name, confine::Rules rule
   confine::append(rules, confine::everyThread());
   confine::append(rules, confine::heap());
   // Waiting is allowed on any descriptor, since the kernel remembers what is allowed whatever the arguments, and runs
-  // no filter for it: this is every second call that is made. It tells which descriptors are ready, and nothing more.
+  // no filter for it: it is two of the five calls of a round trip over vsock. It tells which descriptors are ready, and
+  // nothing more.
   confine::append(rules, {
                              confine::call(__NR_epoll_wait), confine::callOn(__NR_epoll_pwait, epoll),
                              confine::callOn(__NR_epoll_ctl, epoll), confine::callOn(__NR_read, wake),

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace vmmhost::kvm::virtio::vsock {
 
@@ -38,10 +39,10 @@ confine::Rules threadRules(int first, int count, std::span<const int> timers, st
   appendRange(rules, __NR_setsockopt, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
               {{1, 0xffffffffU, SOL_SOCKET}, {2, 0xffffffffU, SO_PEEK_OFF}});
   // Neither an address nor anything besides the bytes.
-  appendRange(rules, __NR_sendto, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
-              {{3, 0xffffffffU, kSendFlags}, {4, ~std::uint64_t{0}, 0}});
-  appendRange(rules, __NR_recvfrom, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
-              {{3, 0xffffffffU, kPeekFlags}, {4, ~std::uint64_t{0}, 0}});
+  for (const auto& [number, flags] : {std::pair{__NR_sendto, kSendFlags}, {__NR_recvfrom, kPeekFlags}}) {
+    appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count),
+                {{3, 0xffffffffU, static_cast<std::uint32_t>(flags)}, {4, ~std::uint64_t{0}, 0}});
+  }
   for (const std::uint32_t number : {__NR_recvmsg, __NR_writev, __NR_shutdown, __NR_close}) {
     appendRange(rules, number, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count));
   }
