@@ -94,16 +94,12 @@ void appendControl(std::string& out, char32_t character) {
 }  // namespace
 
 std::string printable(std::string_view text, std::size_t maxBytes) {
+  static constexpr std::string_view kCut = "...";
   std::string out;
-  std::size_t used = 0;
+  std::size_t fits = 0;  // the last end of a character that leaves room for kCut
   while (!text.empty()) {
     char32_t character = 0;
     const std::size_t length = utf8Length(text, character);
-    const std::size_t step = length == 0 ? 1 : length;
-    if (used + step > maxBytes) {
-      out += "...";
-      break;
-    }
     if (length == 0) {
       out += "\\x";
       appendHex(out, static_cast<std::uint8_t>(text[0]), 2);
@@ -112,8 +108,14 @@ std::string printable(std::string_view text, std::size_t maxBytes) {
     } else {
       out += text.substr(0, length);
     }
-    text.remove_prefix(step);
-    used += step;
+    if (out.size() > maxBytes) {
+      out.resize(fits);
+      return out.append(kCut);
+    }
+    if (out.size() + kCut.size() <= maxBytes) {
+      fits = out.size();
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
   }
   return out;
 }

@@ -25,10 +25,23 @@ TEST(Text, printable_showsWhatATerminalWouldObey) {
 }
 
 TEST(Text, printable_cutsBetweenCharacters) {
-  EXPECT_EQ(printable("abcdef", 3), "abc...");
-  EXPECT_EQ(printable("ab\xc3\xa9", 3), "ab...");
+  EXPECT_EQ(printable("abcdef", 5), "ab...");
+  EXPECT_EQ(printable("ab\xc3\xa9 cd", 6), "ab...");
+  EXPECT_EQ(printable("abcdef", 3), "...");
   EXPECT_EQ(printable("abc", 3), "abc");
+  EXPECT_EQ(printable("\x01", 4), "\\x01");
+  EXPECT_EQ(printable("a\x01\x02", 8), "a\\x01...");
+  EXPECT_EQ(printable("a\x01\x02", 7), "a...");
   EXPECT_EQ(inQuotes("x"), "\"x\"");
+}
+
+TEST(Text, printable_changesNothingTheSecondTime) {
+  const std::string text = "a\x1b\xc2\x9b caf\xc3\xa9 \xff\xe2\x80\xae\n\xf0\x9f\x98\x80.";
+  for (std::size_t max = 3; max < 4 * text.size(); ++max) {
+    const std::string once = printable(text, max);
+    EXPECT_LE(once.size(), max);
+    EXPECT_EQ(printable(once, max), once) << max;
+  }
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ TEST(VmConfig, names_areWhatFileNamesMayBe) {
     validateVmName("x\x1b[2J" + std::string(1000, 'y'));
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.message(), "name: \"x\\x1b[2J" + std::string(59, 'y') + "...\" is not a name for a VM");
+    EXPECT_EQ(error.message(), "name: \"x\\x1b[2J" + std::string(53, 'y') + "...\" is not a name for a VM");
   }
 }
 

@@ -8,9 +8,6 @@
 namespace vmmhost::plugin {
 namespace {
 
-constexpr std::uint32_t kMaxCapabilities = 64;
-constexpr std::uint32_t kMaxWatchedPaths = 16;
-
 // The loader recognises what it has loaded by its path first, and nothing is unloaded: a second plugin under a
 // descriptor number that was used before would be taken for the first one. So the path tells files apart by itself:
 // the bits of device and inode are spelled as "/" and "/./", which lead to the same place. The inode cannot be used

@@ -9,7 +9,6 @@ namespace vmmhost::plugin {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x3130626f72706d76;  // "vmprob01", little endian
-constexpr std::uint64_t kMaxList = 64;
 
 class Writer {
  public:
@@ -57,8 +56,8 @@ class Reader {
     rest_.remove_prefix(size);
     return value;
   }
-  std::vector<std::string> list(std::size_t max) {
-    const std::uint64_t count = number(kMaxList);
+  std::vector<std::string> list(std::size_t maxCount, std::size_t max) {
+    const std::uint64_t count = number(maxCount);
     std::vector<std::string> values;
     for (std::uint64_t index = 0; index < count && good_; ++index) {
       values.push_back(text(max));
@@ -120,7 +119,7 @@ std::optional<ProbeResult> decodeProbeResult(std::string_view bytes) {
   info.preference = static_cast<std::uint32_t>(reader.number(UINT32_MAX));
   info.usable = reader.boolean();
   info.acceleration = static_cast<Acceleration>(reader.number(VMMHOST_ACCELERATION_HARDWARE));
-  info.capabilities = reader.list(32);
+  info.capabilities = reader.list(kMaxCapabilities, 32);
   info.summary = reader.text(kMaxLineBytes);
   info.hint = reader.text(kMaxLineBytes);
   info.instructionsPerSecond = reader.number();
@@ -131,7 +130,7 @@ std::optional<ProbeResult> decodeProbeResult(std::string_view bytes) {
     info.error.emplace(code, std::move(message), std::move(hint), reader.boolean());
     info.usable = false;
   }
-  result.watchedPaths = reader.list(kMaxMessageBytes);
+  result.watchedPaths = reader.list(kMaxWatchedPaths, kMaxMessageBytes);
   for (const std::string& path : result.watchedPaths) {
     if (path.empty() || path[0] != '/') {
       return std::nullopt;

@@ -17,11 +17,14 @@ struct ProbeResult {
   bool answered = true;                   // not carried; false: it crashed, hung or babbled, and info.error says so
 };
 
-inline constexpr std::size_t kMaxProbeBytes = 128 * 1024;
+inline constexpr std::size_t kMaxCapabilities = 64;
+inline constexpr std::size_t kMaxWatchedPaths = 16;
+inline constexpr std::size_t kMaxProbeBytes = 128 * 1024;  // more than any result within the limits takes
 
 std::string encodeProbeResult(const ProbeResult& result);
 
-// Nothing for bytes that are no complete result, or one beyond the limits. Text comes out printable and bounded.
+// Nothing for bytes that are no complete result, or one beyond the limits. Text comes out printable and bounded, so
+// that what was decoded is the same when it is encoded and decoded again.
 std::optional<ProbeResult> decodeProbeResult(std::string_view bytes);
 
 }  // namespace vmmhost::plugin

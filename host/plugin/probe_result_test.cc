@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "host/plugin/host_api.h"
 #include "host/plugin/testing.h"
 
 namespace vmmhost::plugin {
@@ -42,6 +43,24 @@ TEST(ProbeResultTest, anError_neverComesWithAUsableBackend) {
   EXPECT_FALSE(decoded->info.usable);
   EXPECT_EQ(decoded->info.error->message(), "m\\x1b[2J");
   EXPECT_TRUE(decoded->info.error->retryable());
+}
+
+// As long and as hard to show as the limits allow.
+TEST(ProbeResultTest, whatWasDecoded_staysTheSame) {
+  const std::string raw(kMaxMessageBytes, '\x1b');
+  ProbeResult result = sample();
+  result.info.name = result.info.version = result.info.description = result.info.summary = result.info.hint = raw;
+  result.info.capabilities.assign(kMaxCapabilities, std::string(32, 'c'));
+  result.info.error = Error(ErrorCode::kUnavailable, raw, raw, true);
+  result.watchedPaths.assign(kMaxWatchedPaths, '/' + std::string(kMaxMessageBytes - 1, 'p'));
+  const auto once = decodeProbeResult(encodeProbeResult(result));
+  ASSERT_TRUE(once);
+  EXPECT_LE(once->info.name.size(), 32u);
+  EXPECT_LE(once->info.error->message().size(), kMaxMessageBytes);
+  const std::string encoded = encodeProbeResult(*once);
+  const auto again = decodeProbeResult(encoded);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(encodeProbeResult(*again), encoded);
 }
 
 TEST(ProbeResultTest, everyTruncation_isRefused) {

@@ -29,7 +29,9 @@ bool isShowable(std::string_view text, std::string_view allowed = {}) {
 }
 
 void show(std::string_view text) {
-  fuzz::require(isShowable(config::printable(text)), "printable text can be shown");
+  const std::string printable = config::printable(text, 100);
+  fuzz::require(isShowable(printable) && printable.size() <= 100, "printable text can be shown, and is bounded");
+  fuzz::require(config::printable(printable, 100) == printable, "and is not changed by the same again");
   fuzz::require(isShowable(config::inQuotes(text)), "quoted text can be shown");
   fuzz::require(escapeControl(text, 100).size() <= 100 + 3, "escaped text is bounded");
   cli::TerminalFilter whole;

@@ -112,6 +112,9 @@ void plugins() {
   const std::string failed = plugin::encodeProbeResult(result);
   write("plugin_output", "usable", prefixed(0, Bytes(usable.begin(), usable.end())));
   write("plugin_output", "failed", prefixed(0, Bytes(failed.begin(), failed.end())));
+  result.info.name = std::string(32, '\x1b');  // what is shown of it takes more room
+  const std::string unshowable = plugin::encodeProbeResult(result);
+  write("plugin_output", "unshowable", prefixed(0, Bytes(unshowable.begin(), unshowable.end())));
 }
 
 template <typename FileHeader, typename ProgramHeader>
