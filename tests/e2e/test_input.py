@@ -233,7 +233,7 @@ class Input(Refusals):
                 ("long verb", "x" * 60, "x" * 100000), ("verb with escapes", "\\x1b[31m", "\x1b[31m"),
                 ("unknown flag", "--frobnicate", "run", "--frobnicate"),
                 ("flag with escapes", "--\\x1b[31m\\n", "run", "--\x1b[31m\n"),
-                ("long flag", "--" + "x" * 60, "run", "--" + "x" * 100000),
+                ("long flag", "--" + "x" * 59 + "...", "run", "--" + "x" * 100000),
                 ("many words", "w1", "ps", *(f"w{index}" for index in range(1, 3000))),
                 ("flag without its value", "--kernel", "run", "--kernel"),
                 ("empty value", "--backend", "run", "--kernel", "k", "--backend=", "--rm"),
