@@ -69,13 +69,6 @@ std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor) {
 
 }  // namespace
 
-std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes) noexcept {
-  if (offset > whole.size() || bytes > whole.size() - offset) {
-    return std::nullopt;
-  }
-  return whole.subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(bytes));
-}
-
 GuestMemory::GuestMemory(std::span<const Range> ranges, bool shared) {
   regions_.reserve(ranges.size());  // so that nothing throws between a mapping and its owner
   for (const Range& range : ranges) {
@@ -107,17 +100,6 @@ std::uint64_t GuestMemory::totalBytes() const noexcept {
     total += region.guest.bytes;
   }
   return total;
-}
-
-std::optional<Bytes> GuestMemory::at(std::uint64_t address, std::uint64_t bytes) const noexcept {
-  for (const Region& region : regions_) {
-    if (address >= region.guest.start && address - region.guest.start <= region.guest.bytes) {
-      if (auto found = part(region.host, address - region.guest.start, bytes)) {
-        return found;
-      }
-    }
-  }
-  return std::nullopt;
 }
 
 Bytes GuestMemory::require(std::uint64_t address, std::uint64_t bytes, std::string_view what) const {

@@ -26,7 +26,12 @@ struct Range {
 };
 
 // The part [offset, offset + bytes) of `whole`, or nothing if it is not entirely inside.
-std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes) noexcept;
+inline std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_t bytes) noexcept {
+  if (offset > whole.size() || bytes > whole.size() - offset) {
+    return std::nullopt;
+  }
+  return whole.subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(bytes));
+}
 
 class GuestMemory {
  public:
@@ -48,7 +53,16 @@ class GuestMemory {
 
   // The host's view of [address, address + bytes), or nothing if that is not entirely inside one region. The guest may
   // change the bytes at any time while it runs.
-  [[gnu::hot]] std::optional<Bytes> at(std::uint64_t address, std::uint64_t bytes) const noexcept;
+  std::optional<Bytes> at(std::uint64_t address, std::uint64_t bytes) const noexcept {
+    for (const Region& region : regions_) {
+      if (address >= region.guest.start && address - region.guest.start <= region.guest.bytes) {
+        if (auto found = part(region.host, address - region.guest.start, bytes)) {
+          return found;
+        }
+      }
+    }
+    return std::nullopt;
+  }
   // The same; throws kInvalidArgument that names `what` and the range.
   Bytes require(std::uint64_t address, std::uint64_t bytes, std::string_view what) const;
   void write(std::uint64_t address, ConstBytes data, std::string_view what);

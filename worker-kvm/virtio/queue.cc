@@ -103,46 +103,49 @@ Queue::Taken Queue::take(Chain& chain) noexcept {
   chain.writable.clear();
   chain.readableBytes = 0;
   chain.writableBytes = 0;
-  // 2.7.5.3.1: a chain is no longer than the queue, in the table and in an indirect one together.
-  std::uint32_t budget = layout_.size;
-  if (!walk(chain, {descriptors_, layout_.size * kDescriptorBytes}, layout_.size, chain.head, layout_.indirect,
-            budget)) {
+  if (!walk(chain)) {
     return broken();
   }
   ++nextAvailable_;
   return Taken::kChain;
 }
 
-bool Queue::walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index,
-                 bool mayBeIndirect, std::uint32_t& budget) noexcept {
+bool Queue::walk(Chain& chain) noexcept {
+  const std::uint8_t* table = descriptors_;
+  std::uint32_t tableSize = layout_.size;
+  std::uint32_t index = chain.head;
+  bool mayBeIndirect = layout_.indirect;
+  // 2.7.5.3.1: a chain is no longer than the queue, in the table and in an indirect one together.
+  std::uint32_t budget = layout_.size;
   while (true) {
     if (index >= tableSize || budget == 0) {
       return false;
     }
-    --budget;
-    const Descriptor descriptor = readDescriptor(table.data() + std::size_t{index} * kDescriptorBytes);
-    if ((descriptor.flags & kIndirect) != 0) {
-      // 2.7.5.3.1: not inside another, not followed by more, whole descriptors.
-      const std::uint32_t count = descriptor.length / kDescriptorBytes;
-      if (!mayBeIndirect || (descriptor.flags & kNext) != 0 || descriptor.length % kDescriptorBytes != 0 ||
-          count == 0 || count > 65536) {
-        return false;
-      }
-      const auto inner = memory_->at(descriptor.address, descriptor.length);
-      ++budget;  // it stands for the chain, and is none of its buffers
-      return inner && walk(chain, *inner, count, 0, false, budget);
-    }
+    const Descriptor descriptor = readDescriptor(table + std::size_t{index} * kDescriptorBytes);
     const auto bytes = memory_->at(descriptor.address, descriptor.length);
     if (!bytes) {
       return false;
     }
+    if ((descriptor.flags & kIndirect) != 0) {
+      // 2.7.5.3.1: not inside another, not followed by more, whole descriptors. It stands for the chain, and is none of
+      // its buffers.
+      tableSize = descriptor.length / kDescriptorBytes;
+      if (!mayBeIndirect || (descriptor.flags & kNext) != 0 || descriptor.length % kDescriptorBytes != 0 ||
+          tableSize == 0 || tableSize > 65536) {
+        return false;
+      }
+      table = bytes->data();
+      index = 0;
+      mayBeIndirect = false;
+      continue;
+    }
+    --budget;
     const bool isWritable = (descriptor.flags & kWrite) != 0;
     // 2.7.4.2: what the device reads comes before what it writes.
     if (!isWritable && !chain.writable.empty()) {
       return false;
     }
-    std::uint64_t& total = isWritable ? chain.writableBytes : chain.readableBytes;
-    total += descriptor.length;
+    (isWritable ? chain.writableBytes : chain.readableBytes) += descriptor.length;
     if (chain.readableBytes + chain.writableBytes > kMaxChainBytes) {
       return false;
     }

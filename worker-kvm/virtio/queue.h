@@ -5,7 +5,11 @@
 
 #include <sys/uio.h>
 
+#include <array>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
@@ -90,8 +94,7 @@ class Queue {
   Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
         memory::Bytes available, memory::Bytes used);
   Taken broken() noexcept;
-  [[gnu::hot]] bool walk(Chain& chain, memory::ConstBytes table, std::uint32_t tableSize, std::uint16_t index,
-                         bool mayBeIndirect, std::uint32_t& budget) noexcept;
+  [[gnu::hot]] bool walk(Chain& chain) noexcept;  // from its head on
 
   const memory::GuestMemory* memory_;
   QueueLayout layout_;
@@ -107,8 +110,27 @@ class Queue {
 
 // Copies between a chain's segments and a flat buffer; the number of bytes copied. `offset` counts from the first
 // segment's first byte.
-[[gnu::hot]] std::size_t copyFrom(std::span<const iovec> segments, std::uint64_t offset, memory::Bytes target) noexcept;
-[[gnu::hot]] std::size_t copyTo(std::span<const iovec> segments, std::uint64_t offset,
-                                memory::ConstBytes source) noexcept;
+std::size_t copyFrom(std::span<const iovec> segments, std::uint64_t offset, memory::Bytes target) noexcept;
+std::size_t copyTo(std::span<const iovec> segments, std::uint64_t offset, memory::ConstBytes source) noexcept;
+// The same from the first byte on, of a size that the compiler knows: headers, which mostly are in one segment. Whole,
+// or false.
+template <std::size_t kSize>
+bool copyHeaderFrom(std::span<const iovec> segments, std::array<std::uint8_t, kSize>& target) noexcept {
+  if (!segments.empty() && segments[0].iov_len >= kSize) {
+    std::memcpy(target.data(), segments[0].iov_base, kSize);
+    // The guest may change it while it is looked at: what was checked is what is used.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    return true;
+  }
+  return copyFrom(segments, 0, target) == kSize;
+}
+template <std::size_t kSize>
+bool copyHeaderTo(std::span<const iovec> segments, const std::array<std::uint8_t, kSize>& source) noexcept {
+  if (!segments.empty() && segments[0].iov_len >= kSize) {
+    std::memcpy(segments[0].iov_base, source.data(), kSize);
+    return true;
+  }
+  return copyTo(segments, 0, source) == kSize;
+}
 
 }  // namespace vmmhost::kvm::virtio

@@ -300,5 +300,26 @@ TEST(Copies, crossSegmentsAndStopAtTheEnd) {
   EXPECT_EQ(two[0], 9);
 }
 
+TEST(Copies, headers_areInOneSegmentOrInSeveral_andWholeOrNot) {
+  std::array<std::uint8_t, 3> one{1, 2, 3};
+  std::array<std::uint8_t, 2> two{4, 5};
+  const std::array<iovec, 2> segments{iovec{one.data(), one.size()}, iovec{two.data(), two.size()}};
+  std::array<std::uint8_t, 3> inOne{};
+  EXPECT_TRUE(copyHeaderFrom(segments, inOne));
+  EXPECT_EQ(inOne, one);
+  std::array<std::uint8_t, 4> inTwo{};
+  EXPECT_TRUE(copyHeaderFrom(segments, inTwo));
+  EXPECT_EQ(inTwo, (std::array<std::uint8_t, 4>{1, 2, 3, 4}));
+  std::array<std::uint8_t, 6> tooLong{};
+  EXPECT_FALSE(copyHeaderFrom(segments, tooLong));
+  EXPECT_FALSE(copyHeaderFrom({}, inOne));
+  EXPECT_TRUE(copyHeaderTo(segments, std::array<std::uint8_t, 2>{6, 7}));
+  EXPECT_EQ(one, (std::array<std::uint8_t, 3>{6, 7, 3}));
+  EXPECT_TRUE(copyHeaderTo(segments, std::array<std::uint8_t, 4>{8, 9, 10, 11}));
+  EXPECT_EQ(one, (std::array<std::uint8_t, 3>{8, 9, 10}));
+  EXPECT_EQ(two, (std::array<std::uint8_t, 2>{11, 5}));
+  EXPECT_FALSE(copyHeaderTo(segments, tooLong));
+}
+
 }  // namespace
 }  // namespace vmmhost::kvm::virtio
