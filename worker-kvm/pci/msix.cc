@@ -26,13 +26,14 @@ bool isNatural(std::uint64_t offset, std::size_t bytes) noexcept {
 Msix::Msix(devices::MessageSource& source, unsigned count) : entries_(count) {
   for (Entry& entry : entries_) {
     entry.vector = source.makeVector();
+    entry.event = entry.vector->event();
   }
 }
 
 void Msix::signal(std::uint16_t vector) const noexcept {
   if (vector < entries_.size()) {
     const std::uint64_t one = 1;
-    io::writeTo(entries_[vector].vector->event(), &one, sizeof one);
+    io::writeTo(entries_[vector].event, &one, sizeof one);
   }
 }
 

@@ -26,7 +26,7 @@ class Msix final {
   Msix(devices::MessageSource& source, unsigned count);
 
   unsigned count() const noexcept { return static_cast<unsigned>(entries_.size()); }
-  int event(unsigned vector) const { return entries_.at(vector).vector->event(); }
+  int event(unsigned vector) const { return entries_.at(vector).event; }
   // From any thread. Nothing happens for kNoVector and for vectors that there are not.
   [[gnu::hot]] void signal(std::uint16_t vector) const noexcept;
 
@@ -50,6 +50,7 @@ class Msix final {
     std::uint32_t data = 0;
     std::uint32_t control = 1;  // masked
     std::unique_ptr<devices::MessageVector> vector;
+    int event = -1;  // of the vector
     // What the vector was told last.
     bool isConnected = false;
     std::uint64_t sentAddress = 0;
