@@ -262,8 +262,7 @@ void Connection::put(Buffer& buffer, const Header& frame, Operation operation, s
   header.flags = flags;
   own_.stamp(header);
   wanted_ &= static_cast<std::uint8_t>(~kCreditUpdate);  // every packet is one
-  const HeaderBytes bytes = formatHeader(header);
-  copyTo(buffer.pieces, 0, bytes);
+  copyHeaderTo(buffer.pieces, formatHeader(header));
   buffer.used = static_cast<std::uint32_t>(kHeaderBytes) + length;
 }
 
@@ -309,13 +308,12 @@ Connection::Filled Connection::fill(std::span<Buffer> buffers, const Header& fra
 
 Connection::Filled Connection::read(std::span<Buffer> buffers, const Header& frame,
                                     std::vector<iovec>& scratch) noexcept {
-  return leavesUntaken() ? readAndLeave(buffers[0], frame, scratch) : readAndTake(buffers, frame, scratch);
+  return leavesUntaken() ? readAndLeave(buffers[0], frame) : readAndTake(buffers, frame, scratch);
 }
 
-Connection::Filled Connection::readAndLeave(Buffer& buffer, const Header& frame, std::vector<iovec>& scratch) noexcept {
-  scratch.clear();
-  slice(buffer.pieces, kHeaderBytes, std::min(peer_.available(), kMostUntaken - untaken_), scratch);
-  const iovec& piece = scratch.front();  // whatever does not fit into it comes next
+Connection::Filled Connection::readAndLeave(Buffer& buffer, const Header& frame) noexcept {
+  // Whatever does not fit into it comes next.
+  const iovec piece = firstOfSlice(buffer.pieces, kHeaderBytes, std::min(peer_.available(), kMostUntaken - untaken_));
   const ssize_t got = peek(socket_.get(), piece);
   if (got <= 0) {
     return handleNothing(got);

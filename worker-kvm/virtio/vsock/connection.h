@@ -137,7 +137,7 @@ class Connection final : public io::EventThread::Source {
   [[gnu::hot]] void noteForwarded(std::uint32_t bytes) noexcept;
   [[gnu::hot]] void askForCredit() noexcept;
   [[gnu::hot]] Filled read(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
-  [[gnu::hot]] Filled readAndLeave(Buffer& buffer, const Header& frame, std::vector<iovec>& scratch) noexcept;
+  [[gnu::hot]] Filled readAndLeave(Buffer& buffer, const Header& frame) noexcept;
   // Also what has been left before, which is taken out and not told again.
   Filled readAndTake(std::span<Buffer> buffers, const Header& frame, std::vector<iovec>& scratch) noexcept;
   Filled handleNothing(ssize_t got) noexcept;  // the end of what was sent, an error, or nothing yet

@@ -32,6 +32,7 @@ constexpr unsigned kTurnsAtOnce = 32;
 // Of the transmit queue.
 constexpr unsigned kShownParts = 8;
 constexpr unsigned kAnsweredParts = 16;
+constexpr int kBusyDelays = 8;
 
 Fd makeTimer() {
   Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -307,14 +308,14 @@ void Vsock::pumpTransmit() noexcept {
     showTransmitted();
     interrupt(*transmit);
   } else if (unseen_ > 0 && !usedTimerRuns_) {
-    startUsedTimer();
+    startUsedTimer(options_.usedDelay);
   }
 }
 
-void Vsock::startUsedTimer() noexcept {
+void Vsock::startUsedTimer(std::chrono::milliseconds delay) noexcept {
   usedTimerRuns_ = true;
   hasShown_ = false;
-  setTimer(usedTimer_, 0, options_.usedDelay);
+  setTimer(usedTimer_, 0, delay);
 }
 
 void Vsock::showTransmitted() noexcept {
@@ -330,7 +331,8 @@ void Vsock::usedTimerRan() noexcept {
     return;
   }
   if (hasShown_) {
-    startUsedTimer();  // what is unseen now came later
+    // What is unseen now came later. Each time the thread is woken for it is one too many while there is traffic.
+    startUsedTimer(kBusyDelays * options_.usedDelay);
     return;
   }
   showTransmitted();
@@ -352,7 +354,7 @@ void Vsock::signalReceive() noexcept {
 
 void Vsock::handlePacket() noexcept {
   HeaderBytes bytes;
-  if (copyFrom(packet_.readable, 0, bytes) < kHeaderBytes) {
+  if (!copyHeaderFrom(packet_.readable, bytes)) {
     return;  // nobody to answer
   }
   // Its pieces without the header. The memory of the packet's own list is as good as any other.

@@ -36,8 +36,8 @@ struct Options {
   // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
   int firstDescriptor = 256;
   // That its packets are used is of little interest to a guest that goes on sending, and hearing of it is dear: it sees
-  // a sixteenth of its queue with an answer, an eighth at once, and else what there is this long after the first (twice
-  // as long while it sees others), as network cards do it.
+  // a sixteenth of its queue with an answer, an eighth at once, and else what there is this long after the first (nine
+  // times as long while it sees others), as network cards do it.
   std::chrono::milliseconds usedDelay{10};
 };
 
@@ -127,7 +127,7 @@ class Vsock final : public Device {
   [[gnu::hot]] void pump() noexcept;  // both ways, as far as one turn allows
   [[gnu::hot]] void pumpTransmit() noexcept;
   void showTransmitted() noexcept;
-  void startUsedTimer() noexcept;
+  void startUsedTimer(std::chrono::milliseconds delay) noexcept;
   void usedTimerRan() noexcept;
   [[gnu::hot]] void signalReceive() noexcept;
   [[gnu::hot]] void pumpReceive() noexcept;

@@ -431,6 +431,36 @@ TEST_F(VsockTest, usedPackets_areSeenSoon_thoughNothingElseHappens) {
   guest().waitForSent();
 }
 
+TEST_F(VsockTest, usedPackets_thatComeAfterOthersWereSeen_areSeenToo) {
+  options_.usedDelay = std::chrono::milliseconds(1);
+  make();
+  Client client = connectClient(5000);
+  for (int i = 0; i < 20; ++i) {
+    for (int packets = 0; packets < 33; ++packets) {  // an eighth of the queue, and one
+      client.stream.send(Operation::kCreditUpdate);
+    }
+    guest().waitForSent();
+  }
+}
+
+TEST_F(VsockTest, connectionsInTurn_areToldApart_andOnesThatAreGoneAreGone) {
+  make();
+  Client one = connectClient(5000);
+  Client two = connectClient(5001);
+  for (const std::string text : {"a", "b"}) {
+    one.stream.write(text + "1");
+    two.stream.write(text + "2");
+    EXPECT_EQ(readBytesOf(one.socket, 2), text + "1");
+    EXPECT_EQ(readBytesOf(two.socket, 2), text + "2");
+  }
+  two.stream.send(Operation::kReset);
+  EXPECT_EQ(readToEnd(two.socket), "");
+  two.stream.send(Operation::kCreditRequest);  // right behind what ended it
+  EXPECT_EQ(guest().expect(Operation::kReset).header.destinationPort, 5001u);
+  one.stream.write("on");
+  EXPECT_EQ(readBytesOf(one.socket, 2), "on");
+}
+
 TEST_F(VsockTest, destroyedBeforeUsedPacketsAreSeen_isQuiet) {
   options_.usedDelay = std::chrono::milliseconds(1);
   for (int i = 0; i < 100; ++i) {

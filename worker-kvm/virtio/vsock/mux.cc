@@ -26,8 +26,16 @@ Header Mux::frame() const noexcept {
 }
 
 Connection* Mux::find(const Key& key) noexcept {
+  // Packets of a connection mostly come one after the other.
+  if (lastFound_ != nullptr && lastFound_->key() == key) {
+    return lastFound_;
+  }
   const auto found = connections_.find(key);
-  return found == connections_.end() ? nullptr : found->second.get();
+  if (found == connections_.end()) {
+    return nullptr;
+  }
+  lastFound_ = found->second.get();
+  return lastFound_;
 }
 
 std::uint32_t Mux::grantShare() noexcept {
@@ -55,6 +63,7 @@ Connection* Mux::add(const Key& key, Connection::State state) noexcept {
 }
 
 void Mux::remove(Connection& connection) noexcept {
+  lastFound_ = nullptr;
   granted_ -= connection.allocation();
   asking_ -= connection.state() == Connection::State::kAsking ? 1 : 0;
   if (connection.state() == Connection::State::kLingering) {
@@ -77,6 +86,7 @@ void Mux::carryOut(Connection& connection, Connection::Next next) noexcept {
       return;
     case Connection::Next::kLinger: {
       resets_.push_back({connection.key(), kTypeStream});
+      lastFound_ = nullptr;
       auto node = connections_.extract(connection.key());
       connection.outputHook.unlink();
       connection.linger();
@@ -125,12 +135,21 @@ void Mux::receive(const Header& header, std::span<const iovec> behind, std::uint
     carryOut(*connection, Connection::Next::kReset);
     return;
   }
-  scratch_.clear();
-  if (header.operation == Operation::kReadWrite) {
-    slice(behind, 0, header.length, scratch_);
+  iovec piece;
+  std::span<const iovec> payload;
+  if (header.operation == Operation::kReadWrite && !behind.empty()) {
+    piece = behind[0];
+    if (header.length <= piece.iov_len) {
+      piece.iov_len = header.length;
+      payload = {&piece, 1};
+    } else {
+      scratch_.clear();
+      slice(behind, 0, header.length, scratch_);
+      payload = scratch_;
+    }
   }
   const Connection::State before = connection->state();
-  const Connection::Next next = connection->receive(header, scratch_);
+  const Connection::Next next = connection->receive(header, payload);
   if (before == Connection::State::kRequested && connection->state() == Connection::State::kEstablished) {
     connection->deadlineHook.unlink();
   }
@@ -269,6 +288,7 @@ void Mux::expire(Clock::time_point now) noexcept {
 }
 
 void Mux::clear() noexcept {
+  lastFound_ = nullptr;
   connections_.clear();
   lingering_.clear();
   resets_.clear();

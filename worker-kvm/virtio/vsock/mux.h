@@ -113,6 +113,7 @@ class Mux final : public Connection::Owner {
   std::deque<Reset> resets_;
   // A tree: a guest that chooses its ports cannot make looking for one slow.
   std::map<Key, std::unique_ptr<Connection>> connections_;
+  Connection* lastFound_ = nullptr;  // of these, or null
   std::map<const Connection*, std::unique_ptr<Connection>> lingering_;
   ListBy<&Connection::outputHook> output_;  // in turn
   DeadlineList connecting_;                 // the earliest first

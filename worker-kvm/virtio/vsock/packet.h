@@ -4,8 +4,12 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -33,6 +37,7 @@ inline constexpr std::uint32_t kShutdownReceive = 1 << 0;
 inline constexpr std::uint32_t kShutdownSend = 1 << 1;
 inline constexpr std::uint32_t kShutdownBoth = kShutdownReceive | kShutdownSend;
 
+// As struct virtio_vsock_hdr has it, field by field; kHeaderBytes of it are the header.
 struct Header {
   std::uint64_t sourceCid = 0;
   std::uint64_t destinationCid = 0;
@@ -48,9 +53,24 @@ struct Header {
   bool operator==(const Header&) const = default;
 };
 
+static_assert(std::endian::native == std::endian::little, "virtio 1.2, 1.4: fields are little-endian");
+static_assert(offsetof(Header, destinationCid) == 8 && offsetof(Header, sourcePort) == 16 &&
+              offsetof(Header, destinationPort) == 20 && offsetof(Header, length) == 24 &&
+              offsetof(Header, type) == 28 && offsetof(Header, operation) == 30 && offsetof(Header, flags) == 32 &&
+              offsetof(Header, bufferAllocation) == 36 && offsetof(Header, forwardCount) == 40 &&
+              sizeof(Header) >= kHeaderBytes);
+
 using HeaderBytes = std::array<std::uint8_t, kHeaderBytes>;
-[[gnu::hot]] Header parseHeader(const HeaderBytes& bytes) noexcept;
-[[gnu::hot]] HeaderBytes formatHeader(const Header& header) noexcept;
+inline Header parseHeader(const HeaderBytes& bytes) noexcept {
+  Header header;
+  std::memcpy(&header, bytes.data(), bytes.size());
+  return header;
+}
+inline HeaderBytes formatHeader(const Header& header) noexcept {
+  HeaderBytes bytes;
+  std::memcpy(bytes.data(), &header, bytes.size());
+  return bytes;
+}
 
 // What becomes of a packet of the guest before any connection is looked for.
 enum class Verdict : std::uint8_t {
@@ -62,7 +82,17 @@ enum class Verdict : std::uint8_t {
 [[gnu::hot]] Verdict judge(const Header& header, std::uint64_t payloadBytes, std::uint64_t guestCid) noexcept;
 
 // Appends to `part` the pieces of `whole` from byte `offset` on, `length` bytes or as many as there are. How many.
-[[gnu::hot]] std::uint64_t slice(std::span<const iovec> whole, std::uint64_t offset, std::uint64_t length,
-                                 std::vector<iovec>& part);
+std::uint64_t slice(std::span<const iovec> whole, std::uint64_t offset, std::uint64_t length, std::vector<iovec>& part);
+// The first of these pieces alone. Nothing if there is none.
+inline iovec firstOfSlice(std::span<const iovec> whole, std::uint64_t offset, std::uint64_t length) noexcept {
+  for (const iovec& piece : whole) {
+    if (offset < piece.iov_len) {
+      return {static_cast<std::uint8_t*>(piece.iov_base) + offset,
+              std::min<std::uint64_t>(piece.iov_len - offset, length)};
+    }
+    offset -= piece.iov_len;
+  }
+  return {};
+}
 
 }  // namespace vmmhost::kvm::virtio::vsock

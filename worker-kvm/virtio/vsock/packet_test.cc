@@ -96,6 +96,15 @@ TEST(VsockPacket, slices_crossPieces_andEndWithThem) {
   EXPECT_EQ(sliced(3, 100), "defgh");
   EXPECT_EQ(sliced(8, 1), "");
   EXPECT_EQ(sliced(0, 0), "");
+  const auto first = [&](std::uint64_t offset, std::uint64_t length) {
+    const iovec found = firstOfSlice(whole, offset, length);
+    return std::string(static_cast<const char*>(found.iov_base), found.iov_len);
+  };
+  EXPECT_EQ(first(0, 8), "abc");
+  EXPECT_EQ(first(2, 3), "c");
+  EXPECT_EQ(first(3, 2), "de");
+  EXPECT_EQ(first(7, 100), "h");
+  EXPECT_EQ(firstOfSlice(whole, 8, 1).iov_len, 0u);
 }
 
 TEST(VsockCredit, guestThatSendsMoreThanItMay_isFound) {
