@@ -32,7 +32,7 @@ constexpr unsigned kTurnsAtOnce = 32;
 // Of the transmit queue.
 constexpr unsigned kShownParts = 8;
 constexpr unsigned kAnsweredParts = 16;
-constexpr int kBusyDelays = 8;
+constexpr int kBusyDelays = 8;  // times usedDelay: how long it takes once more, if others were shown meanwhile
 
 Fd makeTimer() {
   Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));

@@ -137,12 +137,10 @@ void Mux::receive(const Header& header, std::span<const iovec> behind, std::uint
   }
   iovec piece;
   std::span<const iovec> payload;
-  if (header.operation == Operation::kReadWrite && !behind.empty()) {
-    piece = behind[0];
-    if (header.length <= piece.iov_len) {
-      piece.iov_len = header.length;
-      payload = {&piece, 1};
-    } else {
+  if (header.operation == Operation::kReadWrite) {
+    piece = firstOfSlice(behind, 0, header.length);
+    payload = {&piece, 1};
+    if (piece.iov_len < header.length) {
       scratch_.clear();
       slice(behind, 0, header.length, scratch_);
       payload = scratch_;
@@ -227,7 +225,7 @@ std::size_t Mux::fillReset(Buffer& buffer) noexcept {
   header.destinationPort = reset.key.guestPort;
   header.type = reset.type;
   header.operation = Operation::kReset;
-  copyTo(buffer.pieces, 0, formatHeader(header));
+  copyHeaderTo(buffer.pieces, formatHeader(header));
   buffer.used = kHeaderBytes;
   return 1;
 }
