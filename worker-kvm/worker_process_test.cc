@@ -15,6 +15,7 @@
 
 #include "ipc/rpc/connection.h"
 #include "ipc/spawn/spawn.h"
+#include "tests/support/built.h"
 #include "vmmhost/counters.h"
 
 namespace vmmhost::kvm {
@@ -77,7 +78,7 @@ class WorkerProcessTest : public testing::Test {
       std::cerr << "\n*** /dev/kvm cannot be opened: NOTHING of the worker process is tested here ***\n" << std::endl;
       GTEST_SKIP() << "/dev/kvm cannot be opened";
     }
-    const Fd executable(::open(VMMHOST_WORKER_KVM, O_RDONLY | O_CLOEXEC));
+    const Fd executable(::open(tests::built("bin/vmmhost-worker-kvm").c_str(), O_RDONLY | O_CLOEXEC));
     ASSERT_TRUE(executable);
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     Pipe log = makePipe();
@@ -144,7 +145,7 @@ class WorkerProcessTest : public testing::Test {
   // Attaches what a VM of this guest needs and creates it; throws what the worker answers.
   void create(
       const std::string& guest, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {
-    createFrom(std::string(VMMHOST_GUESTS) + "/" + guest + ".elf", change);
+    createFrom(tests::built("guests/" + guest + ".elf"), change);
   }
   void createFrom(
       const std::string& path, const std::function<void(schema::VmConfig::Builder)>& change = [](auto) {}) {

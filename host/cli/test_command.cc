@@ -17,6 +17,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/support/built.h"
+
 namespace vmmhost::cli {
 
 namespace fs = std::filesystem;
@@ -61,8 +63,8 @@ TestCommand::TestCommand() {
     fs::permissions(folder_ + part, fs::perms::owner_all);
   }
   // Links will not do: the command finds its installation through /proc/self/exe.
-  fs::copy_file(VMMHOST_COMMAND, folder_ + "/bin/vmmhost");
-  fs::copy_file(VMMHOST_FAKE_SUPERVISOR, folder_ + "/" VMMHOST_LIBEXEC "/vmmhost-supervisor");
+  fs::copy_file(tests::built("bin/vmmhost"), folder_ + "/bin/vmmhost");
+  fs::copy_file(tests::built("bin/host_cli_fake_supervisor"), folder_ + "/" VMMHOST_LIBEXEC "/vmmhost-supervisor");
 }
 
 TestCommand::~TestCommand() {

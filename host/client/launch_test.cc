@@ -10,6 +10,7 @@
 
 #include <string>
 
+#include "tests/support/built.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::client {
@@ -58,7 +59,7 @@ TEST(Launch, supervisor_getsWhatItNeedsAndNothingElse) {
   ::sigaddset(&blocked, SIGTERM);
   ::sigprocmask(SIG_BLOCK, &blocked, &beforeMask);
 
-  LaunchedSupervisor supervisor = launch(VMMHOST_LAUNCH_PROBE);
+  LaunchedSupervisor supervisor = launch(tests::built("bin/host_client_launch_probe"));
   const std::string said = readAll(supervisor.control);
 
   ::sigprocmask(SIG_SETMASK, &beforeMask, nullptr);
@@ -83,7 +84,7 @@ TEST(Launch, lowDescriptorNumbers_areNotMixedUp) {
   const Fd in(::dup(0));
   const Fd out(::dup(1));
   ::close(0);
-  LaunchedSupervisor supervisor = launch(VMMHOST_LAUNCH_PROBE);
+  LaunchedSupervisor supervisor = launch(tests::built("bin/host_client_launch_probe"));
   const std::string said = readAll(supervisor.control);
   supervisor.control.reset();
   ::dup2(in.get(), 0);
@@ -94,7 +95,7 @@ TEST(Launch, lowDescriptorNumbers_areNotMixedUp) {
 }
 
 TEST(Launch, killedSupervisor_isToldByItsSignal) {
-  LaunchedSupervisor supervisor = launch(VMMHOST_LAUNCH_PROBE, "kill");
+  LaunchedSupervisor supervisor = launch(tests::built("bin/host_client_launch_probe"), "kill");
   EXPECT_EQ(reapSupervisor(supervisor, 10000), "was ended by signal 9 (Killed)");
 }
 

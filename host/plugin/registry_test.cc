@@ -13,6 +13,7 @@
 #include "host/plugin/choose_aside.h"
 #include "host/plugin/testing.h"
 #include "ipc/rpc/connection.h"
+#include "tests/support/built.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -27,7 +28,7 @@ class RegistryTest : public ::testing::Test {
     const fs::path folderPath = root / into;
     fs::create_directories(folderPath);
     const fs::path target = folderPath / ("vmmhost-backend-" + (as.empty() ? name : as) + ".so");
-    fs::copy_file(fs::path(VMMHOST_TEST_PLUGIN_DIR) / ("vmmhost-backend-" + name + ".so"), target);
+    fs::copy_file(tests::built("lib/test-plugins/vmmhost-backend-" + name + ".so"), target);
     ::chmod(target.c_str(), 0755);
     return target.string();
   }
@@ -35,7 +36,7 @@ class RegistryTest : public ::testing::Test {
   RegistryOptions options() {
     RegistryOptions options;
     options.pluginPath = (root / "plugins").string();
-    options.probeProgram = VMMHOST_TEST_PLUGIN_PROBE;
+    options.probeProgram = tests::built("bin/vmmhost-plugin-probe");
     options.probeTimeout = timeout;
     options.log = [this](int level, std::string_view line) {
       logged += std::to_string(level) + ':' + std::string(line) + '\n';

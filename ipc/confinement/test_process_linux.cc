@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "ipc/confinement/test_process.h"
+#include "tests/support/built.h"
 
 namespace vmmhost::confinement {
 namespace {
@@ -157,8 +158,9 @@ TestProcess::TestProcess(const Jail& jail) {
   }
   socket_.reset(pair[0]);
   Fd theirs(pair[1]);
-  executable_.reset(jail.executable >= 0 ? ::fcntl(jail.executable, F_DUPFD_CLOEXEC, 0)
-                                         : ::open(VMMHOST_CONFINEMENT_TARGET, O_RDONLY | O_CLOEXEC));
+  executable_.reset(jail.executable >= 0
+                        ? ::fcntl(jail.executable, F_DUPFD_CLOEXEC, 0)
+                        : ::open(tests::built("bin/confinement-target").c_str(), O_RDONLY | O_CLOEXEC));
   const struct {
     const char* name;
     unsigned long flag;

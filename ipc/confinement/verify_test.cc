@@ -12,6 +12,7 @@
 #include <string>
 
 #include "ipc/confinement/test_process.h"
+#include "tests/support/built.h"
 #include "vmmhost/confinement.h"
 #include "vmmhost/rings.h"
 
@@ -46,7 +47,7 @@ std::string violationsOf(const Jail& jail, const Adjust& adjust = {}) {
 // The same, found by an ordinary user.
 std::string violationsAsOrdinaryUser(const Jail& jail, const Adjust& adjust = {}) {
   // Opened while this is still root: the folder that it lies in may be closed to others.
-  const Fd executable(::open(VMMHOST_CONFINEMENT_TARGET, O_RDONLY | O_CLOEXEC));
+  const Fd executable(::open(tests::built("bin/confinement-target").c_str(), O_RDONLY | O_CLOEXEC));
   Jail opened = jail;
   opened.executable = executable.get();
   int ends[2];

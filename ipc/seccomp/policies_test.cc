@@ -26,6 +26,7 @@
 #include <string>
 
 #include "ipc/seccomp/test_calls.h"
+#include "tests/support/built.h"
 #include "vmmhost/error.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
@@ -365,11 +366,12 @@ TEST(UnderPolicy, threads_canBeStarted) {
 
 // The helper program installs the policy and executes by descriptor, as the spawn stub does.
 int statusOfProgram(std::vector<const char*> arguments) {
-  arguments.insert(arguments.begin(), VMMHOST_RUN_UNDER_POLICY);
+  const std::string program = tests::built("bin/run-under-policy");
+  arguments.insert(arguments.begin(), program.c_str());
   arguments.push_back(nullptr);
   const pid_t child = ::fork();
   if (child == 0) {
-    ::execv(VMMHOST_RUN_UNDER_POLICY, const_cast<char* const*>(arguments.data()));
+    ::execv(program.c_str(), const_cast<char* const*>(arguments.data()));
     ::_exit(126);
   }
   int status = 0;

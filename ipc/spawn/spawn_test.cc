@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "ipc/rpc/connection.h"
+#include "tests/support/built.h"
 #include "vmmhost/confinement.h"
 #include "vmmhost/rings.h"
 
@@ -20,7 +21,9 @@ namespace {
 
 class SpawnTest : public testing::Test {
  protected:
-  SpawnTest() : executable_(::open(JAIL_INMATE, O_RDONLY | O_CLOEXEC)), null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
+  SpawnTest()
+      : executable_(::open(tests::built("bin/jail-inmate").c_str(), O_RDONLY | O_CLOEXEC)),
+        null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
     connect();
     request_.executable = executable_.get();
     request_.argv = {"jail-inmate"};

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "plugins/kvm/look.h"
+#include "tests/support/built.h"
 #include "vmmhost/schema/vm.capnp.h"
 
 struct vmmhost_error {
@@ -31,7 +32,7 @@ class KvmPluginTest : public testing::Test {
  protected:
   void SetUp() override {
     // Never closed, as the host never does.
-    void* library = ::dlopen(VMMHOST_KVM_PLUGIN, RTLD_NOW | RTLD_LOCAL);
+    void* library = ::dlopen(tests::built("lib/vmmhost-backend-kvm.so").c_str(), RTLD_NOW | RTLD_LOCAL);
     ASSERT_NE(library, nullptr) << ::dlerror();
     const auto entry = reinterpret_cast<vmmhost_plugin_entry_fn>(::dlsym(library, VMMHOST_PLUGIN_ENTRY_SYMBOL));
     ASSERT_NE(entry, nullptr);

@@ -15,6 +15,7 @@
 #include <regex>
 #include <vector>
 
+#include "tests/support/built.h"
 #include "vmmhost/host.h"
 
 namespace vmmhost {
@@ -25,13 +26,13 @@ class HostApiTest : public testing::Test {
   HostApiTest() {
     char folder[] = "/tmp/vmmhost-embed-XXXXXX";
     folder_ = ::mkdtemp(folder);
-    options_.installation = VMMHOST_STAGED_COMMAND;
+    options_.installation = tests::built("stage/bin/vmmhost");
     options_.logFile = folder_ + "/host.log";
   }
   ~HostApiTest() override { std::filesystem::remove_all(folder_); }
 
   static std::string config(const std::string& guest) {
-    return R"({"boot":{"kernel":")" VMMHOST_GUESTS "/" + guest + R"(.elf"},"memory":{"size":"64M"}})";
+    return R"({"boot":{"kernel":")" + tests::built("guests/" + guest) + R"(.elf"},"memory":{"size":"64M"}})";
   }
   VmOptions onUsableBackend() {
     VmOptions options;

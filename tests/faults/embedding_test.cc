@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/built.h"
 #include "vmmhost/host.h"
 
 namespace vmmhost {
@@ -49,13 +50,13 @@ class EmbeddingTest : public testing::Test {
   EmbeddingTest() {
     char folder[] = "/tmp/vmmhost-embedding-XXXXXX";
     folder_ = ::mkdtemp(folder);
-    options_.installation = VMMHOST_STAGED_COMMAND;
-    options_.pluginPath = VMMHOST_FAKE_PLUGINS;
+    options_.installation = tests::built("stage/bin/vmmhost");
+    options_.pluginPath = tests::built("lib/fake-plugins");
   }
   ~EmbeddingTest() override { fs::remove_all(folder_); }
 
   static std::string config(const std::string& guest, const std::string& commandLine) {
-    return R"({"boot":{"kernel":")" VMMHOST_GUESTS "/" + guest + R"(.elf","cmdline":")" + commandLine +
+    return R"({"boot":{"kernel":")" + tests::built("guests/" + guest) + R"(.elf","cmdline":")" + commandLine +
            R"("},"memory":{"size":"8M"}})";
   }
 

@@ -18,6 +18,7 @@
 
 #include "ipc/spawn/spawn.h"
 #include "tests/hostile/command.h"
+#include "tests/support/built.h"
 #include "vmmhost/fd.h"
 
 namespace vmmhost::hostile {
@@ -110,18 +111,19 @@ void Surroundings::execute(const std::vector<std::string>& given, int output) co
   const std::string runtime = "XDG_RUNTIME_DIR=" + folder_ + "/run";
   const std::string state = "VMMHOST_STATE_DIR=" + folder_ + "/state";
   const std::string home = "HOME=" + folder_;
+  const std::string plugins = "VMMHOST_PLUGIN_PATH=" + tests::built("lib/hostile-plugins");
+  const std::string command = tests::built("stage/bin/vmmhost");
   std::vector<char*> arguments{const_cast<char*>("vmmhost")};
   for (const std::string& argument : given) {
     arguments.push_back(const_cast<char*>(argument.c_str()));
   }
   arguments.push_back(nullptr);
   std::vector<char*> environment;
-  for (const char* variable : {runtime.c_str(), state.c_str(), home.c_str(), "PATH=/usr/bin:/bin",
-                               "VMMHOST_PLUGIN_PATH=" VMMHOST_HOSTILE_PLUGINS}) {
+  for (const char* variable : {runtime.c_str(), state.c_str(), home.c_str(), "PATH=/usr/bin:/bin", plugins.c_str()}) {
     environment.push_back(const_cast<char*>(variable));
   }
   environment.push_back(nullptr);
-  ::execve(VMMHOST_STAGED_COMMAND, arguments.data(), environment.data());
+  ::execve(command.c_str(), arguments.data(), environment.data());
   ::_exit(98);
 }
 
@@ -230,8 +232,8 @@ std::string whyNotOrdinary() {
   }
   const pid_t child = ::fork();
   if (child == 0) {
-    ::_exit(becomeOrdinary() && ::access(VMMHOST_STAGED_COMMAND, X_OK) == 0 &&
-                    ::access(VMMHOST_HOSTILE_PLUGINS, X_OK) == 0
+    ::_exit(becomeOrdinary() && ::access(tests::built("stage/bin/vmmhost").c_str(), X_OK) == 0 &&
+                    ::access(tests::built("lib/hostile-plugins").c_str(), X_OK) == 0
                 ? 0
                 : 1);
   }

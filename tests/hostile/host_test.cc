@@ -16,6 +16,7 @@
 #include "host/config/json.h"
 #include "host/plugin/registry.h"
 #include "tests/hostile/attack.h"
+#include "tests/support/built.h"
 
 namespace vmmhost::hostile {
 
@@ -58,8 +59,8 @@ class HostUnderAttack : public ::testing::TestWithParam<Jail> {
     folder_ = ::mkdtemp(pattern.data());
     std::ofstream(folder_ + "/kernel") << "none";
     std::ofstream(folder_ + "/disk.img") << std::string(1 << 20, '\0');
-    options_.installation = VMMHOST_STAGED_COMMAND;
-    options_.pluginPath = VMMHOST_HOSTILE_PLUGINS;
+    options_.installation = tests::built("stage/bin/vmmhost");
+    options_.pluginPath = tests::built("lib/hostile-plugins");
     vm_.backend = "hostile";
     vm_.workingDirectory = folder_;
     vm_.timeout = seconds(20);
@@ -119,9 +120,9 @@ INSTANTIATE_TEST_SUITE_P(Hostile, HostUnderAttack, ::testing::Values(Jail::kStat
 
 plugin::LaunchPlan planOf(const char* backend, const std::string& json) {
   plugin::RegistryOptions options;
-  options.pluginPath = VMMHOST_HOSTILE_PLUGINS;
-  options.prefixDirectory = VMMHOST_STAGED_PLUGINS;
-  options.probeProgram = VMMHOST_STAGED_PROBE;
+  options.pluginPath = tests::built("lib/hostile-plugins");
+  options.prefixDirectory = tests::built(VMMHOST_STAGED_PLUGINS);
+  options.probeProgram = tests::built(VMMHOST_STAGED_PROBE);
   plugin::Registry registry(options);
   capnp::MallocMessageBuilder message;
   auto config = message.initRoot<schema::VmConfig>();

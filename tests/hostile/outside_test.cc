@@ -16,6 +16,7 @@
 #include <set>
 
 #include "tests/hostile/tracer.h"
+#include "tests/support/built.h"
 #include "vmmhost/confinement.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
@@ -57,7 +58,8 @@ class Outside : public ::testing::Test {
     std::string pattern = (fs::temp_directory_path() / "vmmhost-outside-XXXXXX").string();
     folder_ = ::mkdtemp(pattern.data());
     environment_ = {"PATH=/usr/bin:/bin", "HOME=" + folder_, "VMMHOST_RUNTIME_DIR=" + folder_ + "/run",
-                    "VMMHOST_STATE_DIR=" + folder_ + "/state", "VMMHOST_PLUGIN_PATH=" VMMHOST_HOSTILE_PLUGINS};
+                    "VMMHOST_STATE_DIR=" + folder_ + "/state",
+                    "VMMHOST_PLUGIN_PATH=" + tests::built("lib/hostile-plugins")};
   }
   void TearDown() override {
     if (!folder_.empty()) {
@@ -72,10 +74,17 @@ class Outside : public ::testing::Test {
 
   std::vector<std::string> runOf(const Backend& backend, const std::string& attack = "counters-random",
                                  const std::string& moment = "start") const {
-    std::vector<std::string> command = {
-        VMMHOST_STAGED_COMMAND, "run", "--backend", backend.name, "--json", "--memory", "64M", "--timeout", "20"};
+    std::vector<std::string> command = {tests::built("stage/bin/vmmhost"),
+                                        "run",
+                                        "--backend",
+                                        backend.name,
+                                        "--json",
+                                        "--memory",
+                                        "64M",
+                                        "--timeout",
+                                        "20"};
     if (*backend.jail == '\0') {
-      command.insert(command.end(), {"--rm", "--kernel", VMMHOST_GUESTS "/poweroff.elf"});
+      command.insert(command.end(), {"--rm", "--kernel", tests::built("guests/poweroff.elf")});
       return command;
     }
     std::ofstream(folder_ + "/vm.json")
@@ -92,7 +101,7 @@ class Outside : public ::testing::Test {
     for (const std::string& variable : environment_) {
       line += " '" + variable + "'";
     }
-    line += " " VMMHOST_STAGED_COMMAND;
+    line += " " + tests::built("stage/bin/vmmhost");
     for (const std::string& argument : arguments) {
       line += " '" + argument + "'";
     }
@@ -166,7 +175,7 @@ TEST_F(Outside, runningKvmWorker_hasGrownFiltersOnEveryThread_andNoDevKvm) {
     GTEST_SKIP() << "there is no /dev/kvm here";
   }
   vmmhost({"run", "--backend", "kvm", "--name", "watched", "--detach", "--memory", "64M", "--kernel",
-           VMMHOST_GUESTS "/loop.elf"});
+           tests::built("guests/loop.elf")});
   const std::string info = vmmhost({"inspect", "watched", "--json"});
   std::smatch match;
   ASSERT_TRUE(std::regex_search(info, match, std::regex("\"workerPid\": ([0-9]+)"))) << info;

@@ -8,6 +8,8 @@
 #include <chrono>
 #include <iostream>
 
+#include "tests/support/built.h"
+
 namespace vmmhost::kvm::vm {
 namespace {
 
@@ -33,7 +35,7 @@ class VirtualMachineTest : public testing::Test {
   Parameters parametersFor(const std::string& guest) {
     Parameters parameters;
     parameters.memoryBytes = 16 << 20;
-    parameters.boot.kernel = open(std::string(VMMHOST_GUESTS) + "/" + guest + ".elf", "kernel");
+    parameters.boot.kernel = open(tests::built("guests/" + guest + ".elf"), "kernel");
     return parameters;
   }
 
@@ -262,7 +264,7 @@ TEST_F(VirtualMachineTest, commandLine_reachesTheGuest) {
 
 TEST_F(VirtualMachineTest, initrd_reachesTheGuest) {
   Parameters parameters = parametersFor("modules");
-  parameters.boot.initrd = open(std::string(VMMHOST_GUESTS) + "/poweroff.elf", "initrd");
+  parameters.boot.initrd = open(tests::built("guests/poweroff.elf"), "initrd");
   std::vector<std::uint8_t> bytes(parameters.boot.initrd->bytes());
   ASSERT_EQ(parameters.boot.initrd->read(0, bytes), bytes.size());
   std::uint32_t sum = 0;

@@ -18,6 +18,7 @@
 #include "tests/hostile/flood/floods.h"
 #include "tests/hostile/flood/limits.h"
 #include "tests/hostile/flood/measure.h"
+#include "tests/support/built.h"
 
 namespace vmmhost::hostile {
 
@@ -107,10 +108,10 @@ class AttackedSupervisor {
     std::ofstream(folder_ + "/vm.json")
         << R"({"boot":{"kernel":")" << folder_ << R"(/vm.json"},"memory":{"size":"64M"},)"
         << R"("platform":{"options":[{"name":"attack","value":"calm"},{"name":"moment","value":"start"}]}})";
-    Program run({VMMHOST_STAGED_COMMAND, "run", "--backend", "flood", "--detach", "--rm", "--name", kName, "-f",
-                 folder_ + "/vm.json"},
+    Program run({tests::built("stage/bin/vmmhost"), "run", "--backend", "flood", "--detach", "--rm", "--name", kName,
+                 "-f", folder_ + "/vm.json"},
                 {"VMMHOST_RUNTIME_DIR=" + folder_ + "/run", "VMMHOST_STATE_DIR=" + folder_ + "/state",
-                 "HOME=" + folder_, "PATH=/usr/bin:/bin", "VMMHOST_PLUGIN_PATH=" VMMHOST_FLOOD_PLUGINS});
+                 "HOME=" + folder_, "PATH=/usr/bin:/bin", "VMMHOST_PLUGIN_PATH=" + tests::built("lib/flood-plugins")});
     const std::string said = run.finish();
     if (run.exitCode() != 0) {
       throw Error(ErrorCode::kInternal, "it did not start: " + said);
@@ -217,8 +218,8 @@ Attacked resultOf(Program& attack) {
 std::unique_ptr<Program> attackWith(const std::string& flood, AttackedSupervisor& attacked,
                                     std::chrono::milliseconds time, unsigned connections, unsigned total = 0) {
   return std::make_unique<Program>(
-      std::vector<std::string>{VMMHOST_FLOOD_CLIENT, attacked.socketPath(), flood, std::to_string(time.count()),
-                               std::to_string(total), std::to_string(connections)},
+      std::vector<std::string>{tests::built("bin/flood-client"), attacked.socketPath(), flood,
+                               std::to_string(time.count()), std::to_string(total), std::to_string(connections)},
       std::vector<std::string>());
 }
 

@@ -13,6 +13,7 @@
 #include "tests/hostile/flood/floods.h"
 #include "tests/hostile/flood/limits.h"
 #include "tests/hostile/flood/measure.h"
+#include "tests/support/built.h"
 #include "vmmhost/host.h"
 
 namespace vmmhost::hostile {
@@ -42,8 +43,8 @@ class WorkerFloods : public ::testing::Test {
     ::chmod(folder_.c_str(), 0700);
     std::ofstream(folder_ + "/kernel") << "nothing";
     HostOptions options;
-    options.pluginPath = VMMHOST_FLOOD_PLUGINS;
-    options.installation = VMMHOST_STAGED_COMMAND;
+    options.pluginPath = tests::built("lib/flood-plugins");
+    options.installation = tests::built("stage/bin/vmmhost");
     options.logFile = folder_ + "/host.log";
     const std::set<pid_t> before = threads();
     host_ = std::make_unique<Host>(options);
