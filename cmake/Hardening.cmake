@@ -4,6 +4,9 @@ target_compile_options(vmmhost_flags INTERFACE
   -Wall -Wextra -Werror -Wno-missing-field-initializers
   -fstack-protector-strong -fstack-clash-protection -fcf-protection=full)
 target_link_options(vmmhost_flags INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed)
+# Paths in programs and traces begin at the top folder, wherever that is: the same source makes the same code in every
+# clone, and a compiler cache that one clone filled serves the others.
+target_compile_options(vmmhost_flags INTERFACE -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 target_include_directories(vmmhost_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/ipc/include
   ${CMAKE_SOURCE_DIR}/host/include)
 if(VMMHOST_SANITIZE)

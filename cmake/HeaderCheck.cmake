@@ -1,4 +1,5 @@
-# vmmhost_check_headers(TARGET_LIKE HEADER...): compiles each header alone, as part of the target check-headers.
+# vmmhost_check_headers(TARGET_LIKE HEADER...): compiles each header alone, as part of the target check-headers. Named
+# from the top folder, so that a compiler cache serves every clone.
 add_custom_target(check-headers)
 function(vmmhost_check_headers like)
   set(sources "")
@@ -7,7 +8,7 @@ function(vmmhost_check_headers like)
     file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${absolute})
     string(REPLACE "/" "_" flat ${relative})
     set(source ${CMAKE_CURRENT_BINARY_DIR}/header-check/${flat}.cc)
-    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${absolute}\"\n" @ONLY)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${relative}\"\n" @ONLY)
     list(APPEND sources ${source})
   endforeach()
   add_library(${like}_headers OBJECT EXCLUDE_FROM_ALL ${sources})
