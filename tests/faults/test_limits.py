@@ -2,11 +2,10 @@
 is an error that says what was missing and an exit code that says whose fault it is, and nothing is left."""
 import os
 import resource
-import shutil
 import subprocess
 import unittest
 
-from fault_harness import FaultTest, guest, harness
+from fault_harness import FaultTest, OrdinaryUserTest, guest, harness
 
 MIB = 1 << 20
 
@@ -105,23 +104,17 @@ class LimitsOfALivingSupervisor(FaultTest):
 
 
 @unittest.skipIf(os.geteuid() != 0, "only root can be a user without any process")
-class Processes(FaultTest):
+class Processes(FaultTest, OrdinaryUserTest):
     """RLIMIT_NPROC counts what a user has, and not for root: here it is a user's who has nothing else."""
     USER = 61234
     with_neighbour = False
 
     def setUp(self):
         super().setUp()
-        # A build tree in a private folder is out of this user's reach.
-        self.copy = os.path.join(self.folder, "copy")
-        os.chmod(self.folder, 0o755)
-        shutil.copytree(harness.STAGE, os.path.join(self.copy, "stage"), symlinks=True)
-        shutil.copytree(harness.GUESTS, os.path.join(self.copy, "guests"))
-        shutil.copytree(self.environment["VMMHOST_PLUGIN_PATH"], os.path.join(self.copy, "plugins"))
         for folder, names, files in os.walk(self.folder):
             for name in [".", *names, *files]:
                 os.chown(os.path.join(folder, name), self.USER, self.USER, follow_symlinks=False)
-        self.environment["VMMHOST_PLUGIN_PATH"] = os.path.join(self.copy, "plugins")
+        self.environment["VMMHOST_PLUGIN_PATH"] = os.path.join(self.reach, "lib", "fake-plugins")
 
     def run_as_user(self, processes):
         def become():
@@ -130,10 +123,9 @@ class Processes(FaultTest):
             os.setuid(self.USER)
             resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
 
-        return subprocess.run([os.path.join(self.copy, "stage/bin/vmmhost"), "run", "--backend", "fake", "--rm",
-                               "--memory", "8M", "--kernel", os.path.join(self.copy, "guests/hello.elf")],
-                              capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=self.folder, timeout=30,
-                              env=self.environment, preexec_fn=become)
+        return subprocess.run([harness.VMMHOST, "run", "--backend", "fake", "--rm", "--memory", "8M", "--kernel",
+                               guest("hello")], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              cwd=self.folder, timeout=30, env=self.environment, preexec_fn=become)
 
     def test_processes(self):
         ran = []

@@ -44,6 +44,8 @@ class Surroundings {
   [[noreturn]] void execute(const std::vector<std::string>& arguments, int output) const;
 
   User user_;
+  std::string command_;
+  std::string plugins_;
   std::string folder_;
   std::string token_;
   std::string disk_;
@@ -61,7 +63,8 @@ class Neighbour : private Surroundings {
   std::string stop() const;  // what is wrong with its end; empty: nothing
 };
 
-// Why an ordinary user cannot run the command here (it lies in a folder that is closed to others); empty: it can.
+// Why an ordinary user cannot run the command here (it lies in a folder that is closed to others, and this program was
+// not started by ctest, which sees to that); empty: it can.
 std::string whyNotOrdinary();
 // Whether VMs of this user have control groups here.
 bool hasControlGroups(User user);
