@@ -13,6 +13,7 @@
 #include "host/config/text.h"
 #include "host/plugin/registry.h"
 #include "host/runtime/directories.h"
+#include "ipc/spawn/user_namespace.h"
 
 namespace vmmhost::cli {
 
@@ -95,8 +96,9 @@ std::string jsonOf(const std::vector<Check>& checks, bool ready) {
 }  // namespace
 
 int doctor(bool json) {
+  const int refusal = spawn::tryUserNamespace();
   std::vector<Check> checks = {checkKvm({}),
-                               checkUserNamespaces({}, ::geteuid()),
+                               checkUserNamespaces({}, ::geteuid(), refusal, refusal != 0 && spawn::isInChroot()),
                                checkSeccomp({}),
                                checkLandlock(),
                                checkCgroups({}),

@@ -22,7 +22,8 @@ struct Check {
 
 // Looks at a machine whose files are below `root` (empty: this one's) as user `uid`. Checks of one thing each:
 Check checkKvm(const std::string& root);
-Check checkUserNamespaces(const std::string& root, uid_t uid);
+// `refusal`: errno of an attempt to make one (spawn::tryUserNamespace), 0 if it was made.
+Check checkUserNamespaces(const std::string& root, uid_t uid, int refusal, bool isInChroot);
 Check checkSeccomp(const std::string& root);
 Check checkLandlock();
 Check checkCgroups(const std::string& root);

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "host/cli/doctor.h"
+#include "ipc/spawn/user_namespace.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 
@@ -68,7 +69,7 @@ Check checkKvm(const std::string& root) {
           "sudo modprobe kvm_intel || sudo modprobe kvm_amd; inside a virtual machine, turn on nested virtualization"};
 }
 
-Check checkUserNamespaces(const std::string& root, uid_t uid) {
+Check checkUserNamespaces(const std::string& root, uid_t uid, int refusal, bool isInChroot) {
   const std::string sys = root + "/proc/sys";
   if (smallFile(sys + "/user/max_user_namespaces").value_or("") == "0") {
     return {"user-namespaces", Check::Status::kProblem, "user.max_user_namespaces is 0",
@@ -85,6 +86,20 @@ Check checkUserNamespaces(const std::string& root, uid_t uid) {
   if (::access((root + "/proc/self/ns/user").c_str(), F_OK) != 0) {
     return {"user-namespaces", Check::Status::kProblem, "the kernel has no user namespaces",
             "use a kernel with CONFIG_USER_NS"};
+  }
+  if (refusal == ENOSPC || refusal == EUSERS) {
+    return {"user-namespaces", Check::Status::kProblem, "there are as many as there may be, or one in the other",
+            "sudo sysctl user.max_user_namespaces=15000"};
+  }
+  if (refusal != 0 && isInChroot) {
+    return {"user-namespaces", Check::Status::kProblem, std::string(spawn::kChrootText),
+            std::string(spawn::kChrootHint)};
+  }
+  if (refusal != 0) {
+    return {"user-namespaces", Check::Status::kProblem,
+            systemError("not switched off, but refused to this process", refusal).message(),
+            "a seccomp filter or a security module forbids them, or this is a chroot: run outside of that container, "
+            "sandbox or chroot, or allow clone with CLONE_NEWUSER there"};
   }
   return {"user-namespaces", Check::Status::kOk, "can be made", {}};
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -43,16 +44,32 @@ TEST(Doctor, kvm_missingIsAWarningWithACommand) {
 
 TEST(Doctor, userNamespaces_eachLockIsNamed) {
   const FakeRoot root;
+  const auto check = [&](uid_t uid, int refusal = 0) { return checkUserNamespaces(root.path(), uid, refusal, false); };
   root.put("/proc/self/ns/user", "");
   root.put("/proc/sys/user/max_user_namespaces", "95000\n");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 1000).status, Check::Status::kOk);
+  EXPECT_EQ(check(1000).status, Check::Status::kOk);
+  EXPECT_EQ(check(1000, ENOSPC).fix, "sudo sysctl user.max_user_namespaces=15000");
   root.put("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 1000).fix, "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 0).status, Check::Status::kOk);
+  EXPECT_EQ(check(1000).fix, "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0");
+  EXPECT_EQ(check(0).status, Check::Status::kOk);
   root.put("/proc/sys/kernel/unprivileged_userns_clone", "0\n");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 1000).fix, "sudo sysctl kernel.unprivileged_userns_clone=1");
+  EXPECT_EQ(check(1000, EPERM).fix, "sudo sysctl kernel.unprivileged_userns_clone=1");
   root.put("/proc/sys/user/max_user_namespaces", "0\n");
-  EXPECT_EQ(checkUserNamespaces(root.path(), 0).fix, "sudo sysctl user.max_user_namespaces=15000");
+  EXPECT_EQ(check(0, ENOSPC).fix, "sudo sysctl user.max_user_namespaces=15000");
+}
+
+TEST(Doctor, userNamespaces_refusedThoughNotSwitchedOff_isAProblemOfThePlace) {
+  const FakeRoot root;
+  root.put("/proc/self/ns/user", "");
+  root.put("/proc/sys/user/max_user_namespaces", "95000\n");
+  const Check changed = checkUserNamespaces(root.path(), 0, EPERM, true);
+  EXPECT_EQ(changed.status, Check::Status::kProblem);
+  EXPECT_EQ(changed.detail, "this process runs in a chroot, where the kernel allows no user namespaces");
+  EXPECT_NE(changed.fix.find("pivot_root"), std::string::npos) << changed.fix;
+  const Check refused = checkUserNamespaces(root.path(), 0, EPERM, false);
+  EXPECT_EQ(refused.status, Check::Status::kProblem);
+  EXPECT_NE(refused.detail.find("Operation not permitted"), std::string::npos) << refused.detail;
+  EXPECT_NE(refused.fix.find("seccomp"), std::string::npos) << refused.fix;
 }
 
 TEST(Doctor, seccomp_needsToEndProcesses) {

@@ -18,6 +18,7 @@
 
 #include "ipc/spawn/spawn.h"
 #include "ipc/spawn/stub.h"
+#include "ipc/spawn/user_namespace.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
@@ -253,39 +254,6 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     throw Error(ErrorCode::kInternal, "a worker must not run under uid 0");
   }
   return plan;
-}
-
-// The kinds of namespaces of which the system allows none (namespaces(7), /proc/sys/user), with the whole path.
-std::string forbiddenNamespaces() {
-  std::string found;
-  for (const char* kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
-    const std::string name = std::string("max_") + kind + "_namespaces";
-    const Fd file(::open(("/proc/sys/user/" + name).c_str(), O_RDONLY | O_CLOEXEC));
-    char digit = 0;
-    if (file && ::read(file.get(), &digit, 1) == 1 && digit == '0') {
-      found += (found.empty() ? "user." : ", user.") + name;
-    }
-  }
-  return found;
-}
-
-Error namespaceError(int errnoValue) {
-  const std::string message =
-      systemError("the kernel refused the worker's user namespace or another one (clone3)", errnoValue).message();
-  if (errnoValue == EPERM || errnoValue == EACCES) {
-    return Error(ErrorCode::kConfinement, message,
-                 "user namespaces are switched off here; `vmmhost doctor` tells how to switch them on");
-  }
-  if (errnoValue == ENOSPC || errnoValue == EUSERS) {
-    const std::string none = forbiddenNamespaces();
-    if (!none.empty()) {
-      return Error(ErrorCode::kConfinement, message + "; " + none + " is 0",
-                   "as root: sysctl " + none.substr(0, none.find(',')) + "=15000");
-    }
-    return Error(ErrorCode::kConfinement, message,
-                 "a limit of namespaces is reached; as root: sysctl user.max_user_namespaces=15000");
-  }
-  return Error(ErrorCode::kConfinement, message, "`vmmhost doctor` tells what this system lacks");
 }
 
 // The stub keeps what it places at kFirstSpare and above meanwhile.

@@ -10,7 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import harness  # noqa: E402
-from harness import VmmhostTest, guest  # noqa: E402
+from harness import USER, OrdinaryUserTest, VmmhostTest, guest  # noqa: E402
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -19,8 +19,8 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 PR_SET_NO_NEW_PRIVS = 38
 ENOSYS, EOPNOTSUPP, EINVAL = 38, 95, 22
 SYS_SECCOMP, SYS_KEYCTL, SYS_LANDLOCK_CREATE_RULESET = 317, 250, 444
+CHROOT_TEXTS = ("this process runs in a chroot, where the kernel allows no user namespaces", "pivot_root")
 ROOT = os.geteuid() == 0
-USER = 1000
 
 
 def checked(result):
@@ -32,6 +32,21 @@ def become_user():
     os.setgroups([])
     os.setresgid(USER, USER, USER)
     os.setresuid(USER, USER, USER)
+
+
+def as_user(*prepare):
+    """Becomes the ordinary user after the first of these steps; those after it are the user's."""
+    def all_of_it():
+        prepare[0]()
+        become_user()
+        for step in prepare[1:]:
+            step()
+    return all_of_it
+
+
+def without_ids():
+    """Whose ids mean nothing in a user namespace is not given one of its own (user_namespaces(7), EPERM)."""
+    checked(LIBC.unshare(CLONE_NEWUSER))
 
 
 def new_user_namespace():
@@ -85,7 +100,7 @@ def failing_call(number, errno):
     return prepare
 
 
-class MissingParts(VmmhostTest):
+class Refusals:
     def attempt(self, prepare, *arguments):
         return self.run_vmmhost("run", "--backend", "qemu", "--rm", "--memory", "64M", *arguments, "--kernel",
                                 guest("hello"), preexec_fn=prepare)
@@ -112,44 +127,43 @@ class MissingParts(VmmhostTest):
         for text in texts:
             self.assertIn(text, found[0]["detail"] + "\n" + found[0]["fix"])
 
-    def as_user(self, prepare):
-        """The same for an ordinary user, who owns the test's folders then."""
-        for folder, names, files in os.walk(self.folder):
-            for name in [".", *names, *files]:
-                os.chown(os.path.join(folder, name), USER, USER)
+    def chroot(self, name, is_mount):
+        """With another root folder that holds the same as this one: a mount of it, or a folder of mounts."""
+        inner = os.path.join(self.folder, name)
+        os.mkdir(inner, 0o755)
+        folders = [""] if is_mount else []
+        for entry in os.scandir("/") if not is_mount else ():
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), os.path.join(inner, entry.name))
+            elif entry.is_dir():
+                os.mkdir(os.path.join(inner, entry.name), 0o755)
+                folders.append(entry.name)
 
-        def both():
-            prepare()
-            become_user()
-        return both
+        def prepare():
+            own_mounts()
+            for folder in folders:
+                checked(LIBC.mount(os.path.join("/", folder).encode(), os.path.join(inner, folder).encode(), None,
+                                   MS_BIND | MS_REC, None))
+            os.chroot(inner)
+            os.chdir(self.folder)
+        return prepare
 
+
+class MissingParts(Refusals, VmmhostTest):
     def test_no_user_namespaces(self):
         off = limit_namespaces("user")
         self.refused(off, "user namespace", "user.max_user_namespaces", "sysctl")
         self.diagnosed(off, "user-namespaces", "user.max_user_namespaces is 0",
                        "sudo sysctl user.max_user_namespaces=15000")
 
-    @unittest.skipUnless(ROOT, "the tests of root do it for ordinary users")
-    def test_no_user_namespaces_for_an_ordinary_user(self):
-        off = self.as_user(limit_namespaces("user"))
-        if ordinary_user_status() != 0:
-            self.skipTest("the build lies in a folder that is closed to other users")
-        self.refused(off, "user namespace", "user.max_user_namespaces", "sysctl")
-        self.diagnosed(off, "user-namespaces", "sudo sysctl user.max_user_namespaces=15000")
-        self.refused(off, "by root only", arguments=("--without", "user-namespace"))
-
     @unittest.skipUnless(ROOT, "takes root")
-    def test_user_namespaces_that_the_kernel_refuses(self):
-        """In a changed root nobody may make one (clone(2), EPERM)."""
-        inner = os.path.join(self.folder, "root")
-        os.mkdir(inner)
-
-        def changed_root():
-            own_mounts()
-            checked(LIBC.mount(b"/", inner.encode(), None, MS_BIND | MS_REC, None))
-            os.chroot(inner)
-            os.chdir(self.folder)
-        self.refused(changed_root, "user namespace", "vmmhost doctor")
+    def test_chroot_is_named(self):
+        """In a changed root nobody may make a user namespace (clone(2), EPERM)."""
+        for name, is_mount in (("mount", True), ("folder", False)):
+            with self.subTest(name):
+                changed = self.chroot(name, is_mount)
+                self.assertNotIn("switched o", self.refused(changed, "user namespace", *CHROOT_TEXTS).err)
+                self.diagnosed(changed, "user-namespaces", *CHROOT_TEXTS)
 
     @unittest.skipUnless(ROOT, "takes root")
     def test_without_user_namespace(self):
@@ -239,6 +253,48 @@ class MissingParts(VmmhostTest):
         self.assertTrue(doctor["ready"], doctor)
 
 
+@unittest.skipUnless(ROOT, "the tests of root do it for ordinary users")
+class MissingPartsOfAUser(Refusals, OrdinaryUserTest):
+    """The same for an ordinary user, with what root has taken away."""
+
+    def command(self, *arguments):
+        return VmmhostTest.command(self, *arguments)  # becomes the user after `prepare`
+
+    def test_no_user_namespaces(self):
+        off = as_user(limit_namespaces("user"))
+        self.refused(off, "user namespace", "user.max_user_namespaces", "sysctl")
+        self.diagnosed(off, "user-namespaces", "sudo sysctl user.max_user_namespaces=15000")
+        self.refused(off, "by root only", arguments=("--without", "user-namespace"))
+
+    def test_user_namespaces_switched_off(self):
+        """By Debian's switch, which other kernels do not have: here a file in its place, and a refusal of the kernel."""
+        switches = os.path.join(self.folder, "switches")
+        for name, content in (("unprivileged_userns_clone", b"0\n"), ("cap_last_cap", None),
+                              ("seccomp/actions_avail", None)):
+            path = os.path.join(switches, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(harness.read("/proc/sys/kernel/" + name) if content is None else content)
+
+        def hide():
+            own_mounts()
+            checked(LIBC.mount(switches.encode(), b"/proc/sys/kernel", None, MS_BIND, None))
+        off = as_user(hide, without_ids)
+        self.refused(off, "user namespaces are switched off here", "vmmhost doctor")
+        self.diagnosed(off, "user-namespaces", "sudo sysctl kernel.unprivileged_userns_clone=1")
+
+    def test_user_namespaces_refused_for_another_reason(self):
+        refused = as_user(own_mounts, without_ids)
+        result = self.refused(refused, "not switched off, but refused to this process", "vmmhost doctor")
+        self.assertNotIn("runs in a chroot", result.err)
+        self.diagnosed(refused, "user-namespaces", "not switched off, but refused", "seccomp", "chroot")
+
+    def test_chroot_is_named(self):
+        changed = as_user(self.chroot("root", is_mount=False))
+        self.refused(changed, *CHROOT_TEXTS)
+        self.diagnosed(changed, "user-namespaces", *CHROOT_TEXTS)
+
+
 class UserIds(VmmhostTest):
     @unittest.skipUnless(ROOT, "only root's VMs have user ids of their own")
     def test_are_unique_on_the_machine_whatever_the_runtime_folder(self):
@@ -261,15 +317,6 @@ class UserIds(VmmhostTest):
         self.check("rm", "--force", "vm1", environment={"VMMHOST_RUNTIME_DIR": other})
         for uid in uids:
             self.assertFalse(os.path.exists(f"/run/vmmhost/.uids/{uid - 0x56480000}"))
-
-
-def ordinary_user_status():
-    """0 when an ordinary user can run the command."""
-    pid = os.fork()
-    if pid == 0:
-        become_user()
-        os._exit(0 if os.access(harness.VMMHOST, os.X_OK) else 1)
-    return os.waitpid(pid, 0)[1]
 
 
 if __name__ == "__main__":
