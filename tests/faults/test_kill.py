@@ -19,7 +19,8 @@ from fault_harness import (FaultTest, abandoned_leases, become_reaper, bury, des
 ROUNDS = int(os.environ.get("VMMHOST_FAULT_ROUNDS", "500"))
 SEED = int(os.environ.get("VMMHOST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 ONLY = os.environ.get("VMMHOST_FAULT_ROUND")
-SECONDS = 60           # then the rounds are enough, and how many they were is told
+SECONDS = 60           # then the rounds are enough, and how many they were is told,
+ENOUGH = 100           # but so many it takes to say anything, however slow the machine is
 LIFE_SECONDS = 0.08    # within which the kill comes: starting takes about a third of it
 GUESTS = ("loop",) * 5 + ("serial_echo",) * 4 + ("hello", "flood", "poweroff", "reset")
 VERBS = ("pause", "resume", "reset", "shutdown", "stop", "inspect", "logs", "wait", "ps", "rm -f", "console")
@@ -41,7 +42,7 @@ class RandomKills(FaultTest):
         open_before = descriptors()
         number = killed = 0
         # A round whose guests have ended by themselves, or were ended, before there was anything to kill is none.
-        while killed < ROUNDS and time.monotonic() - began < SECONDS:
+        while killed < min(ROUNDS, ENOUGH) or (killed < ROUNDS and time.monotonic() - began < SECONDS):
             killed += self.checked_round(number if ONLY is None else int(ONLY))
             number += 1
             if number % 50 == 0:
@@ -49,7 +50,6 @@ class RandomKills(FaultTest):
         elapsed = time.monotonic() - began
         print(f"{killed} killed ({dict(self.killed)}) in {number} rounds and {elapsed:.1f} s", flush=True)
         self.assertEqual(descriptors(), open_before)
-        self.assertGreaterEqual(killed, min(ROUNDS, 100), "too slow to say anything")
 
     def checked_round(self, number):
         try:

@@ -238,7 +238,7 @@ Attacked endure(AttackedSupervisor& attacked, const std::string& flood, std::chr
     MemoryWatch memory(attacked.supervisor());
     Lateness lateness({attacked.supervisor()});
     const auto attack = attackWith(flood, attacked, time, findFlood(flood)->connections, total);
-    for (unsigned round = 0; !attack->isOver(); ++round) {
+    for (unsigned round = 0; round == 0 || !attack->isOver(); ++round) {
       lateness.measure([&] { client::await(attacked.io(), attacked.client().hello()); });
       lateness.measure([&] { client::await(attacked.io(), attacked.client().info()); });
       if (round % 4 == 0) {
@@ -257,7 +257,6 @@ Attacked endure(AttackedSupervisor& attacked, const std::string& flood, std::chr
       EXPECT_LT(memory.growth(), kMaxGrowth);
       EXPECT_LT(lateness.worst(), kMaxLateness) << lateness.text();
     }
-    EXPECT_GE(lateness.count(), 2u);
   }
   EXPECT_LT(slowest, kMaxNewcomer);
   EXPECT_GT(attacked.ticks(), ticks) << "the VM stood still";

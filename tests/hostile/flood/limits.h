@@ -16,7 +16,7 @@ inline constexpr bool kFiguresAreJudged = true;
 inline constexpr std::chrono::milliseconds kMaxNewcomer(2000);  // until somebody who comes meanwhile is answered
 #endif
 inline constexpr std::uint64_t kMaxGrowth = std::uint64_t{4} << 20;  // memory of its own of who is attacked
-inline constexpr std::chrono::milliseconds kMaxLateness(20);         // of its timers
+inline constexpr std::chrono::milliseconds kMaxLateness(40);         // of its timers; 4 on an idle machine
 inline constexpr std::chrono::milliseconds kFloodTime(FLOOD_MILLISECONDS);
 
 }  // namespace vmmhost::hostile
