@@ -20,6 +20,7 @@ BUILD = os.path.dirname(os.path.abspath(STAGE))
 GUESTS = os.environ["VMMHOST_GUESTS"]
 GUEST_KIT = os.environ.get("VMMHOST_GUEST_KIT", "")
 SANITIZED = os.environ.get("VMMHOST_SANITIZED", "") == "1"
+LONG = os.environ.get("VMMHOST_TEST_LONG", "") == "1"  # the long form of a test that has two
 VMMHOST = os.path.join(STAGE, "bin", "vmmhost")
 # Private memory of worker-kvm besides guest RAM. Sanitizers keep shadow memory, where the figure says nothing.
 MAX_WORKER_PRIVATE = 4 << 20
