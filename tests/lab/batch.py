@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Runs many test programs in one machine of the lab and keeps what each gave; ctest's cases report from that.
 
-  batch.py run BATCH RESULTS [--only REGEX]   starts machines until every test has a result (the fixture's test)
+  batch.py run BATCH RESULTS [--only REGEX]   starts machines until every test has a result (the fixture's test), unless
+                                              `ahead` has them, or is about to
+  batch.py ahead BATCH RESULTS                does that for the next `run`, while the rest of the tree is still built
   batch.py report RESULTS NAME                says what the test said, and ends as it ended (a test of ctest each)
   batch.py inside BATCH NAME...               in the machine: one line of JSON when a test starts, one when it ended
 
-A line of BATCH: name, seconds it may take, command and its arguments, with tabs between. A machine that dies takes the
-test that ran in it along: both are reported, and it runs once more, in another machine, as do those after it. If that
-one dies as well, the test has failed.
+A line of BATCH: name, seconds it may take, command and its arguments, with tabs between; or an assignment for the
+environment of all. A machine that dies takes the test that ran in it along: both are reported, and it runs once more, in
+another machine, as do those after it. If that one dies as well, the test has failed.
 """
 import argparse
 import json
@@ -19,6 +21,8 @@ import sys
 import tempfile
 import time
 
+import ahead
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 MAX_OUTPUT = 1 << 20
 # Machines in a row that die before a test of theirs has ended: then it is the lab that fails.
@@ -29,12 +33,17 @@ SKIPPED = 77  # as the tests' SKIP_RETURN_CODE says
 
 
 def read_batch(path):
-    tests = {}
+    """The tests, and what to add to the environment."""
+    tests, environment = {}, {}
     with open(path, encoding="utf-8") as file:
         for line in file:
-            name, seconds, *command = line.rstrip("\n").split("\t")
-            tests[name] = (float(seconds), command)
-    return tests
+            first, *more = line.rstrip("\n").split("\t")
+            if more:
+                tests[first] = (float(more[0]), more[1:])
+            else:
+                name, _, value = first.partition("=")
+                environment[name] = value
+    return tests, environment
 
 
 def shortened(data):
@@ -47,7 +56,7 @@ def shortened(data):
 def inside(batch, names):
     if os.environ.get("VMMHOST_LAB") != "1":
         sys.exit("batch: not in the lab (tests/lab/run starts it)")
-    tests = read_batch(batch)
+    tests, _ = read_batch(batch)
     for name in names:
         seconds, command = tests[name]
         print(json.dumps({"name": name}), flush=True)
@@ -72,13 +81,17 @@ def result_path(results, name):
     return os.path.join(results, name + ".json")
 
 
+def tell(record):
+    print(f"{record['name']}: {'passed' if record['code'] == 0 else 'FAILED'} after {record['seconds']:.1f} s",
+          flush=True)
+
+
 def keep(results, record):
     path = result_path(results, record["name"])
     with open(path + ".part", "w", encoding="utf-8") as file:
         json.dump(record, file)
     os.replace(path + ".part", path)
-    print(f"{record['name']}: {'passed' if record['code'] == 0 else 'FAILED'} after {record['seconds']:.1f} s",
-          flush=True)
+    tell(record)
 
 
 def one_machine(batch, results, names, deaths):
@@ -114,27 +127,64 @@ def one_machine(batch, results, names, deaths):
     return ended, said
 
 
-def run(batch, results, only):
-    tests = read_batch(batch)
-    left = [name for name in tests if re.search(only, name)]
-    os.makedirs(results, exist_ok=True)
-    for name in os.listdir(results):
-        if name.endswith(".json"):
-            os.unlink(os.path.join(results, name))
-    # A kernel that is not to be had, as without a network, is told to the tests that boot it (lab_harness.py).
+def unpack_kernels():
+    """A kernel that is not to be had, as without a network, is told to the tests that boot it (lab_harness.py)."""
     missing = [name for name in KERNELS
                if subprocess.run([os.path.join(HERE, "kernels"), name], stdin=subprocess.DEVNULL,
                               check=False).returncode != 0]
     os.environ["VMMHOST_LAB_MISSING"] = " ".join(missing)
+
+
+def run_machines(batch, results, left):
+    """Until each of these tests has a result. What was said of the machines."""
+    for name in os.listdir(results):
+        if name.endswith(".json"):
+            os.unlink(os.path.join(results, name))
     useless = 0
-    deaths = {}
+    deaths, told = {}, []
     while left:
         ended, said = one_machine(batch, results, left, deaths)
         print(said, end="", flush=True)
+        told.append(said)
         left = [name for name in left if name not in ended]
         useless = 0 if ended else useless + 1
         if useless == MAX_USELESS:
             sys.exit(f"batch: no machine came to run {', '.join(left)}")
+    return "".join(told)
+
+
+def chosen(batch, only):
+    """The names of the tests to run; the batch's environment is this program's from here on."""
+    tests, environment = read_batch(batch)
+    os.environ.update(environment)
+    return [name for name in tests if re.search(only, name)]
+
+
+def run(batch, results, only):
+    names = chosen(batch, only)
+    with ahead.alone(results):
+        said = ahead.take(results, ahead.stamp(batch, only))
+        if said is None:
+            unpack_kernels()
+            run_machines(batch, results, names)
+            return
+    print("batch: run ahead")
+    for name in names:
+        with open(result_path(results, name), encoding="utf-8") as file:
+            tell(json.load(file))
+    print(said, end="")
+
+
+def run_ahead(batch, results, only):
+    names = chosen(batch, only)
+    with ahead.alone(results):
+        ahead.discard(results)
+        unpack_kernels()
+        before = ahead.stamp(batch, only)
+        said = run_machines(batch, results, names)
+        if ahead.stamp(batch, only) != before:
+            sys.exit("batch: something was built meanwhile: nobody knows which of it the tests have seen")
+        ahead.leave(results, before, said)
 
 
 def report(results, name):
@@ -153,10 +203,11 @@ def report(results, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("run")
-    verb.add_argument("batch")
-    verb.add_argument("results")
-    verb.add_argument("--only", default=os.environ.get("VMMHOST_LAB_ONLY", ""), metavar="REGEX")
+    for name in ("run", "ahead"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("batch")
+        verb.add_argument("results")
+        verb.add_argument("--only", default=os.environ.get("VMMHOST_LAB_ONLY", ""), metavar="REGEX")
     verb = verbs.add_parser("report")
     verb.add_argument("results")
     verb.add_argument("name")
@@ -166,10 +217,13 @@ def main():
     options = parser.parse_args()
     if options.verb == "run":
         run(options.batch, options.results, options.only)
+    elif options.verb == "ahead":
+        run_ahead(options.batch, options.results, options.only)
     elif options.verb == "report":
         report(options.results, options.name)
     else:
         inside(options.batch, options.names)
 
 
-main()
+if __name__ == "__main__":
+    main()
