@@ -13,8 +13,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 
 import harness  # noqa: E402,F401
-from harness import (DEADLINE, SANITIZED, OrdinaryUserTest, VmmhostTest, cgroups, guest, is_gone,  # noqa: E402,F401
-                     processes, read, wait_until)
+from harness import (DEADLINE, LONG, SANITIZED, OrdinaryUserTest, VmmhostTest, cgroups, guest,  # noqa: E402,F401
+                     is_gone, processes, read, wait_until)
 
 FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 # How long a neighbour may take to answer while another VM goes wrong, on a machine with more to do than this.

@@ -1,8 +1,8 @@
 """SIGKILL of worker, supervisor or client at random moments of random lives; whatever was under way, nothing is left.
 
 The seed is printed. VMMHOST_FAULT_SEED=N plays the same again (the moments are times, so that they come about as exactly
-as the machine allows), VMMHOST_FAULT_ROUNDS=N as many kills of it, VMMHOST_FAULT_ROUND=N that round alone (as often as
-VMMHOST_FAULT_ROUNDS says).
+as the machine allows), VMMHOST_FAULT_ROUNDS=N as many kills of it (100; 500 with VMMHOST_TEST_LONG=1),
+VMMHOST_FAULT_ROUND=N that round alone (as often as VMMHOST_FAULT_ROUNDS says).
 """
 import collections
 import json
@@ -13,13 +13,13 @@ import subprocess
 import time
 import unittest
 
-from fault_harness import (FaultTest, abandoned_leases, become_reaper, bury, descendants, descriptors, guest, read,
-                           wait_until)
+from fault_harness import (LONG, FaultTest, abandoned_leases, become_reaper, bury, descendants, descriptors, guest,
+                           read, wait_until)
 
-ROUNDS = int(os.environ.get("VMMHOST_FAULT_ROUNDS", "500"))
+ROUNDS = int(os.environ.get("VMMHOST_FAULT_ROUNDS", "500" if LONG else "100"))
 SEED = int(os.environ.get("VMMHOST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 ONLY = os.environ.get("VMMHOST_FAULT_ROUND")
-SECONDS = 60           # then the rounds are enough, and how many they were is told,
+SECONDS = 600 if LONG else 60  # then the rounds are enough, and how many they were is told,
 ENOUGH = 100           # but so many it takes to say anything, however slow the machine is
 LIFE_SECONDS = 0.08    # within which the kill comes: starting takes about a third of it
 GUESTS = ("loop",) * 5 + ("serial_echo",) * 4 + ("hello", "flood", "poweroff", "reset")
