@@ -107,7 +107,7 @@ class AttackedSupervisor {
     }
     std::ofstream(folder_ + "/vm.json")
         << R"({"boot":{"kernel":")" << folder_ << R"(/vm.json"},"memory":{"size":"64M"},)"
-        << R"("platform":{"options":[{"name":"attack","value":"calm"},{"name":"moment","value":"start"}]}})";
+        << R"("platform":{"options":[{"name":"attack","value":"calm"},{"name":"moment","value":"0"}]}})";
     Program run({tests::built("stage/bin/vmmhost"), "run", "--backend", "flood", "--detach", "--rm", "--name", kName,
                  "-f", folder_ + "/vm.json"},
                 {"VMMHOST_RUNTIME_DIR=" + folder_ + "/run", "VMMHOST_STATE_DIR=" + folder_ + "/state",
@@ -278,7 +278,7 @@ class ClientFlood : public ::testing::TestWithParam<Flood> {};
 TEST_P(ClientFlood, costsTheSupervisorLittle_andOthersNothing) {
   const Flood& flood = GetParam();
   AttackedSupervisor attacked;
-  const Attacked result = endure(attacked, flood.name, kFloodTime);
+  const Attacked result = endure(attacked, flood.name, floodTime());
   EXPECT_GE(result.connections, flood.connections);
   if (flood.onControl == End::kCut) {
     EXPECT_EQ(result.cuts, result.connections);
@@ -299,7 +299,7 @@ INSTANTIATE_TEST_SUITE_P(Control, ClientFlood, ::testing::ValuesIn(controlFloods
 
 TEST(ClientStorm, tenThousandConnections_leaveNothingBehind) {
   AttackedSupervisor attacked;
-  EXPECT_GE(endure(attacked, "connect-and-close", kFloodTime, 10000).connections, 10000u);
+  EXPECT_GE(endure(attacked, "connect-and-close", floodTime(), 10000).connections, 10000u);
   endAndLookAround(attacked);
 }
 

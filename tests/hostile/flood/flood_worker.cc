@@ -1,11 +1,12 @@
-// flood-worker FLOOD MOMENT: a worker that speaks the protocol until its guest runs, and then floods its host for a
-// moment: by a flood of floods.h on the protocol's connection, "log", "console", "events" or "panics". "calm" does
+// flood-worker FLOOD MILLISECONDS: a worker that speaks the protocol until its guest runs, and then floods its host for
+// so long: by a flood of floods.h on the protocol's connection, "log", "console", "events" or "panics". "calm" does
 // nothing but pause and resume when it is asked to, and counts its time.
 #include <signal.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <string_view>
 #include <thread>
 
@@ -23,11 +24,11 @@ extern "C" __attribute__((visibility("default"))) const char* __asan_default_opt
 namespace vmmhost::hostile {
 namespace {
 
-constexpr auto kFloodTime = std::chrono::milliseconds(FLOOD_MILLISECONDS);
 constexpr int kRpcDescriptor = 3;
 constexpr int kLogDescriptor = 2;
 
 std::string_view orders;
+std::chrono::milliseconds floodTime{0};
 
 void writeWithoutEnd(int descriptor) {
   std::array<char, 65536> text;
@@ -35,7 +36,7 @@ void writeWithoutEnd(int descriptor) {
   for (std::size_t i = 100; i < text.size(); i += 100) {
     text[i] = '\n';
   }
-  const auto end = Clock::now() + kFloodTime;
+  const auto end = Clock::now() + floodTime;
   while (Clock::now() < end) {
     if (::write(descriptor, text.data(), text.size()) < 0 && errno == EAGAIN) {
       std::this_thread::sleep_for(std::chrono::microseconds(100));
@@ -85,7 +86,7 @@ class FloodMachine final : public worker::Machine {
         events_.guestPanicked(std::string(4096, '\x1b'));
       }
     } else if (const Flood* flood = findFlood(orders)) {
-      Wire wire(kRpcDescriptor, Clock::now() + kFloodTime);
+      Wire wire(kRpcDescriptor, Clock::now() + floodTime);
       flood->run(wire, workerDoor());
       // The SDK knows nothing of what was said here and must not go on: the host ends this process.
       Wire(kRpcDescriptor, Clock::time_point::max()).rest();
@@ -115,6 +116,7 @@ class FloodBackend final : public worker::Backend {
 int main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   vmmhost::hostile::orders = argc > 1 ? argv[1] : "calm";
+  vmmhost::hostile::floodTime = std::chrono::milliseconds(argc > 2 ? std::atoi(argv[2]) : 0);
   vmmhost::hostile::FloodBackend backend;
   return vmmhost::worker::serve(backend);
 }

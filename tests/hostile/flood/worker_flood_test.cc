@@ -69,7 +69,7 @@ class WorkerFloods : public ::testing::Test {
     return host_
         ->start(
             R"({"boot":{"kernel":"kernel"},"memory":{"size":"64M"},"platform":{"options":[{"name":"attack","value":")" +
-                flood + R"("},{"name":"moment","value":"start"}]}})",
+                flood + R"("},{"name":"moment","value":")" + std::to_string(floodTime().count()) + R"("}]}})",
             options)
         .get();
   }
@@ -90,7 +90,7 @@ class WorkerFloods : public ::testing::Test {
     neighbour_->pause().get();
     neighbour_->resume().get();
     const std::uint64_t before = ticks(*neighbour_);
-    const auto end = Clock::now() + kFloodTime + 50ms;
+    const auto end = Clock::now() + floodTime() + 50ms;
     MemoryWatch memory(::getpid());
     auto vm = start(flood);
     Lateness lateness({hostThread_, worker(*neighbour_)});
