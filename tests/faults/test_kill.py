@@ -19,7 +19,7 @@ from fault_harness import (LONG, FaultTest, abandoned_leases, become_reaper, bur
 ROUNDS = int(os.environ.get("VMMHOST_FAULT_ROUNDS", "500" if LONG else "100"))
 SEED = int(os.environ.get("VMMHOST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 ONLY = os.environ.get("VMMHOST_FAULT_ROUND")
-SECONDS = 600 if LONG else 60  # then the rounds are enough, and how many they were is told,
+SECONDS = 500 if LONG else 60  # then the rounds are enough, and how many they were is told,
 ENOUGH = 100           # but so many it takes to say anything, however slow the machine is
 LIFE_SECONDS = 0.08    # within which the kill comes: starting takes about a third of it
 GUESTS = ("loop",) * 5 + ("serial_echo",) * 4 + ("hello", "flood", "poweroff", "reset")
