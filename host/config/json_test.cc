@@ -60,6 +60,8 @@ TEST(Json, annotationIds_areThoseOfTheSchema) {
         capnp::readMessageUnchecked<capnp::schema::Node>(reinterpret_cast<const capnp::word*>(schema.encodedNode));
     return std::string(node.getDisplayName().cStr());
   };
+  expectContains(name(kSinceAnnotation, capnp::schemas::s_d63fe621ece484ae), ":since");
+  expectContains(name(kKeptByHostAnnotation, capnp::schemas::s_d53aac163e7c5f0b), ":keptByHost");
   expectContains(name(kHostOnlyAnnotation, capnp::schemas::s_87f8b240af97fc9e), ":hostOnly");
   expectContains(name(kByteSizeAnnotation, capnp::schemas::s_cfefc1bcfd7fd327), ":byteSize");
   expectContains(name(kTextFormAnnotation, capnp::schemas::s_83a33f00dbad3223), ":textForm");
