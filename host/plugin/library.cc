@@ -26,10 +26,6 @@ std::string uniqueDescriptorPath(int descriptor) {
   return path + '/' + std::to_string(descriptor);
 }
 
-std::string abiText(std::uint32_t abi) {
-  return std::to_string(abi >> 16) + '.' + std::to_string(abi & 0xffff);
-}
-
 Error unfit(const std::string& name, const std::string& why, const std::string& hint = {}) {
   return backendError(name, Error(ErrorCode::kUnavailable, why, hint));
 }
@@ -53,6 +49,10 @@ void checkAbi(const vmmhost_plugin* plugin, const std::string& name) {
 }
 
 }  // namespace
+
+std::string abiText(std::uint32_t abi) {
+  return std::to_string(abi >> 16) + '.' + std::to_string(abi & 0xffff);
+}
 
 Library loadLibrary(int descriptor, const std::string& path, const std::string& name, const LogSink& sink) {
   void* handle = nullptr;
@@ -138,6 +138,18 @@ ProbeResult callProbe(const Library& library, bool measure, const LogSink& sink)
       throw fault("a watched path that is not absolute");
     }
     result.watchedPaths.push_back(pluginText(path, kMaxMessageBytes));
+  }
+  if (answer.config_field_count > kMaxConfigFields ||
+      (answer.config_field_count > 0 && answer.config_fields == nullptr)) {
+    throw fault("too many fields of a configuration, or none where it counted some");
+  }
+  for (std::uint32_t index = 0; index < answer.config_field_count; ++index) {
+    // What is too long is cut, with dots at its end, and so no name.
+    std::string field = pluginText(answer.config_fields[index], kMaxConfigFieldBytes);
+    if (!isConfigFieldName(field)) {
+      throw fault("a field of a configuration that is no name such as nics.attachment.network");
+    }
+    result.configFields.push_back(std::move(field));
   }
   return result;
 }

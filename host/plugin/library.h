@@ -1,6 +1,7 @@
 // A plugin's shared object in this process: loaded through the descriptor that was checked, its ABI negotiated.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "host/plugin/host_api.h"
@@ -16,6 +17,9 @@ struct Library {
   std::string description;
   const vmmhost_plugin* functions = nullptr;
 };
+
+// "1.2"
+std::string abiText(std::uint32_t abi);
 
 // Loads the file behind `descriptor`, which may be closed afterwards. `path` is for messages; `name` is what the file
 // name says, and what the plugin has to call itself. Runs the constructors of the file. Throws kUnavailable for what

@@ -3,6 +3,8 @@
 #include <capnp/message.h>
 
 #include "host/config/json.h"
+#include "host/config/plugin_view.h"
+#include "host/config/text.h"
 #include "host/plugin/launch_plan.h"
 
 namespace vmmhost::plugin {
@@ -10,21 +12,24 @@ namespace {
 
 class LoadedPlugin final : public Plugin {
  public:
-  LoadedPlugin(Library library, std::string path, LogSink sink)
-      : library_(std::move(library)), path_(std::move(path)), sink_(std::move(sink)) {}
+  LoadedPlugin(Library library, std::string path, std::vector<std::string> configFields, LogSink sink)
+      : library_(std::move(library)),
+        path_(std::move(path)),
+        configFields_(std::move(configFields)),
+        sink_(std::move(sink)) {}
 
   const std::string& name() const override { return library_.name; }
   const std::string& version() const override { return library_.version; }
   const std::string& path() const override { return path_; }
 
   void validate(schema::VmConfig::Reader config) override {
-    const Configuration given(config);
+    const Configuration given(*this, config);
     callPlugin(library_.name, "validate", sink_,
                [&](vmmhost_error* error) { return library_.functions->validate(&hostApi(), given.get(), error) == 0; });
   }
 
   LaunchPlan plan(schema::VmConfig::Reader config) override {
-    const Configuration given(config);
+    const Configuration given(*this, config);
     vmmhost_launch_plan plan = {};
     plan.size = sizeof(plan);
     callPlugin(library_.name, "plan", sink_, [&](vmmhost_error* error) {
@@ -39,11 +44,32 @@ class LoadedPlugin final : public Plugin {
   }
 
  private:
-  // A configuration in the form that crosses the boundary.
+  // A field of which the plugin knows nothing would be ignored in silence.
+  void refuseNewerFields(schema::VmConfig::Reader config) const {
+    const std::uint32_t abi = library_.functions->abi;
+    const auto field = config::findNewerField(config, static_cast<std::uint16_t>(abi & 0xffff), configFields_);
+    if (!field) {
+      return;
+    }
+    const std::string what = field->path + ": " + (field->value.empty() ? "" : config::inQuotes(field->value) + ' ');
+    throw backendError(
+        library_.name,
+        Error(ErrorCode::kUnsupported,
+              what + "came with version " + abiText((VMMHOST_PLUGIN_ABI_MAJOR << 16) | field->since) +
+                  " of the plugin interface, and this plugin was built for version " + abiText(abi),
+              "remove " + field->path + ", or install a version of the backend that was built for this host"));
+  }
+
+  // A configuration in the form that crosses the boundary. There is no other way for one to a plugin.
   class Configuration {
    public:
-    explicit Configuration(schema::VmConfig::Reader config) : words_(capnp::canonicalize(config)) {
-      text_.write = [config] { return config::writeJson(config); };
+    Configuration(const LoadedPlugin& plugin, schema::VmConfig::Reader config) {
+      plugin.refuseNewerFields(config);
+      message_.setRoot(config);
+      config::clearKeptByHost(message_.getRoot<schema::VmConfig>());
+      const auto given = message_.getRoot<schema::VmConfig>().asReader();
+      words_ = capnp::canonicalize(given);
+      text_.write = [given] { return config::writeJson(given); };
       config_.size = sizeof(config_);
       config_.capnp_words = words_.begin();
       config_.capnp_word_count = words_.size();
@@ -54,6 +80,7 @@ class LoadedPlugin final : public Plugin {
     const vmmhost_config* get() const { return &config_; }
 
    private:
+    capnp::MallocMessageBuilder message_;
     kj::Array<capnp::word> words_;
     ConfigText text_;
     vmmhost_config config_ = {};
@@ -88,13 +115,16 @@ class LoadedPlugin final : public Plugin {
 
   Library library_;
   std::string path_;
+  std::vector<std::string> configFields_;
   LogSink sink_;
 };
 
 }  // namespace
 
-std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name, const LogSink& sink) {
-  return std::make_shared<LoadedPlugin>(loadLibrary(file.file.get(), file.path, name, sink), file.path, sink);
+std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name,
+                                   std::vector<std::string> configFields, const LogSink& sink) {
+  return std::make_shared<LoadedPlugin>(loadLibrary(file.file.get(), file.path, name, sink), file.path,
+                                        std::move(configFields), sink);
 }
 
 }  // namespace vmmhost::plugin

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "host/plugin/library.h"
 #include "host/plugin/registry.h"
@@ -10,7 +11,8 @@
 
 namespace vmmhost::plugin {
 
-// Loads `file`; throws as loadLibrary does.
-std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name, const LogSink& sink);
+// Loads `file`; throws as loadLibrary does. `configFields` are those that its probe named.
+std::shared_ptr<Plugin> loadPlugin(const TrustedFile& file, const std::string& name,
+                                   std::vector<std::string> configFields, const LogSink& sink);
 
 }  // namespace vmmhost::plugin

@@ -1,5 +1,6 @@
 #include "host/plugin/probe_result.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "host/config/text.h"
@@ -8,7 +9,7 @@
 namespace vmmhost::plugin {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x3130626f72706d76;  // "vmprob01", little endian
+constexpr std::uint64_t kMagic = 0x3230626f72706d76;  // "vmprob02", little endian
 
 class Writer {
  public:
@@ -78,6 +79,21 @@ class Reader {
 
 }  // namespace
 
+bool isConfigFieldName(std::string_view name) noexcept {
+  if (name.size() > kMaxConfigFieldBytes) {
+    return false;
+  }
+  bool begins = true;  // a name within the name
+  for (const char c : name) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (begins ? !letter : !letter && c != '.' && !(c >= '0' && c <= '9')) {
+      return false;
+    }
+    begins = c == '.';
+  }
+  return !begins;
+}
+
 std::string encodeProbeResult(const ProbeResult& result) {
   const BackendInfo& info = result.info;
   Writer writer;
@@ -100,6 +116,7 @@ std::string encodeProbeResult(const ProbeResult& result) {
     writer.number(info.error->retryable() ? 1 : 0);
   }
   writer.list(result.watchedPaths);
+  writer.list(result.configFields);
   return std::move(writer.bytes);
 }
 
@@ -136,10 +153,10 @@ std::optional<ProbeResult> decodeProbeResult(std::string_view bytes) {
       return std::nullopt;
     }
   }
-  for (const std::string& capability : info.capabilities) {
-    if (!isBackendName(capability)) {
-      return std::nullopt;
-    }
+  result.configFields = reader.list(kMaxConfigFields, kMaxConfigFieldBytes);
+  if (!std::all_of(result.configFields.begin(), result.configFields.end(), isConfigFieldName) ||
+      !std::all_of(info.capabilities.begin(), info.capabilities.end(), isBackendName)) {
+    return std::nullopt;
   }
   if (!reader.finished()) {
     return std::nullopt;

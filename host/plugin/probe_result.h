@@ -14,12 +14,19 @@ namespace vmmhost::plugin {
 struct ProbeResult {
   BackendInfo info;                       // the path is not carried
   std::vector<std::string> watchedPaths;  // absolute files that the answer depends on
-  bool answered = true;                   // not carried; false: it crashed, hung or babbled, and info.error says so
+  std::vector<std::string>
+      configFields;      // newer than the plugin's version of the interface, and looked at all the same
+  bool answered = true;  // not carried; false: it crashed, hung or babbled, and info.error says so
 };
 
 inline constexpr std::size_t kMaxCapabilities = 64;
 inline constexpr std::size_t kMaxWatchedPaths = 16;
-inline constexpr std::size_t kMaxProbeBytes = 128 * 1024;  // more than any result within the limits takes
+inline constexpr std::size_t kMaxConfigFields = 256;
+inline constexpr std::size_t kMaxConfigFieldBytes = 128;
+inline constexpr std::size_t kMaxProbeBytes = 192 * 1024;  // more than any result within the limits takes
+
+// Names of members, separated by dots: "nics.attachment.network".
+bool isConfigFieldName(std::string_view name) noexcept;
 
 std::string encodeProbeResult(const ProbeResult& result);
 

@@ -20,6 +20,7 @@ ProbeResult sample() {
   result.info.summary = "s";
   result.info.instructionsPerSecond = 1'300'000;
   result.watchedPaths = {"/usr/bin/qemu-system-x86_64"};
+  result.configFields = {"nics.attachment.network", "disks.cache.direct"};
   return result;
 }
 
@@ -33,6 +34,24 @@ TEST(ProbeResultTest, whatIsEncoded_isDecoded) {
   EXPECT_EQ(decoded->info.capabilities, sample().info.capabilities);
   EXPECT_EQ(decoded->info.instructionsPerSecond, 1'300'000u);
   EXPECT_EQ(decoded->watchedPaths, sample().watchedPaths);
+  EXPECT_EQ(decoded->configFields, sample().configFields);
+}
+
+// Caches hold such files after an update: the plugin is probed again.
+TEST(ProbeResultTest, answerInTheFormBeforeConfigFields_isRefused) {
+  ProbeResult result = sample();
+  result.configFields.clear();
+  std::string bytes = encodeProbeResult(result);
+  bytes.resize(bytes.size() - 8);
+  EXPECT_FALSE(decodeProbeResult(bytes));
+  bytes[7] = '1';
+  EXPECT_FALSE(decodeProbeResult(bytes));
+}
+
+TEST(ProbeResultTest, fieldThatIsNoName_isRefused) {
+  ProbeResult result = sample();
+  result.configFields.push_back("nics[0]");
+  EXPECT_FALSE(decodeProbeResult(encodeProbeResult(result)));
 }
 
 TEST(ProbeResultTest, anError_neverComesWithAUsableBackend) {
@@ -53,6 +72,7 @@ TEST(ProbeResultTest, whatWasDecoded_staysTheSame) {
   result.info.capabilities.assign(kMaxCapabilities, std::string(32, 'c'));
   result.info.error = Error(ErrorCode::kUnavailable, raw, raw, true);
   result.watchedPaths.assign(kMaxWatchedPaths, '/' + std::string(kMaxMessageBytes - 1, 'p'));
+  result.configFields.assign(kMaxConfigFields, std::string(kMaxConfigFieldBytes, 'f'));
   const auto once = decodeProbeResult(encodeProbeResult(result));
   ASSERT_TRUE(once);
   EXPECT_LE(once->info.name.size(), 32u);

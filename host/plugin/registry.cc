@@ -1,9 +1,10 @@
 #include "host/plugin/registry.h"
 
+#include <sys/stat.h>
+
 #include <climits>
 #include <map>
 #include <mutex>
-#include <set>
 
 #include "host/config/text.h"
 #include "host/plugin/choice.h"
@@ -25,14 +26,25 @@ std::string join(const std::vector<std::string>& parts, const char* separator) {
   return out;
 }
 
+// A plugin's file that was probed without a crash.
+struct Proof {
+  struct stat status = {};
+  std::vector<std::string> configFields;
+
+  bool isOf(const struct stat& other) const {
+    return status.st_dev == other.st_dev && status.st_ino == other.st_ino &&
+           status.st_ctim.tv_sec == other.st_ctim.tv_sec && status.st_ctim.tv_nsec == other.st_ctim.tv_nsec;
+  }
+};
+
 }  // namespace
 
 struct Registry::Impl {
   RegistryOptions options;
   std::vector<std::string> folders;
   std::map<std::string, std::shared_ptr<Plugin>, std::less<>> loaded;
-  std::set<std::string, std::less<>> proven;  // probed by this registry without a crash
-  std::mutex mutex;                           // guards both
+  std::map<std::string, Proof, std::less<>> proven;  // by this registry
+  std::mutex mutex;                                  // guards both
 
   TrustedFile open(const std::string& name, const std::vector<std::string>& files) const {
     if (files.size() > 1) {
@@ -58,20 +70,28 @@ struct Registry::Impl {
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 
-  bool isProven(const std::string& name, const TrustedFile& file) const {
-    return proven.count(name) != 0 || ProbeCache(options.cacheDirectory).find(name, file.path, file.status, false);
+  // What the probe of this file said of newer fields, if it has been probed. The mutex is held.
+  std::optional<std::vector<std::string>> proof(const std::string& name, const TrustedFile& file) const {
+    if (const auto position = proven.find(name); position != proven.end() && position->second.isOf(file.status)) {
+      return position->second.configFields;
+    }
+    if (auto cached = ProbeCache(options.cacheDirectory).find(name, file.path, file.status, false)) {
+      return std::move(cached->configFields);
+    }
+    return std::nullopt;
   }
 
-  void prove(const std::string& name, const TrustedFile& file, int cancel) {
+  std::vector<std::string> prove(const std::string& name, const TrustedFile& file, int cancel) {
     std::vector<ProbeJob> jobs;
     jobs.push_back({name, file.path, file.file.duplicate(), false});
-    const ProbeResult result = std::move(runProbes(options.probeProgram, jobs, options.probeTimeout, cancel).front());
+    ProbeResult result = std::move(runProbes(options.probeProgram, jobs, options.probeTimeout, cancel).front());
     ProbeCache(options.cacheDirectory).store(file.path, file.status, false, result);
     if (!result.answered) {
       throw *result.info.error;
     }
     const std::lock_guard lock(mutex);
-    proven.insert(name);
+    proven[name] = {file.status, result.configFields};
+    return std::move(result.configFields);
   }
 
   std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure,
@@ -127,7 +147,7 @@ std::vector<std::string> Registry::names() const {
 bool Registry::isProven(std::string_view name) {
   const std::lock_guard lock(impl_->mutex);
   const std::string text(name);
-  return impl_->loaded.count(text) != 0 || impl_->isProven(text, impl_->open(text, impl_->filesOf(name)));
+  return impl_->loaded.count(text) != 0 || impl_->proof(text, impl_->open(text, impl_->filesOf(name)));
 }
 
 void Registry::prove(std::string_view name, int cancel) {
@@ -136,18 +156,20 @@ void Registry::prove(std::string_view name, int cancel) {
 }
 
 std::shared_ptr<Plugin> Registry::load(std::string_view name) {
-  if (!isProven(name)) {
-    prove(name);
-  }
-  const std::lock_guard lock(impl_->mutex);
+  const std::string text(name);
+  std::unique_lock lock(impl_->mutex);
   if (const auto position = impl_->loaded.find(name); position != impl_->loaded.end()) {
     return position->second;
   }
-  const std::string text(name);
   const TrustedFile file = impl_->open(text, impl_->filesOf(name));
-  std::shared_ptr<Plugin> plugin = loadPlugin(file, text, impl_->options.log);
-  impl_->loaded.emplace(text, plugin);
-  return plugin;
+  auto configFields = impl_->proof(text, file);
+  if (!configFields) {
+    lock.unlock();
+    configFields = impl_->prove(text, file, -1);
+    lock.lock();
+  }
+  std::shared_ptr<Plugin> plugin = loadPlugin(file, text, std::move(*configFields), impl_->options.log);
+  return impl_->loaded.try_emplace(text, std::move(plugin)).first->second;
 }
 
 std::vector<BackendInfo> Registry::probe(bool measure) {

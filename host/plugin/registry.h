@@ -59,7 +59,8 @@ class Plugin {
   virtual const std::string& name() const = 0;
   virtual const std::string& version() const = 0;
   virtual const std::string& path() const = 0;
-  // Both throw the plugin's Error, with "backend NAME: " before the message.
+  // Both throw the plugin's Error, with "backend NAME: " before the message, and kUnsupported for a field that is newer
+  // than the version of the interface that the plugin was built for, unless its probe named the field.
   virtual void validate(schema::VmConfig::Reader config) = 0;
   virtual LaunchPlan plan(schema::VmConfig::Reader config) = 0;
 };

@@ -120,7 +120,7 @@ TEST_F(RegistryTest, whatEveryBadPluginDoes_isSaidAndTheOthersAnswer) {
   EXPECT_EQ(infos.at("newerminor").version, "9.0");
   expectContains(message("noentry"), "no symbol vmmhost_plugin_entry");
   expectContains(message("wrongmajor"), "version 2.3");
-  expectContains(message("wrongmajor"), "version 1.1");
+  expectContains(message("wrongmajor"), "version 1.2");
   expectContains(message("short"), "lacks probe, validate or plan");
   expectContains(message("wrongname"), "calls itself \"other\"");
   EXPECT_EQ(message("crash"), "backend crash: crashed with signal 6 while being probed");

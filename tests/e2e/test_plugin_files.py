@@ -26,10 +26,11 @@ class PluginInput(Refusals):
 
     def test_plugins_that_do_not_fit(self):
         for name, code, *names in (
-                ("noentry", 126, "vmmhost_plugin_entry"), ("wrongmajor", 126, "version 2.3", "version 1.1"),
+                ("noentry", 126, "vmmhost_plugin_entry"), ("wrongmajor", 126, "version 2.3", "version 1.2"),
                 ("short", 126, "lacks"), ("wrongname", 126, '"other"'), ("crash", 126, "crashed with signal 6"),
                 ("crashprobe", 126, "crashed with signal 6"), ("babble", 126, "too much"),
                 ("refuses", 126, "the moon is not full", "wait two weeks"), ("throws", 125, "exception"),
+                ("olderminor", 125, "boot: came with version 1.1", "version 1.0"),
                 ("good", 127, "worker"), ("newerminor", 127, "worker")):
             self.install(name)
             self.refuse(name, code, (f"backend {name}", *names), *self.given(name))

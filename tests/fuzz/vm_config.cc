@@ -10,7 +10,9 @@
 
 #include "config/machine_spec.h"
 #include "host/config/json.h"
+#include "host/config/plugin_view.h"
 #include "tests/fuzz/fuzz.h"
+#include "vmmhost/plugin.h"
 #include "vmmhost/schema/host.capnp.h"
 #include "worker-kvm/config/check.h"
 
@@ -28,7 +30,9 @@ void look(schema::VmConfig::Reader config) {
     auto again = message.initRoot<schema::VmConfig>();
     config::parseJson("what was written", written, again);
     config::validateVmConfig(again.asReader());
+    fuzz::require(!config::findNewerField(again.asReader(), VMMHOST_PLUGIN_ABI_MINOR, {}), "no field is from tomorrow");
   }
+  fuzz::accepted([&] { config::findNewerField(config, 0, {}); });
 }
 
 }  // namespace

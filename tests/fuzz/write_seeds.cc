@@ -107,6 +107,7 @@ void plugins() {
   result.info.summary = "works";
   result.info.capabilities = {"disk", "pause"};
   result.watchedPaths = {"/usr/bin/qemu-system-x86_64"};
+  result.configFields = {"nics.attachment.network"};
   const std::string usable = plugin::encodeProbeResult(result);
   result.info.error = Error(ErrorCode::kInternal, "crashed", "report it");
   const std::string failed = plugin::encodeProbeResult(result);

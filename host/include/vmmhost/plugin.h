@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 #define VMMHOST_PLUGIN_ABI_MAJOR 1u
-#define VMMHOST_PLUGIN_ABI_MINOR 1u
+#define VMMHOST_PLUGIN_ABI_MINOR 2u
 #define VMMHOST_PLUGIN_ABI ((VMMHOST_PLUGIN_ABI_MAJOR << 16) | VMMHOST_PLUGIN_ABI_MINOR)
 #define VMMHOST_PLUGIN_ENTRY_SYMBOL "vmmhost_plugin_entry"
 
@@ -124,6 +124,12 @@ typedef struct vmmhost_probe_result {
   const char* const* watched_paths;
   uint32_t watched_path_count;
   uint32_t reserved;
+  /* Since 1.2. Fields of a configuration that came after the plugin's `abi` and that it looks at all the same; the host
+   * refuses every other such field in its name. At most 256, as in a configuration file, without the indexes of lists:
+   * "nics.attachment.network"; a value of an enumeration stands behind its field: "disks.cache.direct". */
+  const char* const* config_fields;
+  uint32_t config_field_count;
+  uint32_t reserved2;
 } vmmhost_probe_result;
 
 /* The root file system that the worker sees; always read-only. */
@@ -189,7 +195,7 @@ typedef struct vmmhost_launch_plan {
 /* The plugin itself: static data of the shared object. */
 typedef struct vmmhost_plugin {
   uint32_t size;
-  uint32_t abi;     /* VMMHOST_PLUGIN_ABI that it was built against */
+  uint32_t abi;     /* VMMHOST_PLUGIN_ABI that it was built against: it knows the fields of vm.capnp that there were */
   const char* name; /* 1 to 32 bytes of [a-z0-9-]: what --backend takes */
   const char* version;
   const char* description; /* one line */
@@ -197,7 +203,8 @@ typedef struct vmmhost_plugin {
   uint32_t reserved;
   int (*probe)(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,
                vmmhost_error* error);
-  /* Refuses what the backend cannot do, naming the field, before anything is started. */
+  /* Refuses what the backend cannot do, naming the field, before anything is started. It has to look at every field of
+   * its version of vm.capnp; what came later does not reach it (see config_fields). */
   int (*validate)(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_error* error);
   int (*plan)(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_launch_plan* plan,
               vmmhost_error* error);
