@@ -120,6 +120,17 @@ void checkDisks(capnp::List<schema::Disk>::Reader disks) {
   }
 }
 
+void checkAttachment(const std::string& field, schema::Nic::Attachment::Reader attachment) {
+  switch (attachment.which()) {
+    case schema::Nic::Attachment::NONE:
+    case schema::Nic::Attachment::TAP:  // the host hands over its queues
+      return;
+    case schema::Nic::Attachment::NETWORK:
+      unsupported(field + ".network", "the kvm backend attaches cards to TAP devices");
+  }
+  unsupported(field, "the kvm backend knows no such attachment");
+}
+
 void checkNics(capnp::List<schema::Nic>::Reader nics) {
   checkCount("nics", nics.size(), kMaxNics, "network cards");
   for (std::uint32_t index = 0; index < nics.size(); ++index) {
@@ -131,6 +142,7 @@ void checkNics(capnp::List<schema::Nic>::Reader nics) {
     if (nics[index].getMtu() != 0 && nics[index].getMtu() < kMinMtu) {
       invalid(field + ".mtu", std::to_string(nics[index].getMtu()) + ", less than " + std::to_string(kMinMtu));
     }
+    checkAttachment(field + ".attachment", nics[index].getAttachment());
   }
 }
 

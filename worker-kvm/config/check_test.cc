@@ -5,7 +5,9 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
+#include "vmmhost/config_fields.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::kvm::config {
@@ -70,6 +72,84 @@ TEST(Check, deviceThatIsNotThere_isUnsupportedByName) {
   expectRefusal("unsupported consoles[1].kind", [](auto config) { config.initConsoles(2); });
   expectRefusal("unsupported consoles[16]", [](auto config) { config.initConsoles(17); });
   expectRefusal("unsupported boot.firmware", [](auto config) { config.getBoot().initFirmware().setPath("/f"); });
+}
+
+// A field that is added to vm.capnp is in neither list until somebody has thought of it.
+TEST(Check, everyField_isServedOrRefusedByName) {
+  using Config = schema::VmConfig::Builder;
+  ServedFields served;
+  served.names = {
+      "name",
+      "boot",
+      "boot.kernel",
+      "boot.kernel.path",
+      "boot.kernel.resource",
+      "boot.initrd",
+      "boot.initrd.path",
+      "boot.initrd.resource",
+      "boot.cmdline",
+      "boot.firmware",  // without anything in it
+      "cpus",
+      "cpus.count",
+      "memory",
+      "memory.size",
+      "memory.shared",
+      "disks",
+      "disks.file",
+      "disks.file.path",
+      "disks.file.resource",
+      "disks.readOnly",
+      "disks.id",  // the host's, which tells them apart by it
+      "disks.serial",
+      "disks.cache",
+      "disks.cache.direct",
+      "disks.cache.unsafe",
+      "nics",
+      "nics.id",
+      "nics.mac",
+      "nics.mtu",
+      "nics.attachment.tap",
+      "consoles",
+      "consoles.kind",
+      "consoles.kind.virtio",
+      "vsock",
+      "vsock.enabled",  // that is: not there
+      "vsock.cid",
+      "rng",
+      "rng.enabled",
+      "balloon",
+      "balloon.targetSize",
+      "balloon.deflateOnOom",
+      "balloon.freePageReporting",
+      "watchdog",
+      "watchdog.action",
+      "watchdog.action.powerOff",
+      "platform",
+      "platform.uuid",
+      "platform.options",
+      "platform.options.name",
+      "platform.options.value",
+  };
+  const auto option = [](Config config) {
+    auto entry = config.initPlatform().initOptions(1)[0];
+    entry.setName("irqchip");
+    entry.setValue("full");
+  };
+  served.values = {
+      {"cpus.max", [](Config config) { config.initCpus().setMax(2); }},
+      {"cpus.coresPerSocket", [](Config config) { config.initCpus().setCoresPerSocket(2); }},
+      {"memory.size", [](Config config) { config.initMemory().setSize(64 << 20); }},
+      {"nics.mac", [](Config config) { config.initNics(1)[0].setMac("52:54:00:00:00:01"); }},
+      {"nics.mtu", [](Config config) { config.initNics(1)[0].setMtu(1500); }},
+      {"vsock.cid", [](Config config) { config.initVsock().setCid(3); }},
+      {"platform.uuid", [](Config config) { config.initPlatform().setUuid("123e4567-e89b-12d3-a456-426614174000"); }},
+      {"platform.options", option},
+      {"platform.options.name", option},
+      {"platform.options.value", option},
+  };
+  EXPECT_EQ(findUnaccountedFields(
+                served, [](Config config) { config.initBoot().initKernel().setPath("/kernel"); }, check),
+            std::vector<std::string>{});
 }
 
 TEST(Check, settingsOfDevices_haveTheirBounds) {

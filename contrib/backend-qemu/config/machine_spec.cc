@@ -174,6 +174,17 @@ void readDisks(schema::VmConfig::Reader config, MachineSpec& spec) {
   }
 }
 
+void checkAttachment(const std::string& field, schema::Nic::Attachment::Reader attachment) {
+  switch (attachment.which()) {
+    case schema::Nic::Attachment::NONE:
+    case schema::Nic::Attachment::TAP:  // the host hands over its queues
+      return;
+    case schema::Nic::Attachment::NETWORK:
+      unsupported(field + ".network", "backend qemu attaches cards to TAP devices", "name one as attachment.tap");
+  }
+  unsupported(field, "backend qemu knows no such attachment");
+}
+
 void readNics(schema::VmConfig::Reader config, MachineSpec& spec) {
   if (config.getNics().size() > kMaxNics) {
     unsupported("nics", "backend qemu takes " + std::to_string(kMaxNics) + " network cards at most");
@@ -190,6 +201,7 @@ void readNics(schema::VmConfig::Reader config, MachineSpec& spec) {
     if (result.mtu != 0 && result.mtu < kMinMtu) {
       invalid(field + ".mtu", std::to_string(result.mtu) + ", less than " + std::to_string(kMinMtu));
     }
+    checkAttachment(field + ".attachment", nic.getAttachment());
     spec.nics.push_back(std::move(result));
   }
 }

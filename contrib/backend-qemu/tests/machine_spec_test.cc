@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <string>
+#include <vector>
+
+#include "vmmhost/config_fields.h"
 
 namespace qemubackend {
 namespace {
@@ -70,6 +74,98 @@ TEST(MachineSpecTest, everyFieldThatIsNotServed_isNamed) {
               option.setValue("stdio");
             }),
             "unsupported platform.options");
+}
+
+// A field that is added to vm.capnp is in neither list until somebody has thought of it.
+TEST(MachineSpecTest, everyField_isServedOrRefusedByName) {
+  using Config = VmConfig::Builder;
+  vmmhost::ServedFields served;
+  served.names = {
+      "name",
+      "boot",
+      "boot.kernel",
+      "boot.kernel.path",
+      "boot.kernel.resource",
+      "boot.initrd",
+      "boot.initrd.path",
+      "boot.initrd.resource",
+      "boot.cmdline",
+      "boot.firmware",  // without anything in it
+      "cpus",
+      "cpus.count",
+      "cpus.threadsPerCore",
+      "cpus.coresPerSocket",
+      "memory",
+      "memory.size",
+      "disks",
+      "disks.file",
+      "disks.file.path",
+      "disks.file.resource",
+      "disks.readOnly",
+      "disks.id",  // the host's, which tells them apart by it
+      "disks.serial",
+      "disks.cache",
+      "disks.cache.direct",
+      "disks.cache.unsafe",
+      "disks.format",
+      "disks.format.qcow2",
+      "nics",
+      "nics.id",
+      "nics.mac",
+      "nics.mtu",
+      "nics.attachment.tap",
+      "consoles",
+      "consoles.kind",
+      "consoles.kind.virtio",
+      "vsock.enabled",  // that is: not there
+      "rng",
+      "rng.enabled",
+      "balloon",
+      "balloon.targetSize",
+      "balloon.deflateOnOom",
+      "balloon.freePageReporting",
+      "watchdog",
+      "watchdog.action",
+      "watchdog.action.powerOff",
+      "platform",
+      "platform.machine",
+      "platform.nestedVirtualization",
+      "platform.uuid",
+      "platform.options",
+      "platform.options.name",
+      "platform.options.value",
+  };
+  const auto option = [](Config config) {
+    auto entry = config.initPlatform().initOptions(1)[0];
+    entry.setName("accel");
+    entry.setValue("kvm");
+  };
+  served.values = {
+      {"cpus.max", [](Config config) { config.initCpus().setMax(2); }},
+      {"cpus.threadsPerCore",
+       [](Config config) {
+         config.initCpus().setCount(2);
+         config.getCpus().setThreadsPerCore(2);
+       }},
+      {"cpus.coresPerSocket",
+       [](Config config) {
+         config.initCpus().setCount(4);
+         config.getCpus().setCoresPerSocket(2);
+       }},
+      {"memory.size", [](Config config) { config.initMemory().setSize(64 << 20); }},
+      {"nics.mac", [](Config config) { config.initNics(1)[0].setMac("52:54:00:00:00:01"); }},
+      {"nics.mtu", [](Config config) { config.initNics(1)[0].setMtu(1500); }},
+      {"platform.machine", [](Config config) { config.initPlatform().setMachine("q35"); }},
+      {"platform.uuid", [](Config config) { config.initPlatform().setUuid("01234567-89AB-cdef-0123-456789abcdef"); }},
+      {"platform.options", option},
+      {"platform.options.name", option},
+      {"platform.options.value", option},
+  };
+  const auto prepare = [](Config config) {
+    config.initBoot().initKernel().setPath("/kernel");
+    config.initDisks(1)[0].initFile().setPath("/disk");
+  };
+  EXPECT_EQ(vmmhost::findUnaccountedFields(served, prepare, readConfig), std::vector<std::string>{});
 }
 
 TEST(MachineSpecTest, whatNoBackendCould_isInvalid) {
