@@ -312,6 +312,7 @@ class Input(Refusals):
 
     def test_odd_terminals(self):
         plain = self.shell('"$@"', *self.command("ps"))
+        self.assertEqual((plain.code, plain.out[:5]), (0, "NAME "), plain.err)
         for odd in ({"COLUMNS": "0"}, {"COLUMNS": "-1"}, {"COLUMNS": "x" * 5000}, {"COLUMNS": "1", "LINES": "1"},
                     {"TERM": ""}, {"TERM": "\x1b[31m"}, {"TERM": "x" * 5000}, {"TERM": "dumb", "LC_ALL": "POSIX"}):
             with self.subTest(str(odd)[:40]):

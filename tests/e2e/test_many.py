@@ -41,6 +41,7 @@ class Many:
 
     def setUp(self):
         super().setUp()
+        self.assertTrue(read("/proc/key-users"), "the kernel tells who has keys")
         self.shared_before = owned_shared_memory({self.uid})  # of the machine's other programs
 
     def given(self, kernel):
@@ -50,16 +51,18 @@ class Many:
         with ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(function, items))
 
+    def sockets(self):
+        # Not by /proc/net/unix: they are bound through descriptors of their folders, and have no path there.
+        return [os.path.join(where, name) for where, _, names in os.walk(self.folder) for name in names
+                if stat.S_ISSOCK(os.lstat(os.path.join(where, name)).st_mode)]
+
     def assert_machine_is_clean(self, uids, keys_before):
         """Besides what every test looks at: what the kernel keeps for these users, and the runtime folder."""
         for place in ("run", "run/.uids", "state"):
             path = os.path.join(self.folder, place)
             names = os.listdir(path) if os.path.isdir(path) else []
             self.assertEqual([name for name in names if name != ".uids"], [], f"left in {place}")
-        sockets = [os.path.join(where, name) for where, _, names in os.walk(self.folder) for name in names
-                   if stat.S_ISSOCK(os.lstat(os.path.join(where, name)).st_mode)]
-        self.assertEqual(sockets, [])
-        self.assertNotIn(self.folder.encode(), read("/proc/net/unix"))
+        self.assertEqual(self.sockets(), [])
         self.assertNotIn(self.folder.encode(), read("/proc/self/mountinfo"))
         self.assertEqual(owned_shared_memory(uids) - self.shared_before, set())
         # The kernel collects keyrings a moment after their last process. An ordinary user has others meanwhile.
@@ -92,6 +95,8 @@ class Many:
         for row in rows:
             uids.add(int(read(f"/proc/{row['workerPid']}/status").split(b"Uid:")[1].split()[0]))
         self.assertEqual(len(uids), 1 + AT_ONCE if self.own_uids else 1, "root's VMs have a user id each")
+        self.assertEqual(len(self.sockets()), AT_ONCE, "each VM has a control socket, which is looked for at the end")
+        self.assertGreaterEqual(len(processes(self.folder)), 2 * AT_ONCE, "as are supervisors and workers")
         if RELEASE:
             used = [private_bytes(row["supervisorPid"]) for row in rows]
             self.assertGreater(min(used), 0)
