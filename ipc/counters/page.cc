@@ -141,4 +141,9 @@ void WorkerPage::add(Cell cell, std::uint64_t amount) noexcept {
   }
 }
 
+std::uint64_t WorkerPage::read(Cell cell) const noexcept {
+  const auto index = static_cast<std::size_t>(cell);
+  return index < kCells ? impl_->cells[index].load(std::memory_order_relaxed) : 0;
+}
+
 }  // namespace vmmhost::counters

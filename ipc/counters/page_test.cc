@@ -28,6 +28,7 @@ TEST(Counters, whatTheWorkerCounts_theHostReads) {
   worker.add(Cell::kVcpuExits, 41);
   worker.add(Cell::kLogRecordsDropped);
   EXPECT_EQ(host.read(Cell::kVcpuExits), 42u);
+  EXPECT_EQ(worker.read(Cell::kVcpuExits), 42u);
   const std::vector<std::pair<std::string_view, std::uint64_t>> expected = {{"vcpuExits", 42},
                                                                             {"logRecordsDropped", 1}};
   EXPECT_EQ(host.readAll(), expected);
@@ -56,7 +57,10 @@ TEST(Counters, page_cannotBeResizedUnsealedOrMadeExecutable) {
   const Fd worker = passedOn(host);
   EXPECT_EQ(::ftruncate(worker.get(), 0), -1);
   EXPECT_EQ(errno, EPERM);
+  errno = 0;
   EXPECT_EQ(::ftruncate(worker.get(), 1 << 20), -1);
+  EXPECT_EQ(errno, EPERM);
+  errno = 0;
   EXPECT_EQ(::pwrite(worker.get(), "", 1, kPageBytes), -1);
   EXPECT_EQ(errno, EPERM);
   EXPECT_EQ(::fcntl(worker.get(), F_ADD_SEALS, F_SEAL_WRITE), -1);
@@ -119,8 +123,14 @@ TEST(Counters, threadsAndProcesses_loseNoCount) {
 
 TEST(Counters, workerWithoutPage_countsIntoItsOwnMemory) {
   WorkerPage worker;
+  const WorkerPage other;
   worker.add(Cell::kPauses, 3);
+  worker.add(Cell::kPauses);
   worker.add(Cell::kCount, 3);
+  EXPECT_EQ(worker.read(Cell::kPauses), 4u);
+  EXPECT_EQ(worker.read(Cell::kResets), 0u);
+  EXPECT_EQ(worker.read(Cell::kCount), 0u);
+  EXPECT_EQ(other.read(Cell::kPauses), 0u);
 }
 
 TEST(Counters, descriptorOfAnotherSize_isRefusedAndClosed) {

@@ -65,6 +65,8 @@ class WorkerPage {
   WorkerPage& operator=(const WorkerPage&) = delete;
 
   void add(Cell cell, std::uint64_t amount = 1) noexcept;
+  // What is counted so far, in a page by all that have it.
+  std::uint64_t read(Cell cell) const noexcept;
 
  private:
   struct Impl;
