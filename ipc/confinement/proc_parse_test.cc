@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <initializer_list>
+#include <utility>
+
 #include "ipc/confinement/proc_reader.h"
 
 namespace vmmhost::confinement {
@@ -58,11 +61,21 @@ TEST(ParseMountinfo, lines_areRead) {
 }
 
 TEST(ParseMountinfo, malformedLines_neverCountAsReadOnlyRoots) {
-  for (const char* text : {"", "\n", "1 2", "1 2 3 4 /", "1 2 3 4 / rox", "1 2 3 4 / xro,nosuid - tmpfs"}) {
-    for (const Mount& mount : parseMountinfo(text)) {
+  // How many mounts are in each line, and that "ro" has to be an option of its own.
+  for (const auto& [text, count] :
+       std::initializer_list<std::pair<const char*, std::size_t>>{{"", 0},
+                                                                  {"\n", 0},
+                                                                  {"1 2", 0},
+                                                                  {"1 2 3 4 /", 1},
+                                                                  {"1 2 3 4 / rox", 1},
+                                                                  {"1 2 3 4 / xro,nosuid - tmpfs", 1}}) {
+    const auto mounts = parseMountinfo(text);
+    EXPECT_EQ(mounts.size(), count) << text;
+    for (const Mount& mount : mounts) {
       EXPECT_FALSE(mount.readOnly) << text;
     }
   }
+  EXPECT_TRUE(parseMountinfo("1 2 3 4 / ro - tmpfs").at(0).readOnly);
 }
 
 }  // namespace

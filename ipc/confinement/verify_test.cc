@@ -250,7 +250,10 @@ TEST(Verify, processThatIsGone_isAViolation) {
   ASSERT_TRUE(process.isReady());
   const Expectation expected = process.expectation();
   process.kill();
-  EXPECT_EQ(verify(expected).violations.size(), 1u);
+  const auto violations = verify(expected).violations;
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0],
+            "the process cannot be looked at: /proc/" + std::to_string(expected.pid) + ": No such file or directory");
 }
 
 TEST(Verify, unconfinedProcess_violatesEverything) {

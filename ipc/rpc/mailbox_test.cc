@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <thread>
+#include <vector>
 
 namespace vmmhost {
 namespace {
@@ -36,8 +38,14 @@ TEST(Mailbox, postAfterItsEnd_isDropped) {
   auto io = kj::setupAsyncIo();
   auto mailbox = std::make_unique<Mailbox>(io.unixEventPort);
   const auto sender = mailbox->sender();
+  const auto kept = std::make_shared<int>(0);
+  mailbox->post([kept]() { FAIL() << "ran, which was waiting"; });
+  EXPECT_EQ(kept.use_count(), 2);
   mailbox = nullptr;
-  sender.post([]() { FAIL() << "ran"; });
+  EXPECT_EQ(kept.use_count(), 1) << "what was waiting is dropped with it";
+  sender.post([kept]() { FAIL() << "ran"; });
+  EXPECT_EQ(kept.use_count(), 1) << "it is kept";
+  io.provider->getTimer().afterDelay(1 * kj::MILLISECONDS).wait(io.waitScope);
 }
 
 }  // namespace

@@ -46,14 +46,18 @@ TEST(FrameHeader, evenSegmentCountsArePadded) {
 
 TEST(FrameHeader, segmentCountThatWrapsToZero_isRefused) {
   EXPECT_EQ(parse(table({0xffffffff, 0})).state, State::kRefused);
+  EXPECT_STREQ(parse(table({0xffffffff, 0})).reason, "a message with too many segments");
 }
 
 TEST(FrameHeader, tooManySegments_areRefused) {
   EXPECT_EQ(parse(table({16, 0})).state, State::kRefused);
+  EXPECT_STREQ(parse(table({16, 0})).reason, "a message with too many segments");
+  EXPECT_EQ(parse(table({15, 0})).state, State::kNeedMore);
 }
 
 TEST(FrameHeader, sizesThatAddUpBeyondTheLimit_areRefused) {
   EXPECT_EQ(parse(table({0, 32769})).state, State::kRefused);
+  EXPECT_STREQ(parse(table({0, 32769})).reason, "a message over the size limit");
   EXPECT_EQ(parse(table({2, 0xffffffff, 0xffffffff, 0xffffffff})).state, State::kRefused);
   EXPECT_EQ(parse(table({0, 32768})).state, State::kComplete);
 }
@@ -91,7 +95,7 @@ TEST_F(Police, unfinishedCallsBeyondTheLimit_areRefused) {
     EXPECT_EQ(call(i), nullptr);
     answer(i);
   }
-  EXPECT_NE(call(3), nullptr);
+  EXPECT_STREQ(call(3), "too many unfinished calls");
 }
 
 TEST_F(Police, callsThatTheirCallerGaveUp_countUntilTheyAreAnswered) {
@@ -99,7 +103,7 @@ TEST_F(Police, callsThatTheirCallerGaveUp_countUntilTheyAreAnswered) {
     EXPECT_EQ(call(i), nullptr);
     EXPECT_EQ(finish(i), nullptr);
   }
-  EXPECT_NE(call(3), nullptr);
+  EXPECT_STREQ(call(3), "too many calls that it did not wait for");
 }
 
 TEST_F(Police, finishedAndAnsweredCallsMakeRoom) {
@@ -113,12 +117,12 @@ TEST_F(Police, finishedAndAnsweredCallsMakeRoom) {
 TEST_F(Police, numberOfACallThatIsUnderWay_isRefused) {
   EXPECT_EQ(call(7), nullptr);
   EXPECT_EQ(finish(7), nullptr);
-  EXPECT_NE(call(7), nullptr);
+  EXPECT_STREQ(call(7), "a call with a number that is in use");
 }
 
 TEST_F(Police, callBehindTooMuchUnanswered_isRefused) {
   EXPECT_EQ(call(0, 500), nullptr);  // a single one may be larger
-  EXPECT_NE(call(1), nullptr);
+  EXPECT_STREQ(call(1), "too much in calls that are not answered yet");
 }
 
 TEST_F(Police, answersMakeRoomForMore) {
@@ -129,8 +133,9 @@ TEST_F(Police, answersMakeRoomForMore) {
 
 TEST_F(Police, capabilitiesBeyondTheLimit_areRefused) {
   EXPECT_EQ(call(0, 0, 4), nullptr);
-  EXPECT_NE(call(1, 0, 5), nullptr);
-  EXPECT_NE(check([](auto message) { message.initReturn().initResults().initCapTable(5); }), nullptr);
+  EXPECT_STREQ(call(1, 0, 5), "a message with too many capabilities");
+  EXPECT_STREQ(check([](auto message) { message.initReturn().initResults().initCapTable(5); }),
+               "a message with too many capabilities");
 }
 
 TEST_F(Police, unknownKind_isRefused) {
@@ -140,7 +145,7 @@ TEST_F(Police, unknownKind_isRefused) {
   reinterpret_cast<std::uint16_t*>(words.begin() + 1)[0] = 99;
   const kj::ArrayPtr<const capnp::word> segment = words;
   capnp::SegmentArrayMessageReader reader(kj::arrayPtr(&segment, 1));
-  EXPECT_NE(police_.check(reader, words.size()), nullptr);
+  EXPECT_STREQ(police_.check(reader, words.size()), "a message of an unknown kind");
 }
 
 TEST_F(Police, ownCallsCountUntilThePeerAnswers) {
@@ -153,13 +158,14 @@ TEST_F(Police, ownCallsCountUntilThePeerAnswers) {
 }
 
 TEST_F(Police, finishWithoutCall_isRefused) {
-  EXPECT_NE(check([](auto message) { message.initFinish(); }), nullptr);
+  EXPECT_STREQ(check([](auto message) { message.initFinish(); }), "a finish without a call");
 }
 
 TEST_F(Police, kindsForMoreThanTwoParties_areRefused) {
-  EXPECT_NE(check([](auto message) { message.initProvide(); }), nullptr);
-  EXPECT_NE(check([](auto message) { message.initAccept(); }), nullptr);
-  EXPECT_NE(check([](auto message) { message.initJoin(); }), nullptr);
+  constexpr char kWhy[] = "a message kind that a two-party connection has no use for";
+  EXPECT_STREQ(check([](auto message) { message.initProvide(); }), kWhy);
+  EXPECT_STREQ(check([](auto message) { message.initAccept(); }), kWhy);
+  EXPECT_STREQ(check([](auto message) { message.initJoin(); }), kWhy);
 }
 
 }  // namespace

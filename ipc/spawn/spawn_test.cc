@@ -65,6 +65,16 @@ class SpawnTest : public testing::Test {
     return child.reap().value_or(Child::Exit{});
   }
 
+  // Why there is no child; "begun" if there is one.
+  std::string refusal() {
+    try {
+      begin(request_);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "begun";
+  }
+
   Fd executable_, null_, socket_, remote_;
   Request request_;
 };
@@ -174,7 +184,7 @@ TEST_F(SpawnTest, withoutRings_noCallOnThemIsAllowed) {
 TEST_F(SpawnTest, descriptorInTheWayOfARing_isRefused) {
   request_.rings = 1;
   request_.descriptors.push_back({null_.get(), rings::kFirstDescriptor});
-  EXPECT_THROW(begin(request_), Error);
+  EXPECT_EQ(refusal(), "a descriptor of the worker is out of range");
 }
 
 TEST_F(SpawnTest, netNamespaceCanBeGivenUp_andThenShows) {
@@ -186,7 +196,9 @@ TEST_F(SpawnTest, netNamespaceCanBeGivenUp_andThenShows) {
   expected.hostUid = request_.jail.uid;
   expected.hostGid = request_.jail.gid;
   expected.newNamespaces = {"net"};
-  EXPECT_EQ(confinement::verify(expected).violations.size(), 1u);
+  const auto violations = confinement::verify(expected).violations;
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].rfind("the net namespace is that of the host (net:[", 0), 0u) << violations[0];
 }
 
 TEST_F(SpawnTest, executableThatIsNone_isAnErrorThatSaysSo) {
@@ -203,12 +215,12 @@ TEST_F(SpawnTest, executableThatIsNone_isAnErrorThatSaysSo) {
 
 TEST_F(SpawnTest, unknownPolicy_isRefused) {
   request_.jail.seccompPolicy = "none";
-  EXPECT_THROW(begin(request_), Error);
+  EXPECT_EQ(refusal(), "there is no seccomp policy 'none'");
 }
 
 TEST_F(SpawnTest, uidZero_isRefused) {
   request_.jail.uid = 0;
-  EXPECT_THROW(begin(request_), Error);
+  EXPECT_EQ(refusal(), "a worker must not run under uid 0");
 }
 
 TEST_F(SpawnTest, endOfTheSpawningThread_endsTheWorker) {
@@ -248,7 +260,10 @@ TEST(CgroupTest, foldersGoWithIt) {
   {
     const Cgroup group = Cgroup::make("test-" + std::to_string(::getpid()), 64 << 20, 8);
     folders = group.folders();
-    EXPECT_TRUE(!folders.empty() || !group.why().empty());
+    if (folders.empty()) {
+      EXPECT_NE(group.why(), "");
+      GTEST_SKIP() << "no control group can be made here: " << group.why();
+    }
     for (const std::string& folder : folders) {
       EXPECT_EQ(::access(folder.c_str(), F_OK), 0) << folder;
     }
