@@ -45,7 +45,8 @@ std::uint64_t fieldKib(std::string_view line, std::string_view name) {
 std::uint64_t privateBytes(pid_t pid, std::uint64_t guestBytes, unsigned depth) {
   const std::string base = "/proc/" + std::to_string(pid);
   const std::string text = readAll(base + "/smaps");
-  const std::uint64_t guestKib = std::min(guestBytes, kLowMemory) / 1024;
+  const std::uint64_t lowKib = std::min(guestBytes, kLowMemory) / 1024;
+  const std::uint64_t highKib = guestBytes / 1024 - lowKib;
   std::uint64_t total = 0;
   bool guest = false;
   for (std::size_t start = 0; start < text.size();) {
@@ -53,7 +54,8 @@ std::uint64_t privateBytes(pid_t pid, std::uint64_t guestBytes, unsigned depth) 
     const std::string_view line = std::string_view(text).substr(start, end - start);
     start = end + 1;
     if (line.starts_with("Size:")) {
-      guest = fieldKib(line, "Size:") >= guestKib;
+      const std::uint64_t kib = fieldKib(line, "Size:");
+      guest = kib >= lowKib || (highKib != 0 && kib == highKib);
     } else if (!guest) {
       total += fieldKib(line, "Private_Clean:") + fieldKib(line, "Private_Dirty:");
     }
