@@ -21,7 +21,7 @@ MIB = 1 << 20
 harness.MAX_WORKER_PRIVATE = 9 * MIB // 2  # with every device that there is
 ANSWER_SECONDS = 1.0
 # Between two questions: commands without a pause would keep a processor busy that tests beside this one need.
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.02
 LIFETIME_SECONDS = 240
 # What a guest may bring upon itself.
 CAUSES = {"powerOff", "reset", "tripleFault", "crash", "panic", "watchdog"}
