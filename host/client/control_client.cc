@@ -1,5 +1,7 @@
 #include "host/client/control_client.h"
 
+#include <capnp/schema.h>
+
 #include <utility>
 
 #include "host/base/build_info.h"
@@ -32,6 +34,13 @@ class StateSinkServer final : public schema::StateSink::Server {
  private:
   ControlClient::StateChange change_;
 };
+
+// The method that has these results: "pause" of "host.capnp:Control.pause$Results".
+std::string methodOf(capnp::Schema results) {
+  const std::string_view name(results.getShortDisplayName().cStr());
+  const std::size_t dot = name.rfind('.');
+  return std::string(name.substr(dot + 1, name.rfind('$') - dot - 1));
+}
 
 constexpr std::uint16_t kFurtherConsoles = 1;  // the minor version that knows of them
 
@@ -75,7 +84,13 @@ std::string ControlClient::subject() const {
   return vmName_.empty() ? "the supervisor" : "the supervisor of VM " + vmName_;
 }
 
-// The answer's own error, and the end of the connection in words that mean something to a user.
+Error ControlClient::lacks(const std::string& what) const {
+  return Error(ErrorCode::kUnsupported, subject() + " is of a version without " + what,
+               "start the VM anew with this version");
+}
+
+// The answer's own error, a method that an older supervisor does not have, and the end of the connection in words that
+// mean something to a user.
 template <typename Response>
 kj::Promise<Response> ControlClient::checked(kj::Promise<Response> promise) {
   return promise
@@ -86,6 +101,9 @@ kj::Promise<Response> ControlClient::checked(kj::Promise<Response> promise) {
         }
         if (exception.getType() == kj::Exception::Type::DISCONNECTED) {
           return rpc::fail<Response>(Error(ErrorCode::kWorkerDied, goneMessage()));
+        }
+        if (exception.getType() == kj::Exception::Type::UNIMPLEMENTED) {
+          return rpc::fail<Response>(lacks(methodOf(capnp::Schema::from<typename Response::Reads>())));
         }
         return kj::mv(exception);
       })
@@ -175,8 +193,7 @@ kj::Promise<Fd> ControlClient::console(std::uint32_t replayBytes, bool input, st
 kj::Promise<void> ControlClient::since(std::uint16_t minor, const char* what) {
   return hello_.addBranch().then(rpc::guarded([this, minor, what]() {
     if (minor_ < minor) {
-      throw Error(ErrorCode::kUnsupported, subject() + " is of a version without " + what,
-                  "start the VM anew with this version");
+      throw lacks(what);
     }
   }));
 }

@@ -33,7 +33,8 @@ T await(kj::AsyncIoContext& io, kj::Promise<T> promise) {
 
 // Belongs to the thread of its event loop. What the supervisor sends is bounded by rpc::Limits (256 KiB a message);
 // texts in it are untrusted and must be escaped before they are shown. Every promise rejects with an Error (see
-// rpc::fromKj): what the supervisor answered, kDeadlineExceeded, or kWorkerDied when it is gone.
+// rpc::fromKj): what the supervisor answered, kUnsupported naming a method that it does not have, kDeadlineExceeded, or
+// kWorkerDied when it is gone.
 class ControlClient {
  public:
   using InfoResponse = capnp::Response<schema::Control::InfoResults>;
@@ -87,6 +88,7 @@ class ControlClient {
   template <typename Response>
   kj::Promise<Response> within(std::chrono::milliseconds limit, const char* what, kj::Promise<Response> promise);
   std::string subject() const;
+  Error lacks(const std::string& what) const;  // kUnsupported: the supervisor is of a version without it
   // Fulfilled if the supervisor speaks this minor version or a later one; else kUnsupported, naming `what`.
   kj::Promise<void> since(std::uint16_t minor, const char* what);
   kj::Promise<Fd> attach(std::uint32_t replayBytes, bool input, std::uint32_t port);

@@ -132,6 +132,16 @@ TEST_F(ControlClientTest, answersAndErrors_comeBackWhole) {
   EXPECT_EQ(behaviour_.calls.back(), "stop SIGINT");
 }
 
+TEST_F(ControlClientTest, methodThatTheSupervisorDoesNotHave_isNamed) {
+  connect();
+  for (const Error& error : {failure(client_->balloon()), failure(client_->started())}) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_EQ(error.hint(), "start the VM anew with this version");
+  }
+  EXPECT_EQ(failure(client_->resizeConsole(0, 80, 25)).message(),
+            "the supervisor of VM web is of a version without resizeConsole");
+}
+
 TEST_F(ControlClientTest, silence_endsByTheDeadline) {
   behaviour_.answersInfo = false;
   connect();
