@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -128,8 +129,17 @@ std::set<std::string> socketsBelow(const std::string& folder) {
   return found;
 }
 
-void reapOrphans() {
-  while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+// Whether there are children. Orphans fall to this process: without a child it has no descendant at all, which is found
+// out for less than by looking at every process there is.
+bool reapChildren() {
+  for (;;) {
+    const pid_t pid = ::waitpid(-1, nullptr, WNOHANG);
+    if (pid == 0) {
+      return true;
+    }
+    if (pid < 0 && errno != EINTR) {
+      return false;
+    }
   }
 }
 
@@ -196,14 +206,8 @@ bool LeakCheck::within(const std::function<bool()>& gone) const {
 
 std::vector<std::string> LeakCheck::look(const std::vector<pid_t>& hostPids) {
   std::vector<std::string> left;
-  std::vector<pid_t> living;
-  const bool allGone = within([&]() {
-    reapOrphans();
-    living = descendants(::getpid());
-    return living.empty();
-  });
-  if (!allGone) {
-    for (const pid_t pid : living) {
+  if (!within([]() { return !reapChildren(); })) {
+    for (const pid_t pid : descendants(::getpid())) {
       left.push_back("process " + std::to_string(pid) + " (" + processName(pid) + ')');
       ::kill(pid, SIGKILL);
     }

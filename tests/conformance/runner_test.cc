@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -244,6 +245,25 @@ class Leaks : public RunJobs {};
 TEST_F(Leaks, nothingLeft_isNothing) {
   LeakCheck leaks(folder_);
   EXPECT_TRUE(leaks.look({::getpid()}).empty());
+}
+
+// A child's child, which its parent leaves behind: it falls to this process.
+TEST_F(Leaks, processThatIsLeft_isNamedAndEnded) {
+  LeakCheck leaks(folder_, std::chrono::milliseconds(20));
+  const pid_t pid = ::fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) {
+    if (::fork() == 0) {
+      ::pause();
+    }
+    ::_exit(0);
+  }
+  const auto left = leaks.look({::getpid()});
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].rfind("process ", 0), 0u) << left[0];
+  int status = 0;
+  EXPECT_GT(::waitpid(-1, &status, 0), 0);
+  EXPECT_TRUE(WIFSIGNALED(status));
 }
 
 TEST_F(Leaks, whatIsLeft_isNamed) {
