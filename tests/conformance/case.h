@@ -15,8 +15,9 @@ inline constexpr std::string_view kNeedsLinux = "linux-kit";
 
 struct Case {
   std::string name;                   // "AREA.what-it-states", unique
-  std::vector<std::string> needs;     // capability names of vmmhost/plugin.h, or kNeedsLinux
+  std::vector<std::string> needs;     // names of host/plugin/abilities.h, or kNeedsLinux
   std::function<void(Context&)> run;  // throws Failure, or Error for what the product refused unexpectedly
+  std::string text;                   // what its name leaves open, for people
 };
 
 inline std::string areaOf(const std::string& name) {

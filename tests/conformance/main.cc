@@ -117,6 +117,7 @@ int runAll(const Options& options) {
     Job& job = jobs.emplace_back();
     job.result.name = one.name;
     job.result.needs = one.needs;
+    job.result.text = one.text;
     job.folder = scratch.path() + '/' + std::to_string(jobs.size());
     if (gate.kind == Gate::Kind::kAbsent) {
       job.result.kind = Result::Kind::kAbsent;

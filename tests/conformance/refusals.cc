@@ -1,6 +1,7 @@
 #include "tests/conformance/refusals.h"
 
-#include <map>
+#include <string_view>
+#include <utility>
 
 #include "tests/conformance/json_text.h"
 #include "tests/conformance/supervised.h"
@@ -79,35 +80,54 @@ std::string countersNotThere(Context& context) {
   return "no counter is shown";
 }
 
+using Observe = std::string (*)(Context&);
+
+constexpr std::pair<std::string_view, Observe> kObservers[] = {
+    {VMMHOST_CAP_BOOT_PVH, [](Context& c) { return fieldRefused(c, "boot.kernel", {}); }},
+    {VMMHOST_CAP_BOOT_LINUX, linuxRefused},
+    {VMMHOST_CAP_INITRD,
+     [](Context& c) {
+       return fieldRefused(c, "boot.initrd", {.boot = R"("initrd":")" + c.file("initrd", "content") + '"'});
+     }},
+    {VMMHOST_CAP_SMP, [](Context& c) { return fieldRefused(c, "cpus.count", {.members = R"("cpus":{"count":2})"}); }},
+    {VMMHOST_CAP_DISK,
+     [](Context& c) {
+       const std::string disk = c.file("disk.img", std::string(1 << 20, '\0'));
+       return fieldRefused(c, "disks", {.members = R"("disks":[{"file":")" + disk + R"("}])"});
+     }},
+    {VMMHOST_CAP_CONSOLE_SERIAL,
+     [](Context& c) { return fieldRefused(c, "consoles", {.members = R"("consoles":[{"kind":"serial"}])"}); }},
+    {VMMHOST_CAP_CONSOLE_VIRTIO, consoleSizesNotTold},
+    {VMMHOST_CAP_NIC, [](Context& c) { return fieldRefused(c, "nics", {.members = R"("nics":[{}])"}); }},
+    {VMMHOST_CAP_PAUSE, [](Context& c) { return verbRefused(c, "pause", &OwnedVm::pause); }},
+    {VMMHOST_CAP_POWER_BUTTON, [](Context& c) { return verbRefused(c, "shutdown", &OwnedVm::shutdown); }},
+    {VMMHOST_CAP_RESET, [](Context& c) { return verbRefused(c, "reset", &OwnedVm::reset); }},
+    {VMMHOST_CAP_TRIPLE_FAULT, tripleFaultNotTold},
+    {VMMHOST_CAP_COUNTERS, countersNotThere},
+    {VMMHOST_CAP_BALLOON,
+     [](Context& c) { return fieldRefused(c, "balloon", {.members = R"("balloon":{"targetSize":"4M"})"}); }},
+    {VMMHOST_CAP_VSOCK, [](Context& c) { return fieldRefused(c, "vsock", {.members = R"("vsock":{})"}); }},
+};
+
+Observe observerOf(std::string_view capability) {
+  for (const auto& [name, observe] : kObservers) {
+    if (name == capability) {
+      return observe;
+    }
+  }
+  return nullptr;
+}
+
 }  // namespace
 
+bool knowsRefusalOf(std::string_view capability) {
+  return observerOf(capability) != nullptr;
+}
+
 std::string observeRefusal(Context& context, const std::string& capability) {
-  using Observe = std::function<std::string(Context&)>;
-  const std::string initrd = R"("initrd":")" + context.file("initrd", "content") + '"';
-  const std::string disk = context.file("disk.img", std::string(1 << 20, '\0'));
-  const std::map<std::string, Observe> observers = {
-      {VMMHOST_CAP_BOOT_PVH, [](Context& c) { return fieldRefused(c, "boot.kernel", {}); }},
-      {VMMHOST_CAP_BOOT_LINUX, linuxRefused},
-      {VMMHOST_CAP_INITRD, [&](Context& c) { return fieldRefused(c, "boot.initrd", {.boot = initrd}); }},
-      {VMMHOST_CAP_SMP, [](Context& c) { return fieldRefused(c, "cpus.count", {.members = R"("cpus":{"count":2})"}); }},
-      {VMMHOST_CAP_DISK,
-       [&](Context& c) { return fieldRefused(c, "disks", {.members = R"("disks":[{"file":")" + disk + R"("}])"}); }},
-      {VMMHOST_CAP_CONSOLE_SERIAL,
-       [](Context& c) { return fieldRefused(c, "consoles", {.members = R"("consoles":[{"kind":"serial"}])"}); }},
-      {VMMHOST_CAP_CONSOLE_VIRTIO, consoleSizesNotTold},
-      {VMMHOST_CAP_NIC, [](Context& c) { return fieldRefused(c, "nics", {.members = R"("nics":[{}])"}); }},
-      {VMMHOST_CAP_PAUSE, [](Context& c) { return verbRefused(c, "pause", &OwnedVm::pause); }},
-      {VMMHOST_CAP_POWER_BUTTON, [](Context& c) { return verbRefused(c, "shutdown", &OwnedVm::shutdown); }},
-      {VMMHOST_CAP_RESET, [](Context& c) { return verbRefused(c, "reset", &OwnedVm::reset); }},
-      {VMMHOST_CAP_TRIPLE_FAULT, tripleFaultNotTold},
-      {VMMHOST_CAP_COUNTERS, countersNotThere},
-      {VMMHOST_CAP_BALLOON,
-       [](Context& c) { return fieldRefused(c, "balloon", {.members = R"("balloon":{"targetSize":"4M"})"}); }},
-      {VMMHOST_CAP_VSOCK, [](Context& c) { return fieldRefused(c, "vsock", {.members = R"("vsock":{})"}); }},
-  };
-  const auto found = observers.find(capability);
-  check(found != observers.end(), "nothing is known of the capability " + capability);
-  return found->second(context);
+  const Observe observe = observerOf(capability);
+  check(observe != nullptr, "nothing is known of the capability " + capability);
+  return observe(context);
 }
 
 }  // namespace vmmhost::conformance

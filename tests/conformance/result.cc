@@ -1,10 +1,12 @@
 #include "tests/conformance/result.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "host/base/build_info.h"
 #include "host/config/json_writer.h"
 #include "host/config/text.h"
+#include "host/plugin/abilities.h"
 
 namespace vmmhost::conformance {
 
@@ -18,6 +20,30 @@ void writeStrings(config::JsonWriter& json, const char* name, const std::vector<
     json.text(value);
   }
   json.endArray();
+}
+
+// What has a name, what that means, and which of these cases need it.
+void writeAbilities(config::JsonWriter& json, const std::vector<Result>& results) {
+  json.key("abilities").beginArray();
+  for (const plugin::Ability& ability : plugin::kAbilities) {
+    std::vector<std::string> needing;
+    for (const Result& result : results) {
+      if (std::find(result.needs.begin(), result.needs.end(), ability.name) != result.needs.end()) {
+        needing.push_back(result.name);
+      }
+    }
+    json.beginObject().member("name", ability.name).member("text", ability.text);
+    writeStrings(json, "cases", needing);
+    json.endObject();
+  }
+  json.endArray();
+}
+
+void writeCase(config::JsonWriter& json, const std::string& name, const std::string& text) {
+  json.beginObject().member("name", name).member("area", areaOf(name));
+  if (!text.empty()) {
+    json.member("text", text);
+  }
 }
 
 }  // namespace
@@ -68,6 +94,7 @@ std::string resultsJson(const Subject& subject, const std::vector<Result>& resul
       .member("version", subject.version)
       .member("description", subject.description)
       .member("acceleration", subject.acceleration)
+      .member("place", subject.place())
       .member("summary", subject.summary)
       .member("instructionsPerSecond", subject.instructionsPerSecond);
   writeStrings(json, "capabilities", subject.capabilities);
@@ -80,12 +107,11 @@ std::string resultsJson(const Subject& subject, const std::vector<Result>& resul
       .member("notAdvertised", counts.notAdvertised)
       .member("needsAbsent", counts.absent)
       .endObject();
+  writeAbilities(json, results);
   json.key("cases").beginArray();
   for (const Result& result : results) {
-    json.beginObject()
-        .member("name", result.name)
-        .member("area", areaOf(result.name))
-        .member("result", kindName(result.kind));
+    writeCase(json, result.name, result.text);
+    json.member("result", kindName(result.kind));
     writeStrings(json, "needs", result.needs);
     if (!result.detail.empty()) {
       json.member("detail", result.detail);
@@ -129,7 +155,7 @@ std::string casesJson(const Cases& cases) {
   config::JsonWriter json;
   json.beginArray();
   for (const Case& one : cases) {
-    json.beginObject().member("name", one.name).member("area", areaOf(one.name));
+    writeCase(json, one.name, one.text);
     writeStrings(json, "needs", one.needs);
     json.endObject();
   }

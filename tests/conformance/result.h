@@ -22,6 +22,7 @@ struct Result {
   std::string observed;  // of a passed case: what the backend was seen to do, where there is a choice
   std::vector<std::string> needs;
   std::int64_t milliseconds = 0;
+  std::string text;  // the case's
 };
 
 const char* kindName(Result::Kind kind);  // as in JSON: "passed", "failed", "notAdvertised", "needsAbsent"

@@ -7,13 +7,17 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
+#include "host/plugin/abilities.h"
 #include "tests/conformance/case_process.h"
 #include "tests/conformance/json_text.h"
 #include "tests/conformance/leaks.h"
 #include "tests/conformance/options.h"
+#include "tests/conformance/refusals.h"
 #include "tests/conformance/result.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
@@ -37,6 +41,30 @@ TEST(Cases, names_areUniqueAndHaveAnArea) {
     EXPECT_TRUE(one.run) << one.name;
   }
   EXPECT_GE(names.size(), 80u);
+}
+
+TEST(Abilities, eachIsNeededByACase_andItsRefusalCanBeObserved) {
+  std::set<std::string> needed;
+  for (const Case& one : allCases()) {
+    needed.insert(one.needs.begin(), one.needs.end());
+  }
+  EXPECT_EQ(needed.erase(std::string(kNeedsLinux)), 1u);
+  std::set<std::string> named;
+  for (const plugin::Ability& ability : plugin::kAbilities) {
+    EXPECT_TRUE(named.insert(ability.name).second) << ability.name << " is there twice";
+    EXPECT_TRUE(knowsRefusalOf(ability.name)) << ability.name;
+  }
+  EXPECT_EQ(needed, named);
+}
+
+TEST(Subject, place_isAWordForHowGuestsRun) {
+  Subject subject = kSubject;
+  const std::pair<const char*, const char*> places[] = {
+      {"none", "translating"}, {"emulated", "emulating"}, {"hardware", "hardware"}};
+  for (const auto& [acceleration, place] : places) {
+    subject.acceleration = acceleration;
+    EXPECT_EQ(subject.place(), place);
+  }
 }
 
 TEST(Gate, capabilityThatIsAdvertised_isRun) {
@@ -93,6 +121,7 @@ TEST(Json, results_areToldWhole) {
   EXPECT_EQ(json["backend"]["name"], "one");
   EXPECT_EQ(json["backend"]["version"], "1.2");
   EXPECT_EQ(json["backend"]["capabilities"], nlohmann::json({"pause"}));
+  EXPECT_EQ(json["backend"]["place"], "translating");
   EXPECT_EQ(json["conforms"], false);
   EXPECT_EQ(json["counts"], nlohmann::json({{"passed", 1}, {"failed", 1}, {"notAdvertised", 1}, {"needsAbsent", 1}}));
   EXPECT_EQ(json["cases"][0]["observed"], "served");
@@ -102,6 +131,24 @@ TEST(Json, results_areToldWhole) {
   EXPECT_EQ(json["cases"][2]["result"], "notAdvertised");
   EXPECT_EQ(json["cases"][3]["result"], "needsAbsent");
   EXPECT_EQ(json["cases"][3]["area"], "b");
+}
+
+TEST(Json, abilities_areToldWithTheCasesThatNeedThem) {
+  std::vector<Result> results(2);
+  results[0] = {"a.one", Kind::kPassed, "", "", {"pause", "smp"}, 1, "what it is about"};
+  results[1] = {"a.two", Kind::kPassed, "", "", {"pause"}, 1};
+  const auto json = nlohmann::json::parse(resultsJson(kSubject, results));
+  EXPECT_EQ(json["cases"][0]["text"], "what it is about");
+  EXPECT_FALSE(json["cases"][1].contains("text"));
+  std::map<std::string, nlohmann::json> cases;
+  for (const auto& ability : json["abilities"]) {
+    cases[ability["name"]] = ability["cases"];
+    EXPECT_NE(ability["text"], "");
+  }
+  EXPECT_EQ(cases.size(), plugin::kAbilities.size());
+  EXPECT_EQ(cases["pause"], nlohmann::json({"a.one", "a.two"}));
+  EXPECT_EQ(cases["smp"], nlohmann::json({"a.one"}));
+  EXPECT_EQ(cases["reset"], nlohmann::json::array());
 }
 
 TEST(Json, backendThatPassesAll_conforms) {

@@ -10,6 +10,10 @@ bool Subject::has(std::string_view capability) const {
   return std::find(capabilities.begin(), capabilities.end(), capability) != capabilities.end();
 }
 
+std::string Subject::place() const {
+  return acceleration == "none" ? "translating" : acceleration == "emulated" ? "emulating" : acceleration;
+}
+
 Gate decide(const Case& one, const Subject& subject, const Kit& kit) {
   for (const std::string& need : one.needs) {
     if (need != kNeedsLinux && !subject.has(need)) {

@@ -21,6 +21,8 @@ struct Subject {
   std::uint64_t instructionsPerSecond = 0;  // of a guest; 0: not measured
 
   bool has(std::string_view capability) const;
+  // Where its guests run, as a word: "translating", "emulating", "hardware".
+  std::string place() const;
 };
 
 // Files that the cases' guests come from.

@@ -1,5 +1,6 @@
 """`vmmhost conformance` as a third party uses it: exit codes, JSON, patterns, plugins that are no good."""
 import os
+import re
 import shutil
 import signal
 import sys
@@ -8,6 +9,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "e2e"))
 from harness import STAGE, VmmhostTest, wait_until  # noqa: E402
 
+PLUGIN_INTERFACE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../host/include/vmmhost/plugin.h")
 FAKE = os.environ["VMMHOST_FAKE_PLUGIN"]
 TEST_PLUGINS = os.environ["VMMHOST_TEST_PLUGINS"]
 
@@ -31,6 +33,21 @@ class Conformance(VmmhostTest):
         listed = self.conformance("--list", "--case", "exits", "--json").json
         self.assertEqual([case["name"] for case in found["cases"]], [case["name"] for case in listed])
         self.assertEqual({case["result"] for case in found["cases"]}, {"passed"})
+
+    def test_abilities_are_told_as_the_plugin_interface_tells_them(self):
+        with open(PLUGIN_INTERFACE, encoding="utf-8") as file:
+            header = file.read()
+        defined = re.findall(r'^#define VMMHOST_CAP_\w+ "([^"]*)" +/\* (.*) \*/$', header, re.MULTILINE)
+        self.assertEqual(len(defined), len(re.findall("^#define VMMHOST_CAP_", header, re.MULTILINE)), "one has no text")
+        found = self.conformance("--plugin", FAKE, "--case", "exits", "--json").json
+        self.assertEqual([(ability["name"], ability["text"]) for ability in found["abilities"]], defined)
+        needing = {ability["name"]: ability["cases"] for ability in found["abilities"]}
+        self.assertIn("exits.power-off", needing["boot-pvh"])
+        self.assertEqual(needing["triple-fault"], ["exits.triple-fault"])
+
+    def test_place_is_told(self):
+        self.assertEqual(self.conformance("--plugin", FAKE, "--case", "exits.power-off", "--json").json["backend"]["place"],
+                         "emulating")
 
     def test_text_ends_with_a_summary(self):
         out = self.conformance("--plugin", FAKE, "--case", "exits.power-off").out.splitlines()

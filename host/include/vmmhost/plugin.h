@@ -85,22 +85,22 @@ enum {
   VMMHOST_ACCELERATION_HARDWARE = 2
 };
 
-/* Capability names. A worker's abilities agree with them. */
-#define VMMHOST_CAP_BOOT_PVH "boot-pvh"     /* ELF kernels with a PVH note */
-#define VMMHOST_CAP_BOOT_LINUX "boot-linux" /* kernels as distributions ship them */
-#define VMMHOST_CAP_INITRD "initrd"
-#define VMMHOST_CAP_SMP "smp"
-#define VMMHOST_CAP_DISK "disk"
-#define VMMHOST_CAP_NIC "nic"                       /* network cards, with a TAP device or without */
-#define VMMHOST_CAP_CONSOLE_SERIAL "console-serial" /* both directions */
-#define VMMHOST_CAP_CONSOLE_VIRTIO "console-virtio" /* several, which know the size of a terminal */
-#define VMMHOST_CAP_PAUSE "pause"
-#define VMMHOST_CAP_POWER_BUTTON "power-button"
-#define VMMHOST_CAP_RESET "reset"
-#define VMMHOST_CAP_TRIPLE_FAULT "triple-fault" /* told apart from a reset request */
-#define VMMHOST_CAP_COUNTERS "counters"
-#define VMMHOST_CAP_BALLOON "balloon" /* its size can be changed while the VM runs */
-#define VMMHOST_CAP_VSOCK "vsock"     /* connections both ways */
+/* Capability names, and what they stand for. A worker's abilities agree with them. */
+#define VMMHOST_CAP_BOOT_PVH "boot-pvh"             /* ELF kernels with a PVH note */
+#define VMMHOST_CAP_BOOT_LINUX "boot-linux"         /* kernels as distributions ship them */
+#define VMMHOST_CAP_INITRD "initrd"                 /* initial RAM disk */
+#define VMMHOST_CAP_SMP "smp"                       /* more than one processor */
+#define VMMHOST_CAP_DISK "disk"                     /* disks */
+#define VMMHOST_CAP_NIC "nic"                       /* network cards, on TAP devices or on none */
+#define VMMHOST_CAP_CONSOLE_SERIAL "console-serial" /* serial console, both directions */
+#define VMMHOST_CAP_CONSOLE_VIRTIO "console-virtio" /* consoles that tell the guest how large a terminal is */
+#define VMMHOST_CAP_PAUSE "pause"                   /* pause and resume */
+#define VMMHOST_CAP_POWER_BUTTON "power-button"     /* the guest is asked to power off */
+#define VMMHOST_CAP_RESET "reset"                   /* the guest starts again */
+#define VMMHOST_CAP_TRIPLE_FAULT "triple-fault"     /* told apart from a reset */
+#define VMMHOST_CAP_COUNTERS "counters"             /* counters in `inspect` */
+#define VMMHOST_CAP_BALLOON "balloon"               /* memory that the guest gives back while it runs */
+#define VMMHOST_CAP_VSOCK "vsock"                   /* a vsock device, connections both ways */
 
 typedef struct vmmhost_probe_request {
   uint32_t size;
