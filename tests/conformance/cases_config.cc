@@ -159,6 +159,7 @@ struct Field {
   const char* field;       // what a refusal names
   const char* capability;  // which decides, or null
   ConfigText config;
+  const char* text = "";  // what the field's name leaves open
 };
 
 std::vector<Field> fields() {
@@ -171,8 +172,18 @@ std::vector<Field> fields() {
       {"memory.shared", nullptr, {.memory = R"({"size":"32M","shared":true})"}},
       {"memory.hugePages", nullptr, {.memory = R"({"size":"32M","hugePages":true})"}},
       {"nics", VMMHOST_CAP_NIC, {.members = R"("nics":[{"attachment":{"none":null}}])"}},
-      {"consoles[1]", nullptr, {.members = R"("consoles":[{"kind":"serial"},{"kind":"serial"}])"}},
-      {"consoles[0].kind", nullptr, {.members = R"("consoles":[{"kind":"virtio"}])"}},
+      {"consoles[1]",
+       nullptr,
+       {.members = R"("consoles":[{"kind":"serial"},{"kind":"virtio"}])"},
+       "a virtio console besides the serial one"},
+      {"consoles[1].kind",
+       nullptr,
+       {.members = R"("consoles":[{"kind":"serial"},{"kind":"serial"}])"},
+       "a second serial console"},
+      {"consoles[0].kind",
+       nullptr,
+       {.members = R"("consoles":[{"kind":"virtio"}])"},
+       "a virtio console and no serial one"},
       {"vsock", VMMHOST_CAP_VSOCK, {.members = R"("vsock":{"enabled":true})"}},
       {"shares", nullptr, {.members = R"("shares":[{"tag":"share","directory":"/usr"}])"}},
       {"rng", nullptr, {.members = R"("rng":{"enabled":true})"}},
@@ -244,7 +255,7 @@ void addFieldCases(Cases& cases) {
       needs.emplace_back(field.capability);
     }
     cases.push_back({std::string("fields.") + field.field, needs,
-                     [field](Context& context) { fieldIsServedOrRefused(context, field); }});
+                     [field](Context& context) { fieldIsServedOrRefused(context, field); }, field.text});
   }
 }
 
