@@ -147,8 +147,10 @@ class Machine:
             "setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display",
             "none", "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi",
             # The agent's timer needs an interrupt of its own: 16 to 23, as q35 has them.
-            "-global", "hpet.hpet-intcap=0xff0104", "-cpu",
-            "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku", "-smp", str(cpus),
+            "-global", "hpet.hpet-intcap=0xff0104",
+            # Without erms and fsrm, kernels, the guests' too, copy and clear memory by words: translated, "rep movsb" is
+            # a loop that moves a byte each time.
+            "-cpu", "max,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku,-erms,-fsrm", "-smp", str(cpus),
             "-m", memory, "-kernel", os.path.join(kit, "vmlinux"), "-initrd", self.initramfs.name, "-append",
             COMMAND_LINE, "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
             "-chardev", f"socket,id=monitor,fd={monitor.fileno()}", "-mon", "chardev=monitor,mode=control",
