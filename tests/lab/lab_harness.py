@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(HERE)), "guest"))
 import harness  # noqa: E402
 import newc  # noqa: E402
-from harness import VmmhostTest, guest, private_bytes, wait_until  # noqa: E402,F401  (for the tests)
+from harness import LONG, VmmhostTest, guest, private_bytes, wait_until  # noqa: E402,F401  (for the tests)
 
 # A boot of stock Linux takes 6 s in the lab, and many times that beside a build that keeps every core busy.
 LINUX_TIMEOUT = 300

@@ -1,14 +1,16 @@
 """What tests/e2e/test_linux.py sees of qemu is seen of kvm: the same guests, with the same configuration files."""
 import unittest
 
-from lab_harness import LINUX_TIMEOUT, LabTest
+from lab_harness import LINUX_TIMEOUT, LONG, LabTest
 
 import test_linux
 
 
-class Linux(LabTest, test_linux.Linux):
-    backend = "kvm"
-    limit = LINUX_TIMEOUT
+if LONG:
+    # A boot each, and of each there is a boot in lab.conformance, lab.boot or lab.devices as well.
+    class Linux(LabTest, test_linux.Linux):
+        backend = "kvm"
+        limit = LINUX_TIMEOUT
 
 
 class Devices(LabTest, test_linux.Devices):
