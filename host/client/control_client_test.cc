@@ -106,6 +106,7 @@ TEST_F(ControlClientTest, hello_isTheFirstCall) {
   EXPECT_EQ(behaviour_.calls[0].substr(0, 14), "hello vmmhost ");
   EXPECT_EQ(behaviour_.calls[1], "info");
   await(io_, client_->hello());
+  EXPECT_EQ(behaviour_.calls.size(), 2u) << "and is made once";
 }
 
 TEST_F(ControlClientTest, otherMajorVersion_isRefusedWithBothBuilds) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/refusal.h"
+
 namespace vmmhost::runtime {
 namespace {
 
@@ -26,7 +28,7 @@ TEST(RecordTest, whatIsWritten_isRead) {
 TEST(RecordTest, valuesThatWouldForgeLines_areRefused) {
   Record record;
   record.cgroups = {"/sys/fs/cgroup/vmmhost\ncgroup=/sys/fs/cgroup/other"};
-  EXPECT_THROW(formatRecord(record), Error);
+  tests::expectRefusal("a record cannot hold a cgroup with a line break", [&] { formatRecord(record); });
 }
 
 TEST(RecordTest, damagedRecords_areRefused) {

@@ -13,6 +13,7 @@
 
 #include <cstring>
 
+#include "host/config/mac.h"
 #include "host/vm/resources.h"
 #include "vmmhost/error.h"
 
@@ -149,7 +150,7 @@ TEST_F(TapTest, cards_getAddressAndMtu_andQueuesForTheirCpus) {
   EXPECT_EQ(opened.nicQueues[1].nic, 0u);
   EXPECT_EQ(opened.nicQueues[1].queue, 1u);
   EXPECT_EQ(nics[0].getMtu(), 1500);
-  EXPECT_EQ(nics[0].asReader().getMac().size(), 17u);
+  EXPECT_EQ(nics[0].asReader().getMac(), config::deriveMac("web", 0));
   EXPECT_EQ(nics[1].asReader().getMac(), "02:00:00:00:00:07");
 }
 

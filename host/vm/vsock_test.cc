@@ -171,6 +171,7 @@ TEST_F(VsockTest, otherLines_areTheEndOfTheClient) {
 
 TEST_F(VsockTest, nobodyIsServed_beforeThereIsAGuest) {
   const Fd client = connect("CONNECT 1\n");
+  letRun();
   EXPECT_TRUE(isOpen(client));
   EXPECT_EQ(device_->calls, 0u);
   open();
@@ -229,6 +230,7 @@ TEST_F(VsockTest, guest_reachesServicesOfItsFolder_andNothingElse) {
   EXPECT_EQ(::write(near.get(), "x", 1), 1);
   char byte = 0;
   EXPECT_EQ(::read(far.get(), &byte, 1), 1);
+  EXPECT_EQ(byte, 'x');
   fs::create_symlink("vsock_52", path_ + "/vsock_53");
   EXPECT_EQ(errorOf(host, 53).code(), ErrorCode::kNotFound);
 }
