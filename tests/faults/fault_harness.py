@@ -13,13 +13,14 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 
 import harness  # noqa: E402,F401
-from harness import (DEADLINE, LONG, SANITIZED, OrdinaryUserTest, VmmhostTest, cgroups, guest,  # noqa: E402,F401
-                     is_gone, processes, read, wait_until)
+from harness import (DEADLINE, LONG, SANITIZED, OrdinaryUserTest, VmmhostTest, cgroups, flood_lines,  # noqa: E402,F401
+                     guest, is_gone, processes, read, wait_until)
 
 FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 # How long a neighbour may take to answer while another VM goes wrong, on a machine with more to do than this.
 NEIGHBOUR_DEADLINE = 5
 PR_SET_CHILD_SUBREAPER = 36
+LEASES, FIRST_LEASED_UID = "/run/vmmhost/.uids", 0x56480000  # of user ids: host/runtime/directories.h
 
 
 def children(pid):
@@ -51,14 +52,14 @@ def descriptors(pid="self"):
 
 def abandoned_leases():
     """User id leases that nobody holds: they are the machine's, whatever the runtime folder."""
-    folder, found = "/run/vmmhost/.uids", []
+    found = []
     try:
-        names = os.listdir(folder) if os.geteuid() == 0 else []
+        names = os.listdir(LEASES) if os.geteuid() == 0 else []
     except FileNotFoundError:
         return found
     for name in names:
         try:
-            with open(os.path.join(folder, name)) as lease:
+            with open(os.path.join(LEASES, name)) as lease:
                 fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found.append(name)
         except (BlockingIOError, FileNotFoundError):
@@ -80,6 +81,15 @@ class FaultTest(VmmhostTest):
             self.neighbour_said = 0
             self.assert_neighbour_well()
             self.neighbour_descriptors = descriptors(self.neighbour["supervisorPid"])
+            self.assert_looks_where_things_are()
+
+    def assert_looks_where_things_are(self):
+        """What is looked for at the end is there while a VM lives."""
+        supervisor, worker = self.neighbour["supervisorPid"], self.neighbour["workerPid"]
+        self.assertIn(worker, [pid for pid, _ in descendants(supervisor)])
+        if os.geteuid() == 0:
+            uid = int(read(f"/proc/{worker}/status").split(b"\nUid:")[1].split()[0])
+            self.assertTrue(os.path.exists(os.path.join(LEASES, str(uid - FIRST_LEASED_UID))), "its lease")
 
     def tearDown(self):
         try:

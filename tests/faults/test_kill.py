@@ -50,6 +50,8 @@ class RandomKills(FaultTest):
         elapsed = time.monotonic() - began
         print(f"{killed} killed ({dict(self.killed)}) in {number} rounds and {elapsed:.1f} s", flush=True)
         self.assertEqual(descriptors(), open_before)
+        if killed >= ENOUGH and ONLY is None:
+            self.assertEqual(set(self.killed), {"vmmhost", *KINDS.values()}, "each kind has had its turn")
 
     def checked_round(self, number):
         try:

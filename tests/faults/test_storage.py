@@ -1,11 +1,12 @@
 """Full disks and read-only folders under logs, outcomes and runtime entries: the VM goes on or ends with a clear error,
 and an outcome is whole or not there."""
 import ctypes
+import errno
 import json
 import os
 import unittest
 
-from fault_harness import FaultTest, guest, read
+from fault_harness import FaultTest, flood_lines, guest, read
 
 CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 1, 32, 16384, 1 << 18, 2
 libc = ctypes.CDLL(None, use_errno=True)
@@ -71,8 +72,10 @@ class Storage(FaultTest):
             with open(os.path.join(place, ".ballast"), "wb", buffering=0) as file:
                 while file.write(b"x" * 4096):
                     pass
-        except OSError:
-            pass
+        except OSError as error:
+            self.assertEqual(error.errno, errno.ENOSPC)
+        system = os.statvfs(place)
+        self.assertEqual(system.f_bfree * system.f_ffree, 0, "it is full, of blocks or of files")
 
     def empty(self, place):
         os.unlink(os.path.join(place, ".ballast"))
@@ -90,6 +93,9 @@ class Storage(FaultTest):
         self.check("run", "--backend", "fake", "--name", "vm", "--detach", "--memory", "8M", "--kernel", guest(kernel),
                    *arguments)
 
+    def listed(self):
+        return [row["name"] for row in self.check("ps", "-a", "--json").json]
+
     def remount(self, place, flags):
         mount(place, "", MS_REMOUNT | flags)
 
@@ -99,9 +105,9 @@ class Storage(FaultTest):
         result = self.run_vmmhost("run", "--backend", "fake", "--name", "vm", "--memory", "8M", "--kernel",
                                   guest("flood"))
         self.assertEqual(result.code, 0, result.err)
-        self.assertEqual(result.out.count("\n"), 512)
+        self.assertEqual(result.out, flood_lines())
         self.assert_whole_or_absent(place)
-        self.check("ps", "-a")
+        self.assertEqual(self.listed(), ["neighbour", "vm"])
         self.empty(place)
         self.check("rm", "vm")
         self.assertEqual(os.listdir(place), [])
@@ -115,7 +121,7 @@ class Storage(FaultTest):
         self.assertIn("running", self.check("ps").out)
         self.check("stop", "vm")
         self.assert_whole_or_absent(place)
-        self.assertIn("vm", self.check("ps", "-a").out)
+        self.assertEqual(self.listed(), ["neighbour", "vm"])
         self.assertEqual(self.run_vmmhost("wait", "vm").code, 125 if not read(f"{place}/vm/exit.json") else 143)
         self.empty(place)
         self.check("rm", "vm")
@@ -125,9 +131,10 @@ class Storage(FaultTest):
         place = self.tiny("state", "size=16k")
         result = self.run_vmmhost("run", "--backend", "fake", "--name", "vm", "--memory", "8M", "--kernel",
                                   guest("flood"))
-        self.assertEqual((result.code, result.out.count("\n")), (0, 512), result.err)
+        self.assertEqual((result.code, result.out), (0, flood_lines()), result.err)
         self.assert_whole_or_absent(place)
-        self.check("logs", "vm")
+        kept = self.check("logs", "vm").out
+        self.assertTrue(0 < len(kept) < 16 << 10, f"{len(kept)} bytes of 32 KiB")
         self.check("rm", "vm")
         self.assertEqual(os.listdir(place), [])
 
@@ -177,7 +184,7 @@ class Storage(FaultTest):
         called(libc.mount(None, place.encode(), None, MS_REMOUNT | 4096 | MS_RDONLY, None))
         self.check("pause", "vm")
         self.check("stop", "vm")
-        self.assertIn("vm", self.check("ps", "-a").out)
+        self.assertEqual(self.listed(), ["neighbour", "vm"])
         result = self.run_vmmhost("rm", "vm")
         self.assertEqual(result.code, 125, result.out)
         self.assertIn("Read-only file system", result.err)
