@@ -30,7 +30,7 @@ class PluginInput(Refusals):
                 ("short", 126, "lacks"), ("wrongname", 126, '"other"'), ("crash", 126, "crashed with signal 6"),
                 ("crashprobe", 126, "crashed with signal 6"), ("babble", 126, "too much"),
                 ("refuses", 126, "the moon is not full", "wait two weeks"), ("throws", 125, "exception"),
-                ("olderminor", 125, "boot: came with version 1.1", "version 1.0"),
+                ("olderminor", 125, "name: came with version 1.1", "version 1.0"),
                 ("good", 127, "worker"), ("newerminor", 127, "worker")):
             self.install(name)
             self.refuse(name, code, (f"backend {name}", *names), *self.given(name))
