@@ -187,15 +187,17 @@ TEST(NewerFields, since11_areThese) {
 TEST_F(OlderPluginTest, pluginOfVersion11_isGivenNoNewerField) {
   const fs::path compat = tests::built("lib/compat-plugins/1.1");
   if (!fs::exists(compat)) {
-    GTEST_SKIP() << "there are none in " << compat;
+    GTEST_SKIP() << "there are none in " << compat << ": with sanitizers they are not built";
   }
   constexpr std::string_view kPrefix = "vmmhost-backend-";
+  int plugins = 0;
   for (const auto& entry : fs::directory_iterator(compat)) {
     std::string name = entry.path().stem().string();
     if (!name.starts_with(kPrefix) || entry.path().extension() != ".so") {
       continue;
     }
     name.erase(0, kPrefix.size());
+    ++plugins;
     install(entry.path());
     const std::shared_ptr<Plugin> plugin = registry().load(name);
     for (const ConfigField& field : fieldsNewerThan(1)) {
@@ -207,6 +209,7 @@ TEST_F(OlderPluginTest, pluginOfVersion11_isGivenNoNewerField) {
       EXPECT_FALSE(error && error->message().find("came with version") != std::string::npos) << error->message();
     }
   }
+  EXPECT_GE(plugins, 2);
 }
 
 }  // namespace
