@@ -160,7 +160,7 @@ class Devices(LinuxTest):
             os.kill(supervisor, signal.SIGSTOP)
         time.sleep(3)  # what is tested: that nobody listens for a while
         os.kill(supervisor, signal.SIGCONT)
-        self.read_until(typing, "ready")
+        self.read_until(typing, "ready", self.limit)
         self.assertEqual(self.check("logs", "tux", "--port", "0").out, "".join(f"{n}\n" for n in range(1, 20001)))
         for size in ("32M", "64M", "16M", "0"):
             self.check("balloon", "tux", size)
