@@ -12,9 +12,11 @@ environment of all. A machine that dies takes the test that ran in it along: bot
 another machine, as do those after it. If that one dies as well, the test has failed.
 """
 import argparse
+import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,8 @@ import ahead
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MAX_OUTPUT = 1 << 20
+OUTPUT = "/tmp/lab-output"  # what a test leaves there, files only, comes back with its result
+MAX_FILES = 8 << 20
 # Machines in a row that die before a test of theirs has ended: then it is the lab that fails.
 MAX_USELESS = 3
 MAX_DEATHS = 2  # of machines, for one test
@@ -60,6 +64,8 @@ def inside(batch, names):
     for name in names:
         seconds, command = tests[name]
         print(json.dumps({"name": name}), flush=True)
+        shutil.rmtree(OUTPUT, ignore_errors=True)
+        os.mkdir(OUTPUT)
         began = time.monotonic()
         with subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, start_new_session=True) as process:
@@ -73,8 +79,27 @@ def inside(batch, names):
         if code < 0:
             output += f"\nbatch: ended by signal {-code}\n".encode()
             code = 128 - code
+        files, left = files_left()
+        if left:
+            output += f"\nbatch: {left} in {OUTPUT} did not come back: it is no file, or there is too much\n".encode()
+            code = code or 1
         print(json.dumps({"name": name, "code": code, "seconds": time.monotonic() - began,
-                          "output": shortened(output)}), flush=True)
+                          "output": shortened(output), "files": files}), flush=True)
+
+
+def files_left():
+    """What a test left in OUTPUT, file name -> content; and the name of one that cannot be taken along, or None. With the
+    result, and not when the machine ends: then a test that kills it takes nothing of those before it along."""
+    files = {}
+    size = 0
+    for name in sorted(os.listdir(OUTPUT)):
+        path = os.path.join(OUTPUT, name)
+        size += os.path.getsize(path)
+        if not os.path.isfile(path) or size > MAX_FILES:
+            return files, name
+        with open(path, "rb") as file:
+            files[name] = base64.b64encode(file.read()).decode()
+    return files, None
 
 
 def result_path(results, name):
@@ -82,11 +107,16 @@ def result_path(results, name):
 
 
 def tell(record):
-    print(f"{record['name']}: {'passed' if record['code'] == 0 else 'FAILED'} after {record['seconds']:.1f} s",
-          flush=True)
+    word = {0: "passed", SKIPPED: "skipped"}.get(record["code"], "FAILED")
+    print(f"{record['name']}: {word} after {record['seconds']:.1f} s", flush=True)
 
 
 def keep(results, record):
+    for name, content in record.pop("files", {}).items():
+        folder = os.path.join(results, record["name"])
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(base64.b64decode(content))
     path = result_path(results, record["name"])
     with open(path + ".part", "w", encoding="utf-8") as file:
         json.dump(record, file)
@@ -138,8 +168,11 @@ def unpack_kernels():
 def run_machines(batch, results, left):
     """Until each of these tests has a result. What was said of the machines."""
     for name in os.listdir(results):
+        path = os.path.join(results, name)
         if name.endswith(".json"):
-            os.unlink(os.path.join(results, name))
+            os.unlink(path)
+        elif os.path.isdir(path):  # of files that a test left
+            shutil.rmtree(path)
     useless = 0
     deaths, told = {}, []
     while left:

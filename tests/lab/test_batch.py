@@ -126,6 +126,33 @@ class Batch(unittest.TestCase):
         self.assertIn("run ahead", said.getvalue())
         self.assertEqual((self.started, self.result()), (1, "machine 1"))
 
+    def inside(self, command):
+        """What `batch.py inside` tells of a test that is this command of a shell, as one_machine() reads it."""
+        self.write("batch", f"one\t10\tsh\t-c\t{command}\n")
+        said = io.StringIO()
+        os.environ["VMMHOST_LAB"] = "1"
+        with mock.patch.object(batch, "OUTPUT", self.path("output")), contextlib.redirect_stdout(said):
+            batch.inside(self.path("batch"), ["one"])
+        return json.loads(said.getvalue().splitlines()[-1])
+
+    def test_files_that_a_test_leaves_come_back_with_its_result_and_go_with_the_next_run(self):
+        os.mkdir(self.results)
+        with contextlib.redirect_stdout(io.StringIO()):
+            batch.keep(self.results, self.inside(f"printf 'a\\377' >{self.path('output')}/file; exit 3"))
+        with open(batch.result_path(self.results, "one"), encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["code"], 3)
+        with open(os.path.join(self.results, "one", "file"), "rb") as file:
+            self.assertEqual(file.read(), b"a\xff")
+        self.said_of(lambda *arguments: batch.run_machines(*arguments[:2], []))
+        self.assertEqual(os.listdir(self.results), [])
+
+    def test_what_cannot_come_back_fails_the_test_by_name(self):
+        for command in (f"mkdir {self.path('output')}/folder", f"truncate -s 9M {self.path('output')}/folder"):
+            record = self.inside(command)
+            self.assertEqual(record["code"], 1)
+            self.assertIn("folder", record["output"])
+        self.assertEqual(self.inside("true")["code"], 0)
+
     def test_whoever_is_killed_is_waited_for_no_longer(self):
         ready = os.pipe()
         child = os.fork()
