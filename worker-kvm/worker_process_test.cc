@@ -246,11 +246,12 @@ TEST_F(WorkerProcessTest, helloGuest_printsAndPowersOff) {
   EXPECT_GT(counters_.read(counters::Cell::kPioExits), output_.size());
 }
 
-TEST_F(WorkerProcessTest, endsOfAllKinds_areToldApart) {
+TEST_F(WorkerProcessTest, tripleFault_isReportedAsSuch_withRegisters) {
   create("triple_fault");
   start();
   waitForEnd();
   EXPECT_EQ(events_.cause, schema::EndCause::TRIPLE_FAULT);
+  EXPECT_NE(events_.detail.find("RIP 0x"), std::string::npos) << events_.detail;
 }
 
 TEST_F(WorkerProcessTest, resetRequest_isReportedAsSuch) {
@@ -332,7 +333,13 @@ TEST_F(WorkerProcessTest, consoleThatIsNotRead_holdsUpNeitherPauseNorEnd) {
   EXPECT_FALSE(events_.ended);
   readsConsole_ = true;
   waitForEnd();
-  EXPECT_EQ(output_.size(), 512U * 64U);
+  std::string all;
+  for (unsigned line = 0; line < 512; ++line) {
+    char number[16];
+    std::snprintf(number, sizeof number, "%08x", line);
+    all += number + std::string(" the quick brown fox jumps over the lazy dog 0123456789\n");
+  }
+  EXPECT_EQ(output_, all);
 }
 
 TEST_F(WorkerProcessTest, consoleThatIsClosed_losesOutputOnly) {
