@@ -50,8 +50,9 @@ TEST(Usage, wrongUsageWithJson_isOneDocument) {
 
 TEST(Usage, help_is0AndOnStandardOutput) {
   const TestCommand command;
-  for (const char* verb : {"run", "ps", "inspect", "logs", "console", "vsock", "shutdown", "stop", "pause", "resume",
-                           "reset", "wait", "rm", "backends", "conformance", "doctor", "version", "completion"}) {
+  for (const char* verb :
+       {"run", "ps", "inspect", "logs", "console", "vsock", "shutdown", "stop", "pause", "resume", "reset", "balloon",
+        "wait", "rm", "backends", "conformance", "doctor", "version", "completion"}) {
     const auto result = command.run({verb, "--help"});
     EXPECT_EQ(result.exitCode, 0) << verb;
     EXPECT_TRUE(contains(result.out, std::string("vmmhost ") + verb)) << verb;

@@ -4,7 +4,8 @@
 //   echo      gives back what is typed, until a line "quit" powers it off; "panic" panics it
 //   flood     says a million bytes and powers off
 //   missing   cannot start: kNotFound       unusable  cannot start: kUnavailable
-//   dies      ends by SIGKILL once started  silent    never says that it has started
+//   dies      as echo, but "die" ends it by SIGKILL
+//   silent    never says that it has started
 //   stays     as echo, but stop is never answered
 // It reports to the file that VMMHOST_TEST_REPORT names.
 #include <capnp/message.h>
@@ -60,9 +61,7 @@ class Machine {
     if (what() == "unusable") {
       throw Error(ErrorCode::kUnavailable, "backend fake cannot be used here");
     }
-    if (what() == "dies") {
-      io_.provider->getTimer().afterDelay(10 * kj::MILLISECONDS).then([]() { ::raise(SIGKILL); }).detach([](auto&&) {});
-    } else if (what() == "flood") {
+    if (what() == "flood") {
       output_ = std::string(1000000, 'x') + "\n";
       task_ = flush()
                   .then([this]() { end(schema::EndKind::GUEST, schema::EndCause::POWER_OFF, 0); })
@@ -129,6 +128,9 @@ class Machine {
       return observer_->whenBecomesReadable().then([this]() { return echo(); });
     }
     typed_.append(buffer, static_cast<std::size_t>(got));
+    if (what() == "dies" && typed_.find("die") != std::string::npos) {
+      ::raise(SIGKILL);
+    }
     output_.assign(buffer, static_cast<std::size_t>(got));
     return flush().then([this]() -> kj::Promise<void> {
       if (typed_.find("quit") != std::string::npos) {
