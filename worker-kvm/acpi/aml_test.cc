@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/acpi/resources.h"
 
@@ -24,7 +25,7 @@ TEST(PackageLength, eachSize_countsItself) {
 }
 
 TEST(PackageLength, moreThanFourBytesHold_isRefused) {
-  EXPECT_THROW(packageLength(0xfffffff - 3), Error);
+  tests::expectRefusal("ACPI: ", [] { packageLength(0xfffffff - 3); });
 }
 
 TEST(NameString, eachForm_hasItsPrefix) {

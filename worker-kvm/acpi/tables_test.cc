@@ -148,10 +148,14 @@ TEST(AcpiTables, machineThatCannotBeDescribed_isRefused) {
     try {
       build(machine, address, room);
     } catch (const Error& error) {
+      const char* why =
+          room == kRoom ? "ACPI: a machine that cannot be described" : "bytes, and there is room for 1024";
+      EXPECT_NE(error.message().find(why), std::string::npos) << error.message();
       return error.code() == ErrorCode::kInvalidArgument;
     }
     return false;
   };
+  EXPECT_FALSE(refused(machineOf(1)));
   EXPECT_TRUE(refused(machineOf(0)));
   EXPECT_TRUE(refused(machineOf(65)));
   EXPECT_TRUE(refused(machineOf(1), kBase + 8));

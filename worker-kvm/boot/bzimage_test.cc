@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/boot/bytes_source.h"
 #include "worker-kvm/boot/test_bzimage.h"
@@ -103,9 +104,9 @@ TEST(PlaceBzImage, lessMemory_movesItDownIfItMayBeMoved) {
   BzImage image = parse(TestBzImage());
   EXPECT_EQ(placeBzImage(image, 17 * kMiB - 1), (memory::Range{2 * kMiB, kMiB}));
   EXPECT_EQ(placeBzImage(image, 3 * kMiB), (memory::Range{2 * kMiB, kMiB}));
-  EXPECT_THROW(placeBzImage(image, 3 * kMiB - 1), Error);
+  tests::expectRefusal("at 0x1000000 or lower does not fit into the 2 MiB", [&] { placeBzImage(image, 3 * kMiB - 1); });
   image.alignment.reset();
-  EXPECT_THROW(placeBzImage(image, 17 * kMiB - 1), Error);
+  tests::expectRefusal("at 0x1000000 does not fit into the 16 MiB", [&] { placeBzImage(image, 17 * kMiB - 1); });
 }
 
 TEST(PlaceBzImage, hostileAddresses_areNeverTaken) {
@@ -114,11 +115,11 @@ TEST(PlaceBzImage, hostileAddresses_areNeverTaken) {
     EXPECT_EQ(placeBzImage(image, 64 * kMiB), (memory::Range{2 * kMiB, kMiB})) << address;
   }
   const BzImage large = parse(TestBzImage().put(setup::kInitSize, UINT32_MAX));
-  EXPECT_THROW(placeBzImage(large, 64 * kMiB), Error);
+  tests::expectRefusal("that needs 4294967295 bytes", [&] { placeBzImage(large, 64 * kMiB); });
   const BzImage coarse = parse(TestBzImage()
                                    .put(setup::kPreferredAddress, std::uint64_t{0})
                                    .put(setup::kKernelAlignment, std::uint32_t{0x80000000}));
-  EXPECT_THROW(placeBzImage(coarse, 64 * kMiB), Error);
+  tests::expectRefusal("does not fit into the 64 MiB", [&] { placeBzImage(coarse, 64 * kMiB); });
 }
 
 // Whatever the bytes are, the parser answers with an image within its own rules or an Error.

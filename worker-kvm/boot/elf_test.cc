@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/boot/bytes_source.h"
 
@@ -100,7 +101,7 @@ TEST(ParseElf, notAnElfFile_isRefused) {
                                  "\x7f"
                                  "ELF",
                                  "MZ and so on, at least sixteen bytes of it"}) {
-    EXPECT_THROW(parseElf(BytesSource({text.begin(), text.end()})), Error) << text;
+    tests::expectRefusal("boot.kernel: not an ELF file", [&] { parseElf(BytesSource({text.begin(), text.end()})); });
   }
 }
 
@@ -138,11 +139,11 @@ TEST(ParseElf, kernelWithoutAnyEntry_isRefused) {
       "no PVH entry point (no XEN_ELFNOTE_PHYS32_ENTRY note), and the ELF header's entry point lies outside");
   Kernel32 old;
   old.segments[2].p_type = PT_NULL;
-  EXPECT_THROW(parseElf(BytesSource(old.bytes())), Error);
+  tests::expectRefusal("in a file of 32 bits", [&] { parseElf(BytesSource(old.bytes())); });
   Kernel64 foreign;  // the 64-bit class is no 64-bit processor
   foreign.segments[2].p_type = PT_NULL;
   foreign.header.e_machine = EM_386;
-  EXPECT_THROW(parseElf(BytesSource(foreign.bytes())), Error);
+  tests::expectRefusal("in a file of 32 bits", [&] { parseElf(BytesSource(foreign.bytes())); });
 }
 
 TEST(ParseElf, programHeadersOutsideTheFile_areRefused) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
 #include "worker-kvm/boot/bytes_source.h"
@@ -92,9 +93,10 @@ TEST_F(Linux64Test, secondZeroPage_keepsNothingOfTheFirst) {
 
 TEST_F(Linux64Test, moreThanTheZeroPageHolds_isRefused) {
   const std::vector<MapEntry> map(129);
-  EXPECT_THROW(writeZeroPage({{}, 3, std::nullopt, 0, map}, memory_), Error);
+  constexpr char kWhy[] = "the zero page has no room for what it is to say";
+  tests::expectRefusal(kWhy, [&] { writeZeroPage({{}, 3, std::nullopt, 0, map}, memory_); });
   const std::vector<std::uint8_t> header(setup::kMaxBytes + 1);
-  EXPECT_THROW(writeZeroPage({header, 3, std::nullopt, 0, {}}, memory_), Error);
+  tests::expectRefusal(kWhy, [&] { writeZeroPage({header, 3, std::nullopt, 0, {}}, memory_); });
 }
 
 TEST_F(Linux64Test, pageTables_mapTheFirst4GiBOneToOne) {

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::kvm::devices {
@@ -66,8 +67,10 @@ TEST(Bus, overlappingRange_isRefusedAndBothAreNamed) {
       EXPECT_NE(error.message().find("first (0x100 to 0x107)"), std::string::npos) << error.message();
     }
   }
-  EXPECT_THROW(Bus::Registration(bus, UINT64_MAX, 2, device, "wraps"), Error);
-  EXPECT_THROW(Bus::Registration(bus, 0, 0, device, "empty"), Error);
+  tests::expectRefusal("range of wraps is empty or overflows",
+                       [&] { const Bus::Registration wraps(bus, UINT64_MAX, 2, device, "wraps"); });
+  tests::expectRefusal("range of empty is empty or overflows",
+                       [&] { const Bus::Registration empty(bus, 0, 0, device, "empty"); });
   const Bus::Registration before(bus, 0xf8, 8, device, "before");
   const Bus::Registration after(bus, 0x108, 8, device, "after");
 }

@@ -215,6 +215,14 @@ TEST_F(SerialTest, everyRegisterAndValue_isHarmless) {
   const std::array<std::uint8_t, 8> wide{};
   EXPECT_TRUE(bus_.write(kPort, wide));
   EXPECT_FALSE(bus_.write(kPort + 1, wide));
+  take();
+  // After a reset it is as ever.
+  serial_.reset();
+  out(0, 'z');
+  EXPECT_EQ(take(), "z");
+  EXPECT_EQ(offer("i"), 1U);
+  EXPECT_EQ(in(0), 'i');
+  EXPECT_EQ(in(2), 0x01);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
 #include "worker-kvm/pci/root.h"
@@ -184,7 +185,8 @@ TEST_F(RootTest, moreThanTheBusHolds_isRefused) {
   for (unsigned i = 2; i < kMaxFunctions; ++i) {
     root_.add(std::make_unique<TestFunction>(0x1041, 0x1000));
   }
-  EXPECT_THROW(root_.add(std::make_unique<TestFunction>(0x1041, 0x1000)), Error);
+  tests::expectRefusal("a VM has room for " + std::to_string(kMaxFunctions - 1) + " PCI devices",
+                       [&] { root_.add(std::make_unique<TestFunction>(0x1041, 0x1000)); });
 }
 
 }  // namespace

@@ -67,6 +67,9 @@ TEST_F(MsixTest, signalWhileMasked_isPendingUntilReset) {
   EXPECT_EQ(pending(), 4u);
   program(2, 0x43);
   EXPECT_EQ(pending(), 0u) << "connected: the kernel has it";
+  write(2 * 16 + 12, 1);
+  msix_.signal(2);
+  EXPECT_EQ(pending(), 4u);
   msix_.reset();
   EXPECT_EQ(pending(), 0u);
   EXPECT_EQ(read(2 * 16 + 12), 1u);

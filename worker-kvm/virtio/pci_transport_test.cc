@@ -308,7 +308,8 @@ TEST_F(PciTransportTest, configurationAccess_reachesTheWindow) {
   EXPECT_EQ(status(), 1);
   setConfig(at + 8, 0xfffffff0);
   setConfig(at + 12, 4);
-  config(at + 16);
+  EXPECT_EQ(config(at + 16), 0xffffffffu) << "nothing is there";
+  EXPECT_EQ(status(), 1);
 }
 
 TEST_F(PciTransportTest, resetOfTheMachine_startsAnew) {
@@ -336,6 +337,11 @@ TEST_F(PciTransportTest, anyAccess_isBorne) {
     }
   }
   EXPECT_FALSE(device_->activation);
+  setStatus(0);
+  EXPECT_EQ(status(), 0);
+  start();
+  EXPECT_EQ(status(), 15);
+  EXPECT_TRUE(device_->activation) << "a driver that does as it should finds a device";
 }
 
 }  // namespace

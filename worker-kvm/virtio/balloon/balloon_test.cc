@@ -5,8 +5,11 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
+#include "tests/support/refusal.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/virtio/balloon/pages.h"
 #include "worker-kvm/virtio/test_driver.h"
@@ -125,6 +128,7 @@ TEST_P(BalloonTest, hugeChain_isWorkedOffInTurns) {
   // Meanwhile others have their turns.
   for (int i = 0; i < 10; ++i) {
     name(kDeflateQueue, {1});
+    EXPECT_FALSE(driver_->queue(kInflateQueue).hasUsed()) << i;
   }
   driver_->queue(kInflateQueue).takeUsed(driver_->interrupts());
   EXPECT_EQ(resident(kFirstPage, 8), 7u);
@@ -185,7 +189,8 @@ TEST_P(BalloonTest, target_isToldToTheDriver_andItsAnswerIsHeard) {
   bytes = {0xff, 0xff, 0xff, 0xff};
   balloon_->writeConfig(4, bytes);
   EXPECT_EQ(balloon_->actual(), Driver::kMemoryBytes) << "a lie goes no further than the memory";
-  EXPECT_THROW(balloon_->setTarget(Driver::kMemoryBytes + 1), Error);
+  tests::expectRefusal("bytes is more than the guest's memory", [&] { balloon_->setTarget(Driver::kMemoryBytes + 1); });
+  EXPECT_EQ(balloon_->target(), 2u << 20);
   EXPECT_NO_THROW(balloon_->setTarget(Driver::kMemoryBytes));
   driver_->stop();
   EXPECT_EQ(balloon_->actual(), 0u) << "a guest that was reset has all of its memory";
@@ -204,17 +209,34 @@ TEST_P(BalloonTest, loopInAQueue_breaksTheDevice_untilItIsReset) {
   EXPECT_TRUE(driver_->interrupts().waitForBroken());
   driver_->stop();
   driver_->start(*balloon_, kAgreed);
+  fill(kFirstPage, 1);
   name(kInflateQueue, {kFirstPage});
+  EXPECT_EQ(resident(kFirstPage, 1), 0u);
   driver_->stop();
 }
 
 TEST_P(BalloonTest, deviceThatGoesWhileItWorks_endsItsWorkFirst) {
   make();
   driver_->start(*balloon_, kAgreed);
+  fill(kFirstPage, 1);
+  const std::vector<std::uint32_t> numbers(262144, kFirstPage);
+  std::memcpy(driver_->data(0, 1 << 20).data(), numbers.data(), 1 << 20);
   const std::vector<virtio::test::Part> parts(100, {Driver::kData, 1 << 20, false});
   driver_->queue(kInflateQueue).offer(parts);
   driver_->queue(kInflateQueue).notify();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (resident(kFirstPage, 1) != 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::yield();
+  }
+  ASSERT_EQ(resident(kFirstPage, 1), 0u) << "it works";
   balloon_.reset();
+  // No page is given back any more, however many turns the thread has.
+  fill(kFirstPage, 1);
+  for (int turn = 0; turn < 10; ++turn) {
+    io::runOn(*thread_, [] {});
+    EXPECT_EQ(resident(kFirstPage, 1), 1u);
+  }
+  EXPECT_FALSE(driver_->queue(kInflateQueue).hasUsed());
 }
 
 }  // namespace

@@ -234,7 +234,11 @@ TEST_P(BlockDeviceTest, flushOfAnUnsafeDisk_doesNothing) {
   disk_->setWriteback(false);
   ASSERT_EQ(disk_->write(0, pattern(4096, 1)), kOk);
   EXPECT_EQ(disk_->flush(), kOk);
-  EXPECT_NE(isDurable(disk_->file(), 0), Durable::kYes);
+  const Durable durable = isDurable(disk_->file(), 0);
+  if (durable == Durable::kUnknown) {
+    GTEST_SKIP() << "this file system does not tell";
+  }
+  EXPECT_EQ(durable, Durable::kNo);
 }
 
 TEST_P(BlockDeviceTest, withWritebackOff_eachWriteIsDurable) {
@@ -257,7 +261,11 @@ TEST_P(BlockDeviceTest, driverThatCannotFlush_getsDurableWrites) {
   options.without = kFeatureFlush | kFeatureConfigWce;
   MAKE_OR_SKIP(options);
   ASSERT_EQ(disk_->write(0, pattern(4096, 1)), kOk);
-  EXPECT_NE(isDurable(disk_->file(), 0), Durable::kNo);
+  const Durable durable = isDurable(disk_->file(), 0);
+  if (durable == Durable::kUnknown) {
+    GTEST_SKIP() << "this file system does not tell";
+  }
+  EXPECT_EQ(durable, Durable::kYes);
 }
 
 // 5.2.5.2.

@@ -224,8 +224,16 @@ TEST_P(HostileDriverTest, driverThatNeverStops_canBeStopped) {
     }
   });
   disk_->stop();  // returns, while the driver goes on
+  const std::uint16_t used = queue.usedIndex();
+  for (int i = 0; i < 1000; ++i) {
+    queue.notify();
+  }
+  EXPECT_EQ(queue.usedIndex(), used) << "nothing is answered any more";
   isEnough = true;
   driver.join();
+  EXPECT_EQ(queue.usedIndex(), used);
+  disk_->start();
+  EXPECT_EQ(disk_->read(0, 512).status, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Block, HostileDriverTest,

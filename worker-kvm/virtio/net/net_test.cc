@@ -4,6 +4,8 @@
 #include <sys/prctl.h>
 
 #include <atomic>
+#include <filesystem>
+#include <iterator>
 #include <set>
 #include <thread>
 
@@ -293,6 +295,7 @@ TEST_F(NetTest, headerThatLiesAboutTheFrame_isRefusedByTheTap_andTheQueueGoesOn)
     seen = test::receive(socket);
   } while (seen && *seen != good);  // the system may make something of a lie
   EXPECT_TRUE(seen);
+  EXPECT_EQ(driver_->interrupts().brokenReason(), "");
   driver_->stop();
 }
 
@@ -509,9 +512,10 @@ TEST_F(NetTest, tapThatIsDeleted_isALinkThatIsDown) {
 TEST_F(NetTest, device_stopsAndStartsUnderLoad) {
   make(2);
   std::atomic<bool> ends = false;
+  std::atomic<unsigned> frames = 0;
   std::thread load([&] {
     const Fd socket = tap_->packetSocket(ETH_P_IP);
-    for (std::uint16_t flow = 0; !ends; ++flow) {
+    for (std::uint16_t flow = 0; !ends; ++flow, ++frames) {
       const auto frame = test::ipv4(kGuestMac, tap_->mac(), "192.0.2.1", "192.0.2.2", 17, 1000, flow, 100);
       [[maybe_unused]] const ssize_t sent = ::send(socket.get(), frame.data(), frame.size(), MSG_DONTWAIT);
     }
@@ -534,7 +538,10 @@ TEST_F(NetTest, device_stopsAndStartsUnderLoad) {
     }
     driver_->stop();
     const auto used = driver_->queue(0).usedIndex();
-    std::this_thread::yield();
+    const unsigned before = frames;
+    while (frames < before + 10) {  // which a device that goes on would receive
+      std::this_thread::yield();
+    }
     EXPECT_EQ(driver_->queue(0).usedIndex(), used) << "memory is left alone";
   }
   ends = true;
@@ -542,12 +549,22 @@ TEST_F(NetTest, device_stopsAndStartsUnderLoad) {
 }
 
 TEST_F(NetTest, deviceThatGoesWhileItIsActive_endsItsThreadsFirst) {
+  const auto threads = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+  };
+  const auto before = threads();
   make(2);
   start(kBase | kMrgRxbuf | kCtrlVq | kMq);
-  receiveSide(2048).offer(100);
+  EXPECT_GT(threads(), before);
+  auto receive = receiveSide(2048);
+  receive.offer(100);
   const Fd socket = tap_->packetSocket(kTestEtherType);
-  sendToGuest(socket, test::ethernet(kGuestMac, tap_->mac(), kTestEtherType, 100));
+  const auto frame = test::ethernet(kGuestMac, tap_->mac(), kTestEtherType, 100);
+  sendToGuest(socket, frame);
+  EXPECT_EQ(receive.take().frame, frame);
+  sendToGuest(socket, frame);
   net_.reset();
+  EXPECT_EQ(threads(), before);
 }
 
 TEST_F(NetTest, deviceWithoutTap_hasNoLink_andDiscards) {
@@ -560,13 +577,20 @@ TEST_F(NetTest, deviceWithoutTap_hasNoLink_andDiscards) {
   auto transmit = transmitSide();
   transmit.send({}, test::ethernet(kGuestMac, kGuestMac, kTestEtherType, 100));
   transmit.awaitUsed();
+  EXPECT_EQ(transmitDropped(), 1u);
+  EXPECT_EQ(net_->counters().transmittedFrames, 0u);
   driver_->stop();
 }
 
 TEST_F(NetTest, descriptorThatIsNoTap_isRefused) {
   std::vector<Fd> taps;
   taps.emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  EXPECT_THROW(Net({.name = "net7"}, std::move(taps)), Error);
+  try {
+    const Net net({.name = "net7"}, std::move(taps));
+    ADD_FAILURE() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.message().rfind("net7: its descriptor is no TAP", 0), 0u) << error.message();
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include "tests/support/refusal.h"
 #include "worker-kvm/virtio/vsock/test_guest.h"
 
 namespace vmmhost::kvm::virtio::vsock::test {
@@ -254,11 +255,16 @@ TEST_F(VsockTest, hostThatIsGoneWithUnreadBytes_endsTheConnection) {
   while (flags != kShutdownBoth) {
     const Packet packet = guest().receive();
     if (packet.header.operation == Operation::kReset) {
-      return;
+      break;
     }
     ASSERT_EQ(packet.header.operation, Operation::kShutdown);
     flags |= packet.header.flags;
   }
+  if (flags == kShutdownBoth) {  // then the guest is waited for
+    client.stream.send(Operation::kReset);
+  }
+  guest().expectSilence();
+  EXPECT_EQ(device_->connections(), 0u);
 }
 
 TEST_F(VsockTest, slowReader_getsEverythingThatTheGuestSentBeforeItClosed) {
@@ -512,10 +518,11 @@ TEST_F(VsockTest, socketThatBlocks_orIsOneTooMany_isRefused) {
   options_.limits.maxConnections = 2;
   make();
   Pair blocking = makePair();
-  EXPECT_THROW(device_->connectToGuest(std::move(blocking.far), 1), Error);
+  tests::expectRefusal("is none, or one that blocks", [&] { device_->connectToGuest(std::move(blocking.far), 1); });
   Client one = connectClient(1);
   Client two = connectClient(2);
-  EXPECT_THROW(device_->connectToGuest(makePair().near, 3), Error);
+  tests::expectRefusal("as many vsock connections as it can have",
+                       [&] { device_->connectToGuest(makePair().near, 3); });
   Stream stream(guest(), 4, 80);
   stream.send(Operation::kRequest);
   guest().expect(Operation::kReset);
