@@ -1,4 +1,7 @@
 // A configuration is honoured, and what a backend does not serve of it is refused by name.
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include "tests/conformance/console_reader.h"
 #include "tests/conformance/json_text.h"
 #include "tests/conformance/supervised.h"
@@ -122,7 +125,12 @@ std::string newDisk(const Context& context) {
 }
 
 void diskIsAttached(Context& context) {
-  auto vm = context.start({.members = diskMember(newDisk(context), R"(,"serial":"conformance")")});
+  const std::string path = newDisk(context);
+  auto vm = context.start({.members = diskMember(path, R"(,"serial":"conformance")")});
+  const Json info(get(vm->describe(), "describing"));
+  checkEqual(info.string("config.disks.0.serial"), "conformance", "the serial number that is told");
+  const Fd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  check(::flock(file.get(), LOCK_EX | LOCK_NB) != 0, "the disk is not held while the VM has it");
   checkEqual(get(vm->stop(), "stopping").kind, "stopped", "the kind of end");
 }
 
@@ -141,7 +149,8 @@ void diskIsShared(Context& context) {
   const std::string disk = diskMember(path, R"(,"readOnly":true)");
   auto one = context.start({.members = disk});
   auto two = context.start({.members = disk});
-  errorOf("writing to a disk that others read", [&]() { context.start({.members = diskMember(path)}); });
+  refused(ErrorCode::kFailedPrecondition, {"disks[0]", "disk.img"}, "writing to a disk that others read",
+          [&]() { context.start({.members = diskMember(path)}); });
 }
 
 void diskIsMissing(Context& context) {

@@ -28,7 +28,7 @@ void balloonBeyondMemory(Context& context) {
   SupervisedVm vm(context, {.members = R"("balloon":{})"});
   vm.awaitRunning();
   auto& client = vm.starter();
-  errorOf("a balloon of more than the memory",
+  refused(ErrorCode::kInvalidArgument, {"memory"}, "a balloon of more than the memory",
           [&]() { context.await(client.setBalloon(33 * kMebibyte, kPatience), "setting the target"); });
   checkEqual(context.await(client.balloon(kPatience), "asking").getTarget(), std::uint64_t{0}, "the target");
   checkEqual(vm.state(), "running", "the state");
@@ -38,7 +38,7 @@ void balloonBeyondMemory(Context& context) {
 void balloonOfAnEndedVm(Context& context) {
   SupervisedVm vm(context, {.guest = "poweroff", .members = R"("balloon":{})"});
   vm.wait();
-  errorOf("the balloon of a VM that has ended",
+  refused(ErrorCode::kFailedPrecondition, {"balloon"}, "the balloon of a VM that has ended",
           [&]() { context.await(vm.starter().setBalloon(kMebibyte, kPatience), "setting the target"); });
 }
 

@@ -21,11 +21,13 @@ pid_t workerPid(OwnedVm& vm) {
 void timeoutEndsIt(Context& context) {
   VmOptions options = context.options();
   options.timeout = milliseconds(1500);
+  const auto begin = std::chrono::steady_clock::now();
   auto vm = context.start({}, options);
   const Ending ending = get(vm->wait(), "the VM's end");
   checkEqual(ending.kind, "timeout", "the kind of end");
   checkEqual(ending.exitCode, 124, "the exit code");
   checkContains(ending.detail, "1500", "the detail");
+  check(std::chrono::steady_clock::now() - begin >= options.timeout, "the VM was ended before its time");
 }
 
 // What it takes here to start and pause one counts as well: a machine may be slow.
@@ -35,9 +37,11 @@ void timeoutOfPaused(Context& context) {
   const auto taken = std::chrono::ceil<milliseconds>(std::chrono::steady_clock::now() - begin);
   VmOptions options = context.options();
   options.timeout = 4 * taken + milliseconds(500);
+  const auto started = std::chrono::steady_clock::now();
   auto vm = context.start({}, options);
   get(vm->pause(), "pausing");
   checkEqual(get(vm->wait(), "the VM's end").kind, "timeout", "the kind of end");
+  check(std::chrono::steady_clock::now() - started >= options.timeout, "the VM was ended before its time");
 }
 
 void timeoutDuringStart(Context& context) {
@@ -55,8 +59,10 @@ void timeoutNotReached(Context& context) {
 }
 
 void timeoutOfSupervised(Context& context) {
+  const auto begin = std::chrono::steady_clock::now();
   SupervisedVm vm(context, {}, {.timeout = milliseconds(1500)});
   const Ended ended = vm.wait();
+  check(std::chrono::steady_clock::now() - begin >= milliseconds(1500), "the VM was ended before its time");
   checkEqual(ended.kind, "timeout", "the kind of end");
   checkEqual(ended.exitCode, 124, "the exit code");
 }

@@ -118,12 +118,14 @@ std::set<std::string> runtimeEntries(const std::string& folder) {
   return found;
 }
 
+// Their files. In /proc/net/unix they have no path, since they are bound through descriptors of their folders.
 std::set<std::string> socketsBelow(const std::string& folder) {
   std::set<std::string> found;
-  std::istringstream lines(readFile("/proc/net/unix"));
-  for (std::string line; std::getline(lines, line);) {
-    if (const std::size_t at = line.find(folder); at != std::string::npos) {
-      found.insert(line.substr(at));
+  std::error_code error;
+  for (fs::recursive_directory_iterator next(folder, error), end; !error && next != end; next.increment(error)) {
+    std::error_code ignored;
+    if (next->symlink_status(ignored).type() == fs::file_type::socket) {
+      found.insert(next->path().string());
     }
   }
   return found;

@@ -3,16 +3,20 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "host/plugin/abilities.h"
+#include "host/runtime/sockets.h"
 #include "tests/conformance/case_process.h"
 #include "tests/conformance/json_text.h"
 #include "tests/conformance/leaks.h"
@@ -321,6 +325,45 @@ TEST_F(Leaks, whatIsLeft_isNamed) {
   ASSERT_EQ(left.size(), 2u);
   EXPECT_NE(left[0].find("/dev/zero"), std::string::npos) << left[0];
   EXPECT_EQ(left[1], "runtime entry forgotten");
+}
+
+TEST_F(Leaks, socketThatIsLeft_isNamed) {
+  LeakCheck leaks(folder_, std::chrono::milliseconds(20));
+  std::filesystem::create_directories(folder_ + "/run");
+  {
+    // As the product makes its own.
+    const Fd folder(::open((folder_ + "/run").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Fd listener = runtime::listenIn(folder.get(), ".door", 1);
+  }
+  const auto left = leaks.look({::getpid()});
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0], "socket " + folder_ + "/run/.door");
+}
+
+TEST_F(Leaks, threadThatIsLeft_isCounted) {
+  LeakCheck leaks(folder_, std::chrono::milliseconds(20));
+  std::promise<void> enough;
+  std::thread thread([&] { enough.get_future().wait(); });
+  const auto left = leaks.look({::getpid()});
+  enough.set_value();
+  thread.join();
+  EXPECT_EQ(left, std::vector<std::string>{"1 threads"});
+}
+
+TEST_F(Leaks, controlGroupThatIsLeft_isNamed_unlessItIsAnothers) {
+  const auto group = [](pid_t pid) {
+    return std::string("/sys/fs/cgroup/") + (::access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "" : "pids/") +
+           "vmmhost-leaks-" + std::to_string(pid);
+  };
+  LeakCheck leaks(folder_, std::chrono::milliseconds(20));
+  if (::mkdir(group(::getpid()).c_str(), 0755) != 0) {
+    GTEST_SKIP() << "no control group can be made here";
+  }
+  EXPECT_EQ(::mkdir(group(1).c_str(), 0755), 0);
+  const auto left = leaks.look({::getpid()});
+  EXPECT_EQ(left, std::vector<std::string>{"control group " + group(::getpid())});
+  removeControlGroups({::getpid(), 1});
+  EXPECT_NE(::access(group(::getpid()).c_str(), F_OK), 0);
 }
 
 }  // namespace
