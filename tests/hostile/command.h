@@ -36,6 +36,7 @@ class Surroundings {
   // What of the host's view has changed since the beginning, or was left behind; empty: nothing.
   std::string damage() const;
   const Traps& traps() const { return traps_; }
+  const std::string& disk() const { return disk_; }
 
  protected:
   void configure(const std::string& attack, const std::string& moment, Jail jail, const std::string& forged) const;

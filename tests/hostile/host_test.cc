@@ -12,6 +12,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "host/config/json.h"
 #include "host/plugin/registry.h"
@@ -90,6 +93,7 @@ TEST_P(HostUnderAttack, hasTheSameMemoryDescriptorsThreadsAndNeighbourAfterwards
   VmOptions forever = vm_;
   forever.timeout = std::chrono::milliseconds(0);
   auto neighbour = host.start(configOf("neighbour", "start", Jail::kStatic, false), forever).get();
+  std::size_t made = 0;
   const auto everyAttack = [&] {
     for (const Attack& one : allAttacks()) {
       const Moment moment = isTime(one, Moment::kStart) ? Moment::kStart : Moment::kConstructor;
@@ -97,6 +101,7 @@ TEST_P(HostUnderAttack, hasTheSameMemoryDescriptorsThreadsAndNeighbourAfterwards
         continue;
       }
       attack(host, one, moment);
+      ++made;
       auto answer = neighbour->describe();
       ASSERT_EQ(answer.wait_for(seconds(10)), std::future_status::ready) << one.name;
       ASSERT_NE(answer.get().find("\"state\": \"running\""), std::string::npos) << one.name;
@@ -111,6 +116,7 @@ TEST_P(HostUnderAttack, hasTheSameMemoryDescriptorsThreadsAndNeighbourAfterwards
   EXPECT_EQ(entries("/proc/self/fd"), descriptors);
   EXPECT_EQ(entries("/proc/self/task"), threads);
   EXPECT_LT(after, memory + kMaxGrowth) << "from " << memory;
+  EXPECT_GE(made, 2 * 60u) << "so many attacks there are at least";
   std::printf("host memory: %zu KiB, then %zu KiB\n", memory >> 10, after >> 10);
   EXPECT_EQ(neighbour->stop().get().kind, "stopped");
 }
@@ -130,14 +136,30 @@ plugin::LaunchPlan planOf(const char* backend, const std::string& json) {
   return registry.load(backend)->plan(config.asReader());
 }
 
+std::vector<std::string> bindsOf(const plugin::LaunchPlan& plan) {
+  std::vector<std::string> all;
+  for (const auto& bind : plan.binds) {
+    all.push_back(bind.source + " at " + bind.target);
+  }
+  return all;
+}
+
+std::vector<std::pair<std::uint32_t, std::uint64_t>> limitsOf(const plugin::LaunchPlan& plan) {
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> all;
+  for (const auto& limit : plan.rlimits) {
+    all.emplace_back(limit.resource, limit.value);
+  }
+  return all;
+}
+
 void expectSameJail(const plugin::LaunchPlan& plan, const plugin::LaunchPlan& wanted) {
   EXPECT_EQ(plan.root, wanted.root);
   EXPECT_EQ(plan.proc, wanted.proc);
   EXPECT_EQ(plan.dev, wanted.dev);
   EXPECT_EQ(plan.tmp, wanted.tmp);
   EXPECT_EQ(plan.seccompPolicy, wanted.seccompPolicy);
-  EXPECT_EQ(plan.binds.size(), wanted.binds.size());
-  EXPECT_EQ(plan.rlimits.size(), wanted.rlimits.size());
+  EXPECT_EQ(bindsOf(plan), bindsOf(wanted));
+  EXPECT_EQ(limitsOf(plan), limitsOf(wanted));
   EXPECT_EQ(plan.maxProcesses, wanted.maxProcesses);
   EXPECT_EQ(plan.overheadBytes, wanted.overheadBytes);
 }

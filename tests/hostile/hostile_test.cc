@@ -1,10 +1,16 @@
 // Runs a VM for each attack and looks at what becomes of it from outside. With VMMHOST_HOSTILE_RESULTS set to a folder,
 // each case writes a file there: attack, jail, moment, user, what was seen, separated by tabs.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <set>
 #include <string>
@@ -189,6 +195,81 @@ TEST(Traps, ofRoot_layInEveryFolderThatCouldMatter) {
   for (const char* folder : {"/usr", "/run", "/var", "/tmp", "/home", "/etc"}) {
     EXPECT_TRUE(surroundings.traps().coversFolder(folder)) << folder;
   }
+}
+
+// The positive side of "harm nothing": each kind of harm is seen, and named.
+TEST(Traps, thatWereReachedOrChanged_areNamed) {
+  const std::string token = "self" + std::to_string(::getpid());
+  const Traps traps(token);
+  ASSERT_EQ(traps.damage(), "");
+  char path[108];
+  for (const auto& [trap, type] : {std::pair(Trap::kStream, SOCK_STREAM), std::pair(Trap::kDatagram, SOCK_DGRAM)}) {
+    for (const char* folder : {"/tmp", ""}) {
+      trapPath(path, folder, token.c_str(), trap);
+      const std::string name = *folder == '\0' ? "@" + std::string(path + 1) : path;
+      EXPECT_EQ(traps.damage().find("the listener " + name), std::string::npos);
+      sockaddr_un address{};
+      address.sun_family = AF_UNIX;
+      std::memcpy(address.sun_path, path, sizeof path);
+      const std::size_t bytes = std::strlen(path) + (*folder == '\0' ? 0 : 1);
+      if (*folder == '\0') {
+        address.sun_path[0] = '\0';
+      }
+      const Fd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+      ASSERT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address),
+                          static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + bytes)),
+                0)
+          << path;
+      if (type == SOCK_DGRAM) {
+        ASSERT_EQ(::send(socket.get(), "x", 1, 0), 1);
+      }
+      EXPECT_NE(traps.damage().find("the listener " + name + " was reached"), std::string::npos) << traps.damage();
+    }
+  }
+  trapPath(path, "/tmp", token.c_str(), Trap::kSecret);
+  EXPECT_EQ(traps.damage().find("secret"), std::string::npos);
+  std::ofstream(path, std::ios::app) << "more";
+  EXPECT_NE(traps.damage().find(std::string(path) + " has changed"), std::string::npos) << traps.damage();
+  trapPath(path, "/tmp", token.c_str(), Trap::kStream);
+  ASSERT_EQ(::unlink(path), 0);
+  EXPECT_NE(traps.damage().find(std::string(path) + " is gone"), std::string::npos) << traps.damage();
+}
+
+// The surroundings of one VM that lives, as those of an attack that left something behind.
+class Watched : public Surroundings {
+ public:
+  Watched() : Surroundings(User::kCaller) { configure("neighbour", momentName(Moment::kStart), Jail::kStatic, {}); }
+};
+
+TEST(Damage, ofEachKind_isNamed) {
+  Watched surroundings;
+  ASSERT_EQ(surroundings.damage(), "");
+  const Result started =
+      surroundings.command({"run", "--backend", "hostile", "--detach", "--rm", "--name", "left", "-f", "vm.json"});
+  ASSERT_EQ(started.exitCode, 0) << started.output;
+  const std::string living = surroundings.damage();
+  for (const char* part : {"process ", "the disk is locked", "control is left", "record is left"}) {
+    EXPECT_NE(living.find(part), std::string::npos) << part << " in: " << living;
+  }
+  EXPECT_EQ(surroundings.command({"rm", "--force", "left"}).exitCode, 0);
+  ASSERT_EQ(surroundings.damage(), "");
+  const std::string disk = surroundings.disk();
+  const Fd file(::open(disk.c_str(), O_RDWR | O_CLOEXEC));
+  struct flock lock {};
+  lock.l_type = F_RDLCK;
+  ASSERT_EQ(::fcntl(file.get(), F_OFD_SETLK, &lock), 0);
+  EXPECT_EQ(surroundings.damage(), "the disk has a lock; ");
+  lock.l_type = F_UNLCK;
+  ASSERT_EQ(::fcntl(file.get(), F_OFD_SETLK, &lock), 0);
+  ASSERT_EQ(::chmod(disk.c_str(), 0644), 0);
+  EXPECT_EQ(surroundings.damage(), "the disk's mode has changed; ");
+  ASSERT_EQ(::chmod(disk.c_str(), 0600), 0);
+  ASSERT_EQ(::pwrite(file.get(), "x", 1, 0), 1);
+  EXPECT_EQ(surroundings.damage(), "the disk's time has changed; ");
+  ASSERT_EQ(::ftruncate(file.get(), 1), 0);
+  EXPECT_EQ(surroundings.damage(), "the disk's size has changed; the disk's time has changed; ");
+  ASSERT_EQ(::unlink(disk.c_str()), 0);
+  EXPECT_EQ(surroundings.damage(), "the disk cannot be opened: No such file or directory");
 }
 
 TEST(ForgedPlans, areRefusedBeforeAnythingStarts) {

@@ -60,7 +60,9 @@ def missing_tests(page, build):
     known = re.findall(r"^ *Test +#\d+: (.*)$", listed, re.MULTILINE)
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fuzz", "CMakeLists.txt")) as file:
         known += ["fuzz." + target for target in re.findall(r"^vmmhost_fuzz_target\((\w+)", file.read(), re.MULTILINE)]
-    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance|faults|fuzz)\.[A-Za-z0-9_./*-]+)`", page))
+    named = set(re.findall(r"`((?:[a-z_]+_test|e2e|hostile|conformance|faults|fuzz|lab)\.[A-Za-z0-9_./*-]+)`", page))
+    if not named:
+        return ["(none at all)"]
     return sorted(name for name in named if not fnmatch.filter(known, name))
 
 

@@ -82,6 +82,7 @@ class HostileGuest(VmmhostTest):
             self.assertIn("done", said)
             attacked = {int(number, 16) for number in re.findall(r"^virtio ([0-9a-f]+)\r?$", said, re.M)}
             self.assertEqual(attacked, set() if ATTACK in NOT_BY_DEVICE else DEVICES)
+        self.assertGreater(answers, 0, "nobody was asked while it ran")
         self.assertLess(slowest, ANSWER_SECONDS, f"an answer took too long\n{log}")
         with open(os.path.join(self.folder, "read.img"), "rb") as file:
             self.assertEqual(file.read().count(b"\0"), 8 * MIB, "a disk that is only read was written")

@@ -227,6 +227,8 @@ std::unique_ptr<Program> attackWith(const std::string& flood, AttackedSupervisor
 Attacked endure(AttackedSupervisor& attacked, const std::string& flood, std::chrono::milliseconds time,
                 unsigned total = 0) {
   const std::size_t descriptors = openDescriptors(attacked.supervisor());
+  EXPECT_GT(descriptors, 3u) << "they are there to be counted";
+  EXPECT_GT(ownBytes(attacked.supervisor()), std::uint64_t{1} << 16) << "and memory to be measured";
   // What the first of each thing takes is no growth.
   attacked.newcomer();
   attacked.pauseAndResume();
@@ -282,6 +284,8 @@ TEST_P(ClientFlood, costsTheSupervisorLittle_andOthersNothing) {
   EXPECT_GE(result.connections, flood.connections);
   if (flood.onControl == End::kCut) {
     EXPECT_EQ(result.cuts, result.connections);
+  } else {
+    EXPECT_EQ(result.cuts, 0u);
   }
   endAndLookAround(attacked);
 }

@@ -1,9 +1,11 @@
 // Hostile workers of a host that runs another VM: this process, by vmmhost/host.h.
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -146,6 +148,7 @@ INSTANTIATE_TEST_SUITE_P(Malformed, WorkerFlood, ::testing::ValuesIn(malformedFl
 TEST_F(WorkerFloods, logWithoutEnd_isBorne) {
   auto vm = endure("log");
   EXPECT_EQ(vm->stop().get().kind, "stopped");
+  EXPECT_GT(fs::file_size(folder_ + "/host.log"), std::uintmax_t{1} << 16) << "it is a flood";
   EXPECT_LT(fs::file_size(folder_ + "/host.log"), std::uintmax_t{2} << 20);
 }
 
@@ -153,6 +156,9 @@ TEST_F(WorkerFloods, consoleWithoutEnd_isBorne_andAClientThatReadsNothingToo) {
   const Fd reader = neighbour_->console(0, false).get();
   auto vm = endure("console");
   const Fd unread = vm->console(65536, false).get();
+  char byte = 0;
+  EXPECT_EQ(::recv(unread.get(), &byte, 1, MSG_PEEK), 1) << "there is something to be read";
+  EXPECT_EQ(byte, 'x');
   EXPECT_EQ(vm->stop().get().kind, "stopped");
 }
 
@@ -178,7 +184,9 @@ TEST_F(WorkerFloods, stopInTheMiddle_isCarriedOut) {
     const auto begin = Clock::now();
     EXPECT_EQ(vm->stop().get().kind, "stopped") << flood;
     EXPECT_LT(Clock::now() - begin, 2s) << flood;
+    EXPECT_GT(pid, 0) << flood;
     EXPECT_EQ(::kill(pid, 0), -1) << flood;
+    EXPECT_EQ(errno, ESRCH) << flood;
   }
 }
 
