@@ -185,7 +185,9 @@ class Consoles(DevicesTest):
         arguments = self.linux_arguments("cloud", "dmesg; echo on $(cat /sys/class/tty/console/active)", "-f",
                                          self.config(consoles=[{"kind": "virtio"}]))
         arguments = [word.replace("console=ttyS0", "console=ttyS0 console=hvc0") for word in arguments]
-        self.check("run", "--name", "vm", *arguments, timeout=LINUX_TIMEOUT)
+        said = self.check("run", "--name", "vm", *arguments, timeout=LINUX_TIMEOUT).out.replace("\r", "")
+        self.assertIn("Linux version", said)
+        self.assertRegex(said, r"(?m)^on (.* )?hvc0$")
         self.check("rm", "vm")
 
 
