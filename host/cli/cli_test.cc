@@ -125,7 +125,7 @@ TEST(Version, isMachineReadable) {
   const TestCommand command;
   const Json json = Json::parse(command.run({"version", "--json"}).out);
   EXPECT_TRUE(contains(command.run({"version"}).out, "vmmhost " + json["version"].get<std::string>()));
-  EXPECT_EQ(json["pluginAbi"], "1.1");
+  EXPECT_EQ(json["pluginAbi"], "1.2");
 }
 
 TEST(Output, fullDisk_isAnError) {

@@ -22,7 +22,7 @@ OF_THE_BUILD = ("cmake", "ctest", "ninja", "gcc", "g++", "c++", "cc", "ld", "ar"
 OPTIONAL = {"sudo"}
 # What looks like one: verbs of vmmhost and git, what shells of guests are told, files that tests want not to be there.
 NO_PROGRAMS = {"run", "inspect", "stop", "conformance", "vmmhost", "commit", "init", "ifconfig", "reboot", "no-such-qemu",
-               "vmmhost-hostile"}
+               "vmmhost-hostile", "another", "node"}
 PYTHON_CALLS = {"run", "Popen", "call", "check_call", "check_output", "which", "execvp", "execvpe", "execlp", "spawnlp",
                 "spawnvp"}
 
