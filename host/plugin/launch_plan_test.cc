@@ -116,7 +116,8 @@ TEST_F(LaunchPlanTest, bindsElsewhere_areRefused) {
   withBind(good)(changed);
   EXPECT_EQ(copyLaunchPlan(changed, root.string()).binds.at(0).source, "/opt/backend");
   changed.root = VMMHOST_ROOT_EMPTY;
-  tests::expectRefusal("has binds, which an empty root has no place for", [&] { copyLaunchPlan(changed, root.string()); });
+  tests::expectRefusal("has binds, which an empty root has no place for",
+                       [&] { copyLaunchPlan(changed, root.string()); });
   static const vmmhost_bind twice[] = {{"/usr/a", "/usr/x"}, {"/usr/b", "/usr/x"}};
   expectFault("twice", [](auto& p) { p.binds = twice, p.bind_count = 2, p.root = VMMHOST_ROOT_SYSTEM; });
 }
