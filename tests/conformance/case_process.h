@@ -18,7 +18,7 @@ struct Job {
 
 struct RunLimits {
   unsigned jobs = 2;
-  std::chrono::milliseconds caseDeadline{120000};
+  std::chrono::milliseconds caseDeadline{300000};
 };
 
 // Runs `jobs`, at most limits.jobs at a time. `done` is called in the order of the jobs, on this thread. Returns the
