@@ -41,8 +41,7 @@ void reportLine(const std::string& line) {
 class Machine {
  public:
   Machine(kj::AsyncIoContext& io, schema::LaunchRequest::Reader request)
-      : io_(io),
-        request_(request),
+      : request_(request),
         console_(rpc::makeSocketPair()),
         ended_(kj::newPromiseAndFulfiller<void>()),
         endPromise_(ended_.promise.fork()) {
@@ -145,7 +144,6 @@ class Machine {
     });
   }
 
-  kj::AsyncIoContext& io_;
   schema::LaunchRequest::Reader request_;
   rpc::SocketPair console_;
   kj::PromiseFulfillerPair<void> ended_;
