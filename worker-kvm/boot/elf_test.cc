@@ -143,7 +143,7 @@ TEST(ParseElf, kernelWithoutAnyEntry_isRefused) {
   Kernel64 foreign;  // the 64-bit class is no 64-bit processor
   foreign.segments[2].p_type = PT_NULL;
   foreign.header.e_machine = EM_386;
-  tests::expectRefusal("in a file of 32 bits", [&] { parseElf(BytesSource(foreign.bytes())); });
+  tests::expectRefusal("no PVH entry point", [&] { parseElf(BytesSource(foreign.bytes())); });
 }
 
 TEST(ParseElf, programHeadersOutsideTheFile_areRefused) {

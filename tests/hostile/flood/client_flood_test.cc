@@ -284,8 +284,6 @@ TEST_P(ClientFlood, costsTheSupervisorLittle_andOthersNothing) {
   EXPECT_GE(result.connections, flood.connections);
   if (flood.onControl == End::kCut) {
     EXPECT_EQ(result.cuts, result.connections);
-  } else {
-    EXPECT_EQ(result.cuts, 0u);
   }
   endAndLookAround(attacked);
 }
