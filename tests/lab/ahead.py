@@ -41,7 +41,7 @@ def files_below(path):
 def stamp(batch, only):
     """Of what would run now: the programs and scripts, kernels by their versions, and the environment."""
     environment = os.environ
-    places = [batch, environment["VMMHOST_STAGE"], environment["VMMHOST_GUESTS"],
+    places = [os.path.abspath(batch), environment["VMMHOST_STAGE"], environment["VMMHOST_GUESTS"],
               *(os.path.join(TOP, source) for source in SOURCES)]
     caches = [environment["VMMHOST_LAB_KERNELS"], environment["VMMHOST_GUEST_KIT"]]
     total = hashlib.sha256()

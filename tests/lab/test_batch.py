@@ -74,6 +74,12 @@ class Batch(unittest.TestCase):
         self.said_of(batch.run)
         self.assertEqual((self.started, self.result()), (2, "machine 2"))
 
+    def test_batch_may_be_named_by_another_path(self):
+        self.said_of(batch.run_ahead)
+        with contextlib.redirect_stdout(io.StringIO()):
+            batch.run(os.path.relpath(self.path("batch")), self.results, "")
+        self.assertEqual(self.started, 1)
+
     def test_another_build_is_run_anew(self):
         for name in ("stage/program", "guests/new.elf", "kernels/.stamp"):
             with self.subTest(name):
