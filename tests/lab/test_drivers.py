@@ -187,7 +187,7 @@ class Consoles(DevicesTest):
                                          self.config(consoles=[{"kind": "virtio"}]))
         arguments = [word.replace("console=ttyS0 quiet", "console=ttyS0 console=hvc0") for word in arguments]
         said = self.check("run", "--name", "vm", *arguments, timeout=LINUX_TIMEOUT).out.replace("\r", "")
-        self.assertIn("Linux version", said)
+        self.assertRegex(said, r"(?m)^\[ *\d+\.\d+\] \w")
         self.assertRegex(said, r"(?m)^on (.* )?hvc0$")
         self.check("rm", "vm")
 
