@@ -101,6 +101,8 @@ class Context {
   kj::AsyncIoContext& io() { return io_; }
   template <typename T>
   T await(kj::Promise<T> promise, const std::string& what, std::chrono::milliseconds limit = kPatience) {
+    // The timer's clock stands still while nobody turns the loop, as when a console is read.
+    io_.waitScope.poll();
     return client::await(io_, rpc::withDeadline(io_.provider->getTimer(), limit, what, kj::mv(promise)));
   }
   // Lets the event loop work for a while.
