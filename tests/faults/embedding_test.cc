@@ -43,17 +43,26 @@ std::vector<std::string> children() {
   return found;
 }
 
+// The control groups below a folder whose names end so. Those of other tests may vanish meanwhile.
+void findControlGroups(const fs::path& folder, const std::string& end, std::vector<std::string>& found) {
+  std::error_code error;
+  for (fs::directory_iterator next(folder, error), last; !error && next != last; next.increment(error)) {
+    std::error_code gone;
+    if (!fs::is_directory(next->symlink_status(gone))) {
+      continue;
+    }
+    const std::string name = next->path().filename().string();
+    if (name.starts_with("vmmhost-") && name.ends_with(end)) {
+      found.push_back(next->path().string());
+    }
+    findControlGroups(next->path(), end, found);
+  }
+}
+
 // The control groups that are called as VMs of this process are.
 std::vector<std::string> controlGroups() {
   std::vector<std::string> found;
-  const std::string end = "-" + std::to_string(::getpid());
-  std::error_code error;
-  for (const auto& entry : fs::recursive_directory_iterator("/sys/fs/cgroup", error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("vmmhost-") && name.ends_with(end)) {
-      found.push_back(entry.path().string());
-    }
-  }
+  findControlGroups("/sys/fs/cgroup", "-" + std::to_string(::getpid()), found);
   return found;
 }
 
