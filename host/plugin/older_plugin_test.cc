@@ -183,12 +183,10 @@ TEST(NewerFields, since11_areThese) {
   EXPECT_EQ(names, std::vector<std::string>{});
 }
 
+#ifndef VMMHOST_SANITIZED  // tests/compat is not built then
 // Plugins as they were built for version 1.1 of the interface.
 TEST_F(OlderPluginTest, pluginOfVersion11_isGivenNoNewerField) {
   const fs::path compat = tests::built("lib/compat-plugins/1.1");
-  if (!fs::exists(compat)) {
-    GTEST_SKIP() << "there are none in " << compat << ": with sanitizers they are not built";
-  }
   constexpr std::string_view kPrefix = "vmmhost-backend-";
   int plugins = 0;
   for (const auto& entry : fs::directory_iterator(compat)) {
@@ -211,6 +209,7 @@ TEST_F(OlderPluginTest, pluginOfVersion11_isGivenNoNewerField) {
   }
   EXPECT_GE(plugins, 2);
 }
+#endif
 
 }  // namespace
 }  // namespace vmmhost::plugin
