@@ -10,7 +10,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <filesystem>
-#include <fstream>
 #include <future>
 #include <iterator>
 #include <memory>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "tests/support/built.h"
+#include "tests/support/children.h"
 #include "vmmhost/host.h"
 
 namespace vmmhost {
@@ -57,18 +57,6 @@ class HostApiTest : public testing::Test {
       }
       text.append(buffer, static_cast<std::size_t>(got));
     }
-  }
-  // Processes that any thread of this one has started, as the kernel keeps them.
-  static std::set<pid_t> children() {
-    std::set<pid_t> found;
-    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-      std::ifstream list(task.path() / "children");
-      EXPECT_TRUE(list.is_open()) << "this kernel does not tell of children";
-      for (pid_t pid = 0; list >> pid;) {
-        found.insert(pid);
-      }
-    }
-    return found;
   }
   static pid_t workerPid(OwnedVm& vm) {
     const std::string text = vm.describe().get();
@@ -172,11 +160,11 @@ TEST_F(HostApiTest, destroyedHandle_takesItsWorkerAlong) {
   const pid_t pid = workerPid(*vm);
   ASSERT_GT(pid, 0);
   EXPECT_EQ(::kill(pid, 0), 0);
-  EXPECT_EQ(children(), std::set<pid_t>{pid});
+  EXPECT_EQ(tests::children(), std::set<pid_t>{pid});
   vm.reset();
   EXPECT_EQ(::kill(pid, 0), -1);
   EXPECT_EQ(errno, ESRCH);
-  EXPECT_EQ(children(), std::set<pid_t>{});
+  EXPECT_EQ(tests::children(), std::set<pid_t>{});
 }
 
 TEST_F(HostApiTest, handleNobodyTook_isCleanedUp) {
@@ -196,10 +184,10 @@ TEST_F(HostApiTest, handleNobodyTook_isCleanedUp) {
     ASSERT_EQ(running.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
     EXPECT_EQ(ended.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
     // Its worker has ended, though the host lives on.
-    EXPECT_EQ(children(), std::set<pid_t>{});
+    EXPECT_EQ(tests::children(), std::set<pid_t>{});
     EXPECT_EQ(host.start(config("poweroff"), onUsableBackend()).get()->wait().get().cause, "powerOff");
   }
-  EXPECT_EQ(children(), std::set<pid_t>{});
+  EXPECT_EQ(tests::children(), std::set<pid_t>{});
 }
 
 TEST_F(HostApiTest, twoHosts_liveInOneProcess) {

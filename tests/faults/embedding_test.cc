@@ -8,10 +8,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "tests/support/built.h"
+#include "tests/support/children.h"
 #include "tests/support/refusal.h"
 #include "vmmhost/host.h"
 
@@ -30,17 +32,6 @@ std::ptrdiff_t entries(const char* folder) {
 std::ptrdiff_t mappings() {
   std::ifstream maps("/proc/self/maps");
   return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
-}
-
-// Processes that any thread of this one has started: a host starts them from its own.
-std::vector<std::string> children() {
-  std::vector<std::string> found;
-  for (const auto& task : fs::directory_iterator("/proc/self/task")) {
-    std::ifstream list(task.path() / "children");
-    EXPECT_TRUE(list.is_open()) << "this kernel does not tell of children";
-    std::copy(std::istream_iterator<std::string>(list), {}, std::back_inserter(found));
-  }
-  return found;
 }
 
 // The control groups below a folder whose names end so. Those of other tests may vanish meanwhile.
@@ -101,7 +92,7 @@ class EmbeddingTest : public testing::Test {
       case 2: {
         auto vm = host.start(config("loop", ""), options).get();
         // What is looked for at the end is there while a VM lives.
-        EXPECT_EQ(children().size(), 1u);
+        EXPECT_EQ(tests::children().size(), 1u);
         EXPECT_EQ(controlGroups().empty(),
                   vm->describe().get().find("not limited by a control group") != std::string::npos);
         vm->pause().get();
@@ -141,7 +132,7 @@ TEST_F(EmbeddingTest, aHundredVms_leaveDescriptorsThreadsAndMappingsAsTheyWere) 
   EXPECT_EQ(entries("/proc/self/task"), threads);
   EXPECT_LE(mappings(), mapped + 5) << "the heap may have grown a little";
   EXPECT_EQ(controlGroups(), std::vector<std::string>{});
-  EXPECT_EQ(children(), std::vector<std::string>{});
+  EXPECT_EQ(tests::children(), std::set<pid_t>{});
 }
 
 TEST_F(EmbeddingTest, hostsThatComeAndGo_leaveDescriptorsAndThreadsAsTheyWere) {
