@@ -18,7 +18,8 @@ namespace vmmhost::supervisor {
 namespace {
 
 constexpr std::uint64_t kConsoleFileBytes = std::uint64_t{4} << 20;
-constexpr auto kLinger = 1 * kj::SECONDS;
+// For a command that is slow to ask, as on a machine with much to do, or one that was suspended.
+constexpr auto kLinger = 30 * kj::SECONDS;
 constexpr std::uint64_t kLogFileBytes = std::uint64_t{1} << 20;
 
 std::string madeUpName() {

@@ -152,6 +152,9 @@ void nameTaken(Context& context) {
 
 void failedStartHasAnOutcome(Context& context) {
   SupervisedVm vm(context, {.boot = R"("initrd":"/no/such/initrd")"});
+  // A command that is slow to ask still hears how it went.
+  context.await(vm.starter().hello(kPatience), "the supervisor's greeting");
+  context.work(std::chrono::seconds(2));
   const Error error = refused(ErrorCode::kNotFound, {"boot.initrd", "/no/such/initrd"}, "a missing initrd",
                               [&]() { vm.awaitRunning(); });
   const Ended ended = vm.wait();
