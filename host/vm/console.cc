@@ -13,6 +13,9 @@ namespace vmmhost::vm {
 
 using Observer = kj::UnixEventPort::FdObserver;
 
+// What a client that reads slowly is behind of the ring's newest at most. The kernel doubles it for its own overhead.
+constexpr int kSendBuffer = 32 * 1024;
+
 // One attached client. It is removed by the console, never by itself: done() tells when.
 class Console::Client {
  public:
@@ -150,6 +153,7 @@ Fd Console::attach(std::uint32_t replayBytes, bool input) {
                 "detach one of them");
   }
   rpc::SocketPair sockets = rpc::makeSocketPair();
+  ::setsockopt(sockets.local.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof(kSendBuffer));
   const std::uint64_t replay = std::min<std::uint64_t>({replayBytes, end_, kRingBytes});
   clients_.push_back(std::make_unique<Client>(*this, std::move(sockets.local), end_ - replay, input));
   return std::move(sockets.remote);

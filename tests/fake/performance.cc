@@ -210,7 +210,7 @@ Performance performanceOf(const std::string& guest, const Props& props) {
     return performance;
   }
   if (guest == "chatter") {
-    Performance performance = poweringOff(flood(9216) + "said it all\n");
+    Performance performance = poweringOff(flood(6144) + "said it all\n");
     performance.then = Performance::Then::kLoop;
     return performance;
   }
