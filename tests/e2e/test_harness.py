@@ -30,7 +30,7 @@ class Harness(VmmhostTest):
         os.symlink("/bin/sleep", path)
         script = f'"{path}" 1000 >/dev/null 2>&1 & echo $!'
         pid = int(subprocess.run(["setsid", "sh", "-c", script], capture_output=True, text=True, env={}).stdout)
-        self.assertIn(pid, processes(self.folder))
+        wait_until(lambda: pid in processes(self.folder), 10, "it is seen once it runs what it is named for")
         os.kill(pid, 9)
         wait_until(lambda: pid not in processes(self.folder), 10, "it is gone")
 
