@@ -125,11 +125,13 @@ TEST_P(BalloonTest, hugeChain_isWorkedOffInTurns) {
   const std::vector<virtio::test::Part> parts(100, {Driver::kData, 1 << 20, false});
   driver_->queue(kInflateQueue).offer(parts);
   driver_->queue(kInflateQueue).notifyIfWanted();
-  // Meanwhile others have their turns.
-  for (int i = 0; i < 10; ++i) {
+  // Meanwhile others have their turns: ten, unless this thread waits longer for a processor than the chain takes.
+  int turns = 0;
+  for (int i = 0; i < 10 && !driver_->queue(kInflateQueue).hasUsed(); ++i) {
     name(kDeflateQueue, {1});
-    EXPECT_FALSE(driver_->queue(kInflateQueue).hasUsed()) << i;
+    turns += driver_->queue(kInflateQueue).hasUsed() ? 0 : 1;
   }
+  EXPECT_GE(turns, 1);
   driver_->queue(kInflateQueue).takeUsed(driver_->interrupts());
   EXPECT_EQ(resident(kFirstPage, 8), 7u);
   driver_->stop();
