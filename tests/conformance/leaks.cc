@@ -15,6 +15,8 @@
 #include <sstream>
 #include <thread>
 
+#include "tests/support/control_groups.h"
+
 namespace vmmhost::conformance {
 
 namespace {
@@ -78,24 +80,10 @@ std::size_t threadCount() {
   return count;
 }
 
-std::set<std::string> allControlGroups() {
-  std::set<std::string> found;
-  std::error_code error;
-  const auto skip = fs::directory_options::skip_permission_denied;
-  for (fs::recursive_directory_iterator next("/sys/fs/cgroup", skip, error), end; !error && next != end;
-       next.increment(error)) {
-    std::error_code ignored;
-    if (next->path().filename().string().rfind("vmmhost-", 0) == 0 && next->is_directory(ignored)) {
-      found.insert(next->path().string());
-    }
-  }
-  return found;
-}
-
 // Their names end with the number of the process that hosts the VM.
 std::set<std::string> cgroupsOf(const std::vector<pid_t>& hostPids) {
   std::set<std::string> found;
-  for (const std::string& folder : allControlGroups()) {
+  for (const std::string& folder : tests::controlGroups()) {
     const bool ours = std::any_of(hostPids.begin(), hostPids.end(),
                                   [&](pid_t pid) { return folder.ends_with('-' + std::to_string(pid)); });
     if (ours) {
@@ -191,7 +179,7 @@ LeakCheck::LeakCheck(std::string folder, std::chrono::milliseconds grace)
     : folder_(std::move(folder)),
       grace_(grace),
       descriptors_(openDescriptors()),
-      controlGroups_(allControlGroups()),
+      controlGroups_(tests::controlGroups()),
       threads_(threadCount()) {
 }
 

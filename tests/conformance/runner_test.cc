@@ -309,10 +309,11 @@ TEST_F(Leaks, processThatIsLeft_isNamedAndEnded) {
     }
     ::_exit(0);
   }
+  int status = 0;
+  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
   const auto left = leaks.look({::getpid()});
   ASSERT_EQ(left.size(), 1u);
   EXPECT_EQ(left[0].rfind("process ", 0), 0u) << left[0];
-  int status = 0;
   EXPECT_GT(::waitpid(-1, &status, 0), 0);
   EXPECT_TRUE(WIFSIGNALED(status));
 }

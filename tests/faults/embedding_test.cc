@@ -10,10 +10,10 @@
 #include <iterator>
 #include <set>
 #include <string>
-#include <vector>
 
 #include "tests/support/built.h"
 #include "tests/support/children.h"
+#include "tests/support/control_groups.h"
 #include "tests/support/refusal.h"
 #include "vmmhost/host.h"
 
@@ -34,27 +34,9 @@ std::ptrdiff_t mappings() {
   return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
 }
 
-// The control groups below a folder whose names end so. Those of other tests may vanish meanwhile.
-void findControlGroups(const fs::path& folder, const std::string& end, std::vector<std::string>& found) {
-  std::error_code error;
-  for (fs::directory_iterator next(folder, error), last; !error && next != last; next.increment(error)) {
-    std::error_code gone;
-    if (!fs::is_directory(next->symlink_status(gone))) {
-      continue;
-    }
-    const std::string name = next->path().filename().string();
-    if (name.starts_with("vmmhost-") && name.ends_with(end)) {
-      found.push_back(next->path().string());
-    }
-    findControlGroups(next->path(), end, found);
-  }
-}
-
 // The control groups that are called as VMs of this process are.
-std::vector<std::string> controlGroups() {
-  std::vector<std::string> found;
-  findControlGroups("/sys/fs/cgroup", "-" + std::to_string(::getpid()), found);
-  return found;
+std::set<std::string> controlGroups() {
+  return tests::controlGroups("-" + std::to_string(::getpid()));
 }
 
 class EmbeddingTest : public testing::Test {
@@ -131,7 +113,7 @@ TEST_F(EmbeddingTest, aHundredVms_leaveDescriptorsThreadsAndMappingsAsTheyWere) 
   EXPECT_EQ(entries("/proc/self/fd"), descriptors);
   EXPECT_EQ(entries("/proc/self/task"), threads);
   EXPECT_LE(mappings(), mapped + 5) << "the heap may have grown a little";
-  EXPECT_EQ(controlGroups(), std::vector<std::string>{});
+  EXPECT_EQ(controlGroups(), std::set<std::string>{});
   EXPECT_EQ(tests::children(), std::set<pid_t>{});
 }
 
