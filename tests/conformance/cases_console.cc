@@ -155,7 +155,11 @@ void clientsAreBounded(Context& context) {
   context.observe(std::to_string(clients.size()) + " clients at most");
 }
 
-// The guest chatter, which says more than any buffer on the way holds, with clients from its first byte on.
+constexpr std::size_t kChatterLines = 6144;
+constexpr std::size_t kChatterLinesAtATime = 1024;  // then it waits for a byte of input
+
+// The guest chatter, which says more than any buffer on the way holds, with clients from its first byte on. The first
+// of them may type.
 struct Chatter {
   SupervisedVm vm;
   std::vector<std::unique_ptr<ConsoleReader>> clients;
@@ -163,7 +167,7 @@ struct Chatter {
   Chatter(Context& context, std::size_t count) : vm(context, {.guest = "chatter"}) {
     std::vector<kj::Promise<Fd>> streams;
     for (std::size_t index = 0; index < count; ++index) {
-      streams.push_back(vm.starter().console(kAll, false));
+      streams.push_back(vm.starter().console(kAll, index == 0));
     }
     for (auto& stream : streams) {
       clients.push_back(std::make_unique<ConsoleReader>(context.await(kj::mv(stream), "attaching to the console")));
@@ -175,6 +179,13 @@ void readerThatNeverReads(Context& context) {
   Chatter chatter(context, 3);
   ConsoleReader& reader = *chatter.clients[0];
   ConsoleReader& late = *chatter.clients[1];  // and the third never reads
+  // However late this process gets its turns, it has read what there is before more comes.
+  for (std::size_t line = kChatterLinesAtATime; line < kChatterLines; line += kChatterLinesAtATime) {
+    char last[24];
+    std::snprintf(last, sizeof(last), "%08zx the quick", line - 1);
+    reader.readUntil(last);
+    reader.type("m");
+  }
   reader.readUntil("said it all\n");
   check(reader.text().find("bytes of console output lost]") == std::string::npos,
         "a reader that reads lost something because of others that do not");
@@ -193,6 +204,7 @@ void readerThatNeverReadsAndPause(Context& context) {
   ConsoleReader& reader = *chatter.clients[0];
   chatter.vm.awaitRunning();
   reader.readUntil("00000010 the quick");
+  reader.type(std::string(kChatterLines / kChatterLinesAtATime - 1, 'm'));  // it never waits
   context.await(chatter.vm.starter().pause(kPatience), "pausing");
   checkEqual(chatter.vm.state(), "paused", "the state");
   context.await(chatter.vm.starter().resume(kPatience), "resuming");

@@ -127,6 +127,8 @@ void FakeMachine::begin() {
   guest_ = nullptr;  // what it did before stops where it is
   waiting_ = nullptr;
   counted_ = 0;
+  asked_ = 0;
+  saidFurther_ = 0;
   // Behind the answer to the call that made it begin.
   guest_ = kj::evalLater([this] {
              return say(performance_.says).then([this] { return goOn(); });
@@ -171,6 +173,12 @@ kj::Promise<void> FakeMachine::goOn() {
     char line[16];
     std::snprintf(line, sizeof line, "tick %08x\n", counted_++);
     return say(line).then([this] { return timer_.afterDelay(1 * kj::MILLISECONDS); }).then([this] { return goOn(); });
+  }
+  if (saidFurther_ < performance_.further.size()) {
+    asked_ += consumeInput().size();
+    if (saidFurther_ < asked_) {
+      return say(performance_.further[saidFurther_++]).then([this] { return goOn(); });
+    }
   }
   if (performance_.then == Performance::Then::kLoop || input_.empty()) {
     return waitForMore().then([this] { return goOn(); });

@@ -88,6 +88,8 @@ class FakeMachine final : public worker::Machine {
   Life life_ = Life::kCreated;
   bool paused_ = false;
   std::uint32_t counted_ = 0;
+  std::size_t asked_ = 0;  // bytes of input, of a guest that says more for each
+  std::size_t saidFurther_ = 0;
   bool pressed_ = false;
   bool inputOpen_ = true;
   std::string input_;

@@ -69,9 +69,9 @@ std::string hexadecimal(std::uint32_t value) {
   return text;
 }
 
-std::string flood(std::uint32_t lines) {
+std::string flood(std::uint32_t lines, std::uint32_t first = 0) {
   std::string text;
-  for (std::uint32_t line = 0; line < lines; ++line) {
+  for (std::uint32_t line = first; line < first + lines; ++line) {
     text += hexadecimal(line) + " the quick brown fox jumps over the lazy dog 0123456789\n";
   }
   return text;
@@ -210,7 +210,12 @@ Performance performanceOf(const std::string& guest, const Props& props) {
     return performance;
   }
   if (guest == "chatter") {
-    Performance performance = poweringOff(flood(6144) + "said it all\n");
+    constexpr std::uint32_t kAtATime = 1024;
+    Performance performance = poweringOff(flood(kAtATime));
+    for (std::uint32_t line = kAtATime; line < 6144; line += kAtATime) {
+      performance.further.push_back(flood(kAtATime, line));
+    }
+    performance.further.back() += "said it all\n";
     performance.then = Performance::Then::kLoop;
     return performance;
   }

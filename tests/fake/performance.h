@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/worker.capnp.h"
@@ -23,7 +24,8 @@ struct Performance {
   enum class Then { kEnd, kEcho, kLoop, kCount };
   std::string says;
   Then then = Then::kEnd;
-  std::string lastWords;  // after kEcho
+  std::string lastWords;             // after kEcho
+  std::vector<std::string> further;  // before kLoop, each for a byte of input
   schema::EndCause cause = schema::EndCause::POWER_OFF;
   std::string detail;
   // What worker-kvm counts for it besides two port accesses for each byte of output.

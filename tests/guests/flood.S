@@ -39,7 +39,21 @@ next_line:
   jnz 3b
   incl %ebx
   cmpl $LINES, %ebx
-  jne next_line
+  je 7f
+#ifdef LINES_AT_A_TIME
+  testl $(LINES_AT_A_TIME - 1), %ebx
+  jnz next_line
+  movw $(COM1 + 5), %dx
+6:
+  pause
+  inb %dx, %al
+  testb $LSR_DATA_READY, %al
+  jz 6b
+  movw $COM1, %dx
+  inb %dx, %al
+#endif
+  jmp next_line
+7:
 #ifdef STAYS
   print "said it all\n"
 5:
