@@ -77,7 +77,7 @@ class ControlClientTest : public ::testing::Test {
   void connect() {
     rpc::SocketPair pair = rpc::makeSocketPair();
     rpc::Limits limits;
-    limits.maxMessageWords = std::uint64_t{1} << 20;  // it may say more than a client takes
+    limits.maxSentWords = std::uint64_t{1} << 20;  // it may say more than a client takes
     server_ = std::make_unique<rpc::Connection>(io_, std::move(pair.remote), rpc::Side::kServer, limits,
                                                 kj::heap<TestControl>(behaviour_));
     client_ = std::make_unique<ControlClient>(io_, std::move(pair.local), "web");

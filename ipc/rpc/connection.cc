@@ -21,7 +21,8 @@ capnp::rpc::twoparty::Side toCapnp(Side side) {
 
 capnp::ReaderOptions readerOptions(const Limits& limits) {
   capnp::ReaderOptions options;
-  options.traversalLimitInWords = limits.maxMessageWords;
+  // The library holds against this what is sent; for what is received see BoundedMessageStream.
+  options.traversalLimitInWords = limits.maxSentWords;
   options.nestingLimit = static_cast<int>(limits.maxNesting);
   return options;
 }

@@ -24,7 +24,8 @@ struct Limits {
   std::uint32_t maxOpenQuestions = 64;   // calls of the peer that are not finished, or not answered
   std::uint32_t maxCapabilities = 16;    // that come with one message
   std::uint32_t maxSegments = 16;
-  std::uint64_t maxMessageWords = 32768;
+  std::uint64_t maxMessageWords = 32768;  // of one that the peer sends
+  std::uint64_t maxSentWords = 32768;     // of one to the peer: a longer one fails here, in words that name its length
   std::uint32_t maxNesting = 24;
   std::uint64_t flowLimitWords = 8192;   // in calls that are not answered yet: then no further one is taken
   std::chrono::microseconds turn{2000};  // then other work of the loop gets its turn

@@ -28,6 +28,10 @@ class TestWorker final : public schema::Worker::Server {
       if (build == "refuse") {
         throw Error(ErrorCode::kUnsupported, "no \x1f build", "a hint", true);
       }
+      if (build == "long") {
+        context.getResults().initWorker().setBuild(std::string(100'000, 'x'));
+        return;
+      }
       context.getResults().initWorker().setBuild(build);
     });
   }
@@ -82,6 +86,15 @@ TEST_F(ConnectionTest, callIsAnswered) {
   auto response = hello("abc").wait(io_.waitScope);
   EXPECT_STREQ(response.getWorker().getBuild().cStr(), "abc");
   EXPECT_FALSE(response.hasError());
+}
+
+// What a peer may send says nothing about what it is told: an outcome with the last lines of a worker's log is longer
+// than any request.
+TEST_F(ConnectionTest, answerLongerThanAnyCall_arrives) {
+  connect({.maxMessageWords = 1024});
+  auto response = hello("long").wait(io_.waitScope);
+  EXPECT_EQ(response.getWorker().getBuild().size(), 100'000u);
+  EXPECT_NE(failureOf(hello(std::string(10'000, 'x').c_str())), "answered");
 }
 
 TEST_F(ConnectionTest, errorArrivesWhole) {

@@ -243,6 +243,7 @@ kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readFrame(
 kj::Promise<BoundedMessageStream::MaybeMessage> BoundedMessageStream::readBody(const FrameHeader& header,
                                                                                kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
                                                                                capnp::ReaderOptions options) {
+  options.traversalLimitInWords = limits_.maxMessageWords;
   auto words = kj::heapArray<capnp::word>(header.bodyWords);
   begin_ += header.headerBytes;
   const std::size_t wanted = header.bodyWords * kWordBytes;
