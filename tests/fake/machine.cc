@@ -175,7 +175,9 @@ kj::Promise<void> FakeMachine::goOn() {
     return say(line).then([this] { return timer_.afterDelay(1 * kj::MILLISECONDS); }).then([this] { return goOn(); });
   }
   if (saidFurther_ < performance_.further.size()) {
-    asked_ += consumeInput().size();
+    while (!input_.empty()) {
+      asked_ += consumeInput().size();  // more may have come
+    }
     if (saidFurther_ < asked_) {
       return say(performance_.further[saidFurther_++]).then([this] { return goOn(); });
     }

@@ -211,11 +211,12 @@ Performance performanceOf(const std::string& guest, const Props& props) {
   }
   if (guest == "chatter") {
     constexpr std::uint32_t kAtATime = 1024;
-    Performance performance = poweringOff(flood(kAtATime));
-    for (std::uint32_t line = kAtATime; line < 6144; line += kAtATime) {
-      performance.further.push_back(flood(kAtATime, line));
+    constexpr std::uint32_t kLines = 6144;
+    Performance performance = poweringOff(flood(kAtATime) + "more?\n");
+    for (std::uint32_t line = kAtATime; line < kLines; line += kAtATime) {
+      const char* last = line + kAtATime < kLines ? "more?\n" : "said it all\n";
+      performance.further.push_back(flood(kAtATime, line) + last);
     }
-    performance.further.back() += "said it all\n";
     performance.then = Performance::Then::kLoop;
     return performance;
   }

@@ -43,6 +43,7 @@ next_line:
 #ifdef LINES_AT_A_TIME
   testl $(LINES_AT_A_TIME - 1), %ebx
   jnz next_line
+  print "more?\n"
   movw $(COM1 + 5), %dx
 6:
   pause
