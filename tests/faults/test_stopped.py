@@ -127,7 +127,12 @@ class Stopped(FaultTest):
     def running(self, kernel):
         process = self.start("run", "--backend", "fake", "--name", "vm", "--rm", "--memory", "8M", "--kernel",
                              guest(kernel))
-        wait_until(lambda: self.run_vmmhost("inspect", "vm").code == 0, 10, "the VM runs")
+
+        def runs():
+            told = self.run_vmmhost("inspect", "vm", "--json")
+            return told.code == 0 and told.json["state"] == "running"
+
+        wait_until(runs, 60, "the VM runs")
         return process
 
     def test_stopped_client_does_not_hold_up_the_vm(self):
