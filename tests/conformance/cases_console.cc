@@ -155,7 +155,7 @@ void clientsAreBounded(Context& context) {
   context.observe(std::to_string(clients.size()) + " clients at most");
 }
 
-constexpr int kChatterAsks = 5;  // whether to go on
+constexpr int kChatterAsks = 5;  // whether to go on; where older workers play it, it never does
 
 // The guest chatter, which says more than any buffer on the way holds, with clients from its first byte on. The first
 // of them may type.
@@ -179,13 +179,18 @@ void readerThatNeverReads(Context& context) {
   ConsoleReader& reader = *chatter.clients[0];
   ConsoleReader& late = *chatter.clients[1];  // and the third never reads
   // However late this process gets its turns, it has read what there is before more comes.
-  std::size_t at = 0;
-  for (int asked = 0; asked < kChatterAsks; ++asked) {
-    at = reader.readUntil("more?\n", at);
+  int asked = 0;
+  for (std::size_t at = 0;;) {
+    const auto [said, end] = reader.readUntilOneOf("more?\n", "said it all\n", at);
+    if (said != "more?\n") {
+      break;
+    }
     reader.type("y");
+    at = end;
+    ++asked;
   }
-  reader.readUntil("said it all\n", at);
-  check(reader.text().find("bytes of console output lost]") == std::string::npos,
+  check(asked == kChatterAsks || asked == 0, "the guest asked " + std::to_string(asked) + " times");
+  check(asked == 0 || reader.text().find("bytes of console output lost]") == std::string::npos,
         "a reader that reads lost something because of others that do not");
   late.readUntil("said it all\n");
   checkContains(late.text(), "bytes of console output lost]", "what a reader that came too late was told");

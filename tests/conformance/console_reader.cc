@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace vmmhost::conformance {
@@ -36,12 +37,20 @@ bool ConsoleReader::readSome(std::chrono::milliseconds limit) {
 }
 
 std::size_t ConsoleReader::readUntil(std::string_view part, std::size_t from) {
+  return readUntilOneOf(part, part, from).second;
+}
+
+std::pair<std::string_view, std::size_t> ConsoleReader::readUntilOneOf(std::string_view one, std::string_view other,
+                                                                       std::size_t from) {
   for (;;) {
-    if (const std::size_t at = text_.find(part, from); at != std::string::npos) {
-      return at + part.size();
+    const std::size_t first = text_.find(one, from);
+    const std::size_t second = text_.find(other, from);
+    if (std::min(first, second) != std::string::npos) {
+      const std::string_view found = first <= second ? one : other;
+      return {found, std::min(first, second) + found.size()};
     }
-    check(!ended_, "the console ended before \"" + std::string(part) + "\" came; it said: " + lastPart(text_));
-    check(readSome(kPatience), "\"" + std::string(part) + "\" did not come; the console said: " + lastPart(text_));
+    check(!ended_, "the console ended before \"" + std::string(one) + "\" came; it said: " + lastPart(text_));
+    check(readSome(kPatience), "\"" + std::string(one) + "\" did not come; the console said: " + lastPart(text_));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "tests/conformance/context.h"
 #include "vmmhost/fd.h"
@@ -20,6 +21,9 @@ class ConsoleReader {
 
   // Reads until the text has `part` from offset `from` on; fails at the end of the stream. The offset behind the part.
   std::size_t readUntil(std::string_view part, std::size_t from = 0);
+  // The same for whichever of two comes first: that, and the offset behind it.
+  std::pair<std::string_view, std::size_t> readUntilOneOf(std::string_view one, std::string_view other,
+                                                          std::size_t from);
   const std::string& readToEnd();
   // Reads what comes until nothing came for `quiet`; true if anything came.
   bool readUntilQuiet(std::chrono::milliseconds quiet);
