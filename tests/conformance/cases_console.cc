@@ -189,8 +189,10 @@ void readerThatNeverReads(Context& context) {
     at = end;
     ++asked;
   }
-  check(asked == kChatterAsks || asked == 0, "the guest asked " + std::to_string(asked) + " times");
-  check(asked == 0 || reader.text().find("bytes of console output lost]") == std::string::npos,
+  // That of 1.1, which only its own worker plays, had half as many lines again.
+  const bool isOlder = reader.text().find("000023ff the quick") != std::string::npos;
+  checkEqual(asked, isOlder ? 0 : kChatterAsks, "how often the guest asked");
+  check(isOlder || reader.text().find("bytes of console output lost]") == std::string::npos,
         "a reader that reads lost something because of others that do not");
   late.readUntil("said it all\n");
   checkContains(late.text(), "bytes of console output lost]", "what a reader that came too late was told");
