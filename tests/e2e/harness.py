@@ -27,6 +27,7 @@ MAX_WORKER_PRIVATE = 4 << 20
 # Private memory of a VM's supervisor; of release builds, as debug builds are larger.
 MAX_SUPERVISOR_PRIVATE = 8 << 20
 RELEASE = os.environ.get("VMMHOST_BUILD_TYPE", "") == "Release" and not SANITIZED
+SHOWN_OUTPUT = 2000  # bytes of a program's output that a failure shows
 OTHERS_PATIENCE = 60  # until tests that run at the same time have cleared away what they killed
 DEADLINE = 60 if not SANITIZED else 180
 
@@ -251,16 +252,23 @@ class VmmhostTest(unittest.TestCase):
         return self.inspect(name)["state"]
 
     def read_until(self, process, text, seconds=DEADLINE):
-        """Reads a background command's output until it holds `text`."""
+        """Reads a background command's output until it holds `text`; one that ends without it is not waited for."""
         os.set_blocking(process.stdout.fileno(), False)
-        seen = b""
+        seen, is_whole = b"", False
 
         def found():
-            nonlocal seen
-            seen += process.stdout.read() or b""
-            return text.encode() in seen
+            nonlocal seen, is_whole
+            more = process.stdout.read()  # None: nothing as yet
+            is_whole = more == b""
+            seen += more or b""
+            return is_whole or text.encode() in seen
 
-        wait_until(found, seconds, f"{text!r} in the output")
+        try:
+            wait_until(found, seconds, f"{text!r} in the output")
+        except AssertionError as error:
+            self.fail(f"{error}; it ends with {seen[-SHOWN_OUTPUT:]!r}")
+        if text.encode() not in seen:
+            self.fail(f"output that ended without {text!r}: {seen[-SHOWN_OUTPUT:]!r}")
         return seen.decode(errors="replace")
 
 

@@ -89,6 +89,15 @@ class Harness(VmmhostTest):
     def test_what_does_not_come_about_fails(self):
         self.fails(lambda: wait_until(lambda: False, 0.01, "something"), "something: not within 0.01 s")
 
+    def test_output_that_does_not_come_is_shown(self):
+        for command, expected in (("echo last words", "ended without"), ("echo last words; read never", "not within")):
+            with self.subTest(command), subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE,
+                                                         stdout=subprocess.PIPE) as process:
+                try:
+                    self.fails(lambda: self.read_until(process, "more", 1), expected, "last words")
+                finally:
+                    process.kill()
+
 
 if __name__ == "__main__":
     unittest.main()

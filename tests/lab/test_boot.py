@@ -68,7 +68,7 @@ class Boot(LabTest):
     def test_kernels_complain_of_nothing_that_qemu_does_not_have(self):
         for name in ("cloud", "current") if LONG else ("current",):
             with self.subTest(name):
-                _, theirs = self.seconds_until(
+                _, theirs = self.reference_until(
                     ["qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults",
                      "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel(name),
                      "-initrd", kernel(name, "initramfs.cpio"), "-append", command_line(LOOK)],
