@@ -22,7 +22,7 @@
 
 namespace vmmhost::kvm::virtio::test {
 
-inline constexpr auto kDeadline = std::chrono::seconds(10);
+inline constexpr auto kDeadline = std::chrono::seconds(60);
 
 // What a device reports, waited for.
 class RecordedInterrupts final : public Interrupts {
