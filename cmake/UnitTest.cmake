@@ -9,6 +9,12 @@ function(vmmhost_test_group result)
   set(${result} ${group} PARENT_SCOPE)
 endfunction()
 
+# Properties of every test program in C++: what ThreadSanitizer is not to tell.
+set(VMMHOST_SANITIZER_ENVIRONMENT "")
+if(VMMHOST_SANITIZE MATCHES "thread")
+  set(VMMHOST_SANITIZER_ENVIRONMENT ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+endif()
+
 # vmmhost_unit_test(NAME SOURCES... LIBS... [LOCK NAME] [TIMEOUT SECONDS] [PROPERTIES...]): a GoogleTest program whose
 # cases are ctest cases of their own, with these properties; no two of the same lock run at the same time. Where a
 # sanitizer is built in, which starts slowly, a program without LOCK and PROPERTIES is one case, NAME, that runs them all.
@@ -25,10 +31,7 @@ function(vmmhost_unit_test name)
   vmmhost_precompile(${name} test)
   vmmhost_test_group(group)
   add_dependencies(tests-${group} ${name})
-  set(environment "")
-  if(VMMHOST_SANITIZE MATCHES "thread")
-    set(environment ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
-  endif()
+  set(environment ${VMMHOST_SANITIZER_ENVIRONMENT})
   if(VMMHOST_SANITIZE AND NOT arg_LOCK AND NOT arg_PROPERTIES)
     add_test(NAME ${name} COMMAND ${name})
     set_tests_properties(${name} PROPERTIES LABELS ${group} COST 30 TIMEOUT 600 ${environment})

@@ -16,6 +16,9 @@
 extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
   return "detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigtrap=0:handle_abort=0";
 }
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_options() {
+  return "handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigtrap=0:handle_abort=0";
+}
 #endif
 
 namespace vmmhost::fake {
