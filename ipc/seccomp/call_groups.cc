@@ -175,6 +175,13 @@ void addExecutable(Policy& policy, const BaseParameters& parameters) {
   }
 }
 
+void addGivingBack(Policy& policy) {
+  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
+  // No limit on a file's size bounds what the other modes take of the file system behind its end (FALLOC_FL_KEEP_SIZE).
+  // Whoever wants to zero a range goes on by writing zeroes.
+  failWith(policy, EOPNOTSUPP, {__NR_fallocate});
+}
+
 void addDiskInput(Policy& policy, const BaseParameters& parameters) {
   // No other rings can come to be: io_uring_setup is not here, and what is on these descriptors is restricted.
   for (unsigned index = 0; index < parameters.rings; ++index) {
@@ -183,9 +190,7 @@ void addDiskInput(Policy& policy, const BaseParameters& parameters) {
     allowIf(policy, __NR_io_uring_register, {equals32(0, ring), equals32(1, IORING_REGISTER_FILES_UPDATE)});
   }
   allowIf(policy, __NR_pwritev2, {equals32(5, RWF_DSYNC)});
-  // Discarding and zeroing keep the size of a disk.
-  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
-  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)});
+  addGivingBack(policy);
 }
 
 void addKvm(Policy& policy) {

@@ -93,7 +93,8 @@ void addDescriptorInput(Policy& policy);         // reading, writing and asking 
 void addSelfConfinement(Policy& policy);         // prctl and seccomp as far as they take rights away, own name
 void addExecutable(Policy& policy, const BaseParameters& parameters);  // execveat on the one descriptor
 void addKvm(Policy& policy);
-void addTap(Policy& policy);  // frames are read and written as the event loop does
+void addTap(Policy& policy);         // frames are read and written as the event loop does
+void addGivingBack(Policy& policy);  // holes in files, and nothing else that fallocate does
 // What the rings of vmmhost/rings.h take, and what does the same without them.
 void addDiskInput(Policy& policy, const BaseParameters& parameters);
 

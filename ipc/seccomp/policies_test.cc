@@ -224,17 +224,25 @@ TEST(BasePolicy, rings_canBeUsedButNotMade) {
   EXPECT_EQ(verdict(system, {"", __NR_io_uring_enter, {4}}), SECCOMP_RET_KILL_PROCESS);
 }
 
-TEST(BasePolicy, staticWorker_discardsAndZeroesWithoutChangingAFilesSize) {
-  const auto program = programOf("worker-static");
-  const auto allocate = [&](std::uint64_t mode) {
-    return verdict(program, {"", __NR_fallocate, {5, mode, 0, 4096}}) == SECCOMP_RET_ALLOW;
-  };
-  EXPECT_TRUE(allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE));
-  EXPECT_TRUE(allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE));
-  for (const std::uint64_t mode : {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
-                                   FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE}) {
-    EXPECT_FALSE(allocate(mode)) << mode;
+// Allocating with FALLOC_FL_KEEP_SIZE takes blocks behind the end of a file, which RLIMIT_FSIZE does not bound.
+TEST(BasePolicy, noWorker_allocatesByAnythingButWriting) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const auto program = programOf(name);
+    const auto allocate = [&](std::uint64_t mode) {
+      return verdict(program, {"", __NR_fallocate, {5, mode, 0, 4096}});
+    };
+    EXPECT_EQ(allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE), SECCOMP_RET_ALLOW) << name;
+    for (const std::uint64_t mode :
+         {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+          FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE,
+          FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE}) {
+      EXPECT_EQ(allocate(mode), SECCOMP_RET_ERRNO | EOPNOTSUPP) << name << ' ' << mode;
+    }
   }
+}
+
+TEST(BasePolicy, staticWorker_writesDurably_andDoesNotAppend) {
+  const auto program = programOf("worker-static");
   EXPECT_EQ(verdict(program, {"", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_DSYNC}}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_APPEND}}), SECCOMP_RET_KILL_PROCESS);
 }
@@ -314,6 +322,10 @@ TEST(UnderPolicy, callsThatFail_giveTheirErrno) {
   EXPECT_EQ(statusUnder("worker-static", [] { return raw({"", __NR_clone3}); }), ENOSYS << 8);
   EXPECT_EQ(statusUnder("worker-static", [] { return raw({"", __NR_readlinkat}); }), ENOENT << 8);
   EXPECT_EQ(statusUnder("worker-dynamic", [] { return raw({"", __NR_clone, {SIGCHLD}}); }), EPERM << 8);
+  for (const char* name : {"worker-static", "worker-system"}) {
+    const auto zero = [] { return raw({"", __NR_fallocate, {3, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 1}}); };
+    EXPECT_EQ(statusUnder(name, zero), EOPNOTSUPP << 8) << name;
+  }
   EXPECT_EQ(statusUnder("worker-system", [] { return raw({"", __NR_io_uring_setup, {1}}); }), ENOSYS << 8);
 }
 

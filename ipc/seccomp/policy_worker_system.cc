@@ -3,7 +3,6 @@
 //
 // What these programs try and can do without fails with an errno; measured with QEMU 7.2 under this filter.
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/memfd.h>
@@ -63,10 +62,8 @@ void addFiles(Policy& policy) {
                     kPipe,
                     __NR_pipe2,
                 });
-  // Discarding and zeroing keep the size of a disk; nothing else that changes a file's size is needed.
-  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
-  allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)});
-  failWith(policy, EOPNOTSUPP, {__NR_fallocate, __NR_copy_file_range});
+  addGivingBack(policy);
+  failWith(policy, EOPNOTSUPP, {__NR_copy_file_range});
   failWith(policy, EPERM, {__NR_ftruncate});
   // QEMU finds no file locks and goes without: the host holds the disk's lock.
   allowValues(policy, __NR_fcntl, 1, {F_DUPFD, F_SETFL, F_ADD_SEALS, F_GET_SEALS});

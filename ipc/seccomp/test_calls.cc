@@ -128,7 +128,6 @@ std::vector<Call> deniedToStatic() {
         {"pidfd_open", __NR_pidfd_open, {1}}, {"pidfd_send_signal", __NR_pidfd_send_signal, {3}},
         {"process_vm_readv", __NR_process_vm_readv, {1}}, {"io_uring_setup", __NR_io_uring_setup, {1}},
         {"personality", __NR_personality, {0x0400000}}, {"ftruncate", __NR_ftruncate, {3, 0}},
-        {"fallocate", __NR_fallocate, {3}},
         {"mmap PROT_EXEC", __NR_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, kMinusOne}},
         {"mmap PROT_EXEC in high bits too",
          __NR_mmap,

@@ -209,6 +209,8 @@ std::string Surroundings::damage() const {
   }
   const uid_t owner = user_ == User::kOrdinary ? kOrdinaryId : ::geteuid();
   found += status.st_size != kDiskBytes ? "the disk's size has changed; " : "";
+  // One block may be begun.
+  found += status.st_blocks * 512 > kDiskBytes + status.st_blksize ? "the disk takes more than its size; " : "";
   found += (status.st_mode & 07777) != 0600 ? "the disk's mode has changed; " : "";
   found += status.st_uid != owner ? "the disk's owner has changed; " : "";
   found += status.st_mtim.tv_sec != kDiskTime.tv_sec ? "the disk's time has changed; " : "";

@@ -132,7 +132,6 @@ Rules deviceThreads() {
       callWith(__NR_pwritev2, 5, RWF_DSYNC),
       call(__NR_fdatasync),
       callWith(__NR_fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE),
-      callWith(__NR_fallocate, 1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE),
       {__NR_io_uring_enter, {{3, k32Bits & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, ~std::uint64_t{0}, 0}}},
       callWith(__NR_io_uring_register, 1, IORING_REGISTER_FILES_UPDATE),
       call(__NR_getrandom),

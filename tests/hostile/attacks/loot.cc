@@ -1,5 +1,6 @@
 // Misusing what it was handed: disk, counters page, console. The test compares the host's view before and after.
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -52,6 +53,12 @@ int flood(int descriptor) {
   return 0;
 }
 
+// Blocks behind the end of the file, which keeps its length.
+template <int kMode>
+int takeBlocks(const Loot& loot) {
+  return raw(__NR_fallocate, loot.disk, kMode, 0L, 5L << 30);
+}
+
 constexpr Attack kAttacks[] = {
     {"disk-setuid", [](const Loot& loot) { return raw(__NR_fchmod, loot.disk, 06755); }, kKilled, kKilled,
      When::kHolding},
@@ -63,8 +70,11 @@ constexpr Attack kAttacks[] = {
      kKilled, When::kHolding},
     {"disk-truncate", [](const Loot& loot) { return raw(__NR_ftruncate, loot.disk, 0L); }, kKilled, fails(EPERM),
      When::kHolding},
-    {"disk-allocate", [](const Loot& loot) { return raw(__NR_fallocate, loot.disk, 0, 0L, 1L << 40); }, kKilled,
-     fails(EOPNOTSUPP), When::kHolding},
+    {"disk-allocate", [](const Loot& loot) { return raw(__NR_fallocate, loot.disk, 0, 0L, 1L << 40); },
+     fails(EOPNOTSUPP), fails(EOPNOTSUPP), When::kHolding},
+    {"disk-zero-range", takeBlocks<FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE>, fails(EOPNOTSUPP), fails(EOPNOTSUPP),
+     When::kHolding},
+    {"disk-keep-size", takeBlocks<FALLOC_FL_KEEP_SIZE>, fails(EOPNOTSUPP), fails(EOPNOTSUPP), When::kHolding},
     {"disk-grow",  // RLIMIT_FSIZE is the size of the largest disk; SIGXFSZ comes with EFBIG
      [](const Loot& loot) { return ::pwrite(loot.disk, "x", 1, off_t{1} << 40) < 0 ? errno : 0; }, fails(EFBIG),
      fails(EFBIG), When::kHolding},

@@ -120,9 +120,7 @@ std::int64_t BlockingThread::writeZeroes(const Range& range, const Returns& retu
   if (range.unmap) {
     result = untilNotInterrupted([&] { return file_.punch(range.offset, range.bytes); });
   }
-  if (isUnsupported(result)) {
-    result = untilNotInterrupted([&] { return file_.zero(range.offset, range.bytes); });
-  }
+  // Not FALLOC_FL_ZERO_RANGE, by which a worker that was taken over could fill the file system: no filter has it.
   return isUnsupported(result) ? overwriteWithZeroes(range, returns) : result;
 }
 

@@ -22,7 +22,6 @@ namespace {
 constexpr std::uint32_t kSmallestBlock = 512;
 constexpr std::uint32_t kLargestBlock = 64 * 1024;
 constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-constexpr int kZero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 
 std::int64_t resultOf(std::int64_t returned) noexcept {
   return returned < 0 ? -errno : returned;
@@ -120,10 +119,6 @@ std::int64_t DiskFile::punch(std::uint64_t offset, std::uint64_t bytes) const no
   return resultOf(::fallocate(descriptor_.get(), kPunch, static_cast<off_t>(offset), static_cast<off_t>(bytes)));
 }
 
-std::int64_t DiskFile::zero(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-  return resultOf(::fallocate(descriptor_.get(), kZero, static_cast<off_t>(offset), static_cast<off_t>(bytes)));
-}
-
 confine::Rules DiskFile::transferRules() const {
   confine::Rules rules = {confine::callOn(__NR_preadv, descriptor_.get())};
   if (!readOnly_) {
@@ -137,13 +132,9 @@ confine::Rules DiskFile::transferRules() const {
 }
 
 confine::Rules DiskFile::allocationRules() const {
-  confine::Rules rules;
-  for (const int mode : {kPunch, kZero}) {
-    seccomp::Rule rule = confine::callOn(__NR_fallocate, descriptor_.get());
-    rule.checks.push_back({1, 0xffffffff, static_cast<std::uint32_t>(mode)});
-    rules.push_back(rule);
-  }
-  return rules;
+  seccomp::Rule rule = confine::callOn(__NR_fallocate, descriptor_.get());
+  rule.checks.push_back({1, 0xffffffff, static_cast<std::uint32_t>(kPunch)});
+  return {rule};
 }
 
 }  // namespace vmmhost::kvm::virtio::block

@@ -39,12 +39,11 @@ class DiskFile {
   // durable: the data is on the disk when it returns.
   std::int64_t write(std::span<const iovec> segments, std::uint64_t offset, bool durable) const noexcept;
   std::int64_t syncData() const noexcept;
-  // Makes it zeroes without changing the file's size, giving it back to the file system or keeping it.
+  // Makes it zeroes without changing the file's size, giving it back to the file system.
   std::int64_t punch(std::uint64_t offset, std::uint64_t bytes) const noexcept;
-  std::int64_t zero(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
   confine::Rules transferRules() const;    // for read, write, syncData
-  confine::Rules allocationRules() const;  // for punch, zero
+  confine::Rules allocationRules() const;  // for punch
 
  private:
   void findAlignment();
