@@ -19,6 +19,7 @@ namespace vmmhost::vm {
 namespace {
 
 constexpr std::size_t kMaxShownPathBytes = 1024;
+constexpr off_t kSectorBytes = 512;
 // Each takes a thread of the worker, and descriptors.
 constexpr std::uint32_t kMaxQueuesPerNic = 8;
 constexpr std::uint32_t kMaxQueues = 64;
@@ -59,15 +60,19 @@ class Opener {
     if (info.st_size == 0) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is empty");
     }
+    opened_.largestBootFile =
+        std::max<std::uint64_t>(opened_.largestBootFile, static_cast<std::uint64_t>(info.st_size));
     keep(ref, std::move(fd));
   }
 
   void disk(schema::Disk::Builder disk) {
     const std::string path = disk.getFile().getPath().cStr();
-    const std::string subject = subjectOf(diskField(disks_.size()), path);
+    const std::string field = diskField(disks_.size());
+    const std::string subject = subjectOf(field, path);
     const bool readOnly = disk.getReadOnly();
     const int direct = disk.getCache() == schema::Disk::Cache::DIRECT ? O_DIRECT : 0;
-    Fd fd = openFile(subject, path, (readOnly ? O_RDONLY : O_RDWR) | direct);
+    const int flags = (readOnly ? O_RDONLY : O_RDWR) | direct;
+    Fd fd = openFile(subject, path, flags);
     const struct stat info = look(fd);
     if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
@@ -78,6 +83,12 @@ class Opener {
     }
     if (S_ISREG(info.st_mode) && info.st_size == 0) {
       throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
+    }
+    if (S_ISREG(info.st_mode) && disk.getFormat() == schema::Disk::Format::RAW && info.st_size % kSectorBytes != 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  subject + " is " + std::to_string(info.st_size) + " bytes long, which is not a multiple of " +
+                      std::to_string(kSectorBytes),
+                  "a disk has whole sectors: `truncate -s %512 FILE` makes a file longer until it has");
     }
     const DiskFile file{info.st_dev, info.st_ino, readOnly};
     for (std::size_t other = 0; other < disks_.size(); ++other) {
@@ -98,9 +109,8 @@ class Opener {
                   "stop that VM, or let all of its users have it read-only", true);
     }
     opened_.locks.push_back(std::move(lock));
-    if (!readOnly) {
-      opened_.largestWritableFile =
-          std::max<std::uint64_t>(opened_.largestWritableFile, static_cast<std::uint64_t>(info.st_size));
+    if (!readOnly && S_ISREG(info.st_mode)) {
+      plan(field, path, subject, fd, disk.getFormat());
     }
     keep(disk.getFile(), std::move(fd));
   }
@@ -122,6 +132,15 @@ class Opener {
     ino_t inode = 0;
     bool readOnly = false;
   };
+
+  void plan(const std::string& field, const std::string& path, const std::string& subject, const Fd& fd,
+            schema::Disk::Format format) {
+    try {
+      opened_.diskPlans.add(subject, fd.duplicate(), format);
+    } catch (const Error& error) {
+      throw Error(error.code(), subjectOf(field + ".format", path) + ": " + error.message(), error.hint());
+    }
+  }
 
   void nic(schema::Nic::Builder nic, std::uint32_t index, const char* vmName, std::uint32_t mostQueues) {
     const std::string field = "nics[" + std::to_string(index) + "]";

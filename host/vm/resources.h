@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "host/vm/disk_plan.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
@@ -27,13 +28,14 @@ struct OpenedResources {
   std::vector<NicQueue> nicQueues;
   // Locks on disks, held on open file descriptions of their own that are never passed on.
   std::vector<Fd> locks;
-  std::uint64_t largestWritableFile = 0;
+  DiskPlans diskPlans;                // of the regular files among the writable disks
+  std::uint64_t largestBootFile = 0;  // bytes, of kernel, initrd and firmware
 };
 
 // Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number; opens the
 // TAP devices, and fills in addresses and MTUs of network cards that were left open. Throws Error naming field and
-// path: not there, not a regular file (a disk may be a block device), empty, in use by another VM, or by two disks of
-// this one.
+// path: not there, not a regular file (a disk may be a block device), empty, no whole sectors, no image of the format,
+// in use by another VM, or by two disks of this one.
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
 
 // A worker knows files by the fields that name them: `error` of a worker, with the path behind a field such as

@@ -14,6 +14,8 @@
 #include <fstream>
 #include <string>
 
+#include "host/vm/test_image.h"
+
 namespace vmmhost::vm {
 namespace {
 
@@ -22,7 +24,7 @@ class ResourcesTest : public ::testing::Test {
   ResourcesTest() {
     std::string name = ::testing::TempDir() + "vmmhost-resources-XXXXXX";
     folder_ = ::mkdtemp(name.data());
-    file("disk", "content");
+    file("disk", std::string(1024, 'd'));
   }
   ~ResourcesTest() override { std::filesystem::remove_all(folder_); }
 
@@ -32,6 +34,7 @@ class ResourcesTest : public ::testing::Test {
   struct DiskName {
     const char* file;
     bool readOnly = false;
+    schema::Disk::Format format = schema::Disk::Format::RAW;
   };
   OpenedResources open(std::initializer_list<DiskName> names) const {
     capnp::MallocMessageBuilder message;
@@ -39,6 +42,7 @@ class ResourcesTest : public ::testing::Test {
     unsigned index = 0;
     for (const DiskName& name : names) {
       disks[index].initFile().setPath(name.file);
+      disks[index].setFormat(name.format);
       disks[index++].setReadOnly(name.readOnly);
     }
     return openResources(message.getRoot<schema::VmConfig>(), folder_);
@@ -64,7 +68,7 @@ TEST_F(ResourcesTest, disk_isNonBlockingWhereItsFileIsInMemoryOnly) {
   EXPECT_EQ(::fcntl(open({{"disk"}}).files.at(0).fd.get(), F_GETFL) & O_NONBLOCK, 0);
   std::string name = "/dev/shm/vmmhost-resources-XXXXXX";
   const Fd file(::mkstemp(name.data()));
-  ASSERT_EQ(::write(file.get(), "content", 7), 7);
+  ASSERT_EQ(::ftruncate(file.get(), 512), 0);
   EXPECT_NE(::fcntl(open({{name.c_str()}}).files.at(0).fd.get(), F_GETFL) & O_NONBLOCK, 0);
   ::unlink(name.c_str());
 }
@@ -78,14 +82,45 @@ TEST_F(ResourcesTest, oneFileAsTwoDisks_isRefusedUnlessBothOnlyReadIt) {
 }
 
 TEST_F(ResourcesTest, diskInUse_isRefusedWhileOneOfBothWrites) {
+  const std::string kInUse = "disks[0]: disk is in use by another VM";
   {
     const OpenedResources holder = open({{"disk"}});
-    EXPECT_EQ(refusal({{"disk"}}), "disks[0]: disk is in use by another VM");
-    EXPECT_EQ(refusal({{"disk", true}}), "disks[0]: disk is in use by another VM");
+    EXPECT_EQ(refusal({{"disk"}}), kInUse);
+    EXPECT_EQ(refusal({{"disk", true}}), kInUse);
   }
   const OpenedResources reader = open({{"disk", true}});
-  EXPECT_EQ(refusal({{"disk"}}), "disks[0]: disk is in use by another VM");
+  EXPECT_EQ(refusal({{"disk"}}), kInUse);
   EXPECT_EQ(open({{"disk", true}}).files.size(), 1u);
+}
+
+// One rule for all backends, which would round for themselves.
+TEST_F(ResourcesTest, rawDiskWithoutWholeSectors_isRefused_andAsLongAsBefore) {
+  for (const std::uintmax_t bytes : {1, 511, 513, 1048577}) {
+    std::filesystem::resize_file(path("disk"), bytes);
+    const std::string expected =
+        "disks[0]: disk is " + std::to_string(bytes) + " bytes long, which is not a multiple of 512";
+    EXPECT_EQ(refusal({{"disk"}}), expected);
+    EXPECT_EQ(refusal({{"disk", true}}), expected);
+    EXPECT_EQ(std::filesystem::file_size(path("disk")), bytes);
+  }
+  std::filesystem::resize_file(path("disk"), (300 << 20) + 512);
+  EXPECT_EQ(open({{"disk"}}).files.size(), 1u);
+  file("image", TestImage().header() + "x");
+  EXPECT_EQ(open({{"image", false, schema::Disk::Format::QCOW2}}).files.size(), 1u)
+      << "an image has sectors of its own";
+}
+
+TEST_F(ResourcesTest, writableDisks_havePlans_andOthersHaveNone) {
+  std::filesystem::resize_file(path("disk"), 3 << 20);
+  file("other", std::string(512, 'o'));
+  EXPECT_EQ(open({{"disk", true}}).diskPlans.largest(), 0u);
+  EXPECT_EQ(open({{"other"}, {"disk", true}}).diskPlans.largest(), 512u);
+  EXPECT_EQ(open({{"other"}, {"disk"}}).diskPlans.largest(), 3u << 20);
+  TestImage image;
+  file("image", image.header());
+  EXPECT_GT(open({{"image", false, schema::Disk::Format::QCOW2}, {"disk"}}).diskPlans.largest(), image.virtualBytes);
+  EXPECT_EQ(refusal({{"other"}, {"disk", false, schema::Disk::Format::QCOW2}}),
+            "disks[1].format: disk: the file is not a qcow2 image");
 }
 
 TEST_F(ResourcesTest, whatIsNoDisk_isNamed) {

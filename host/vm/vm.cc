@@ -19,13 +19,34 @@ using schema::EndKind;
 using schema::VmState;
 
 constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
-constexpr std::uint64_t kMinimumFileSize = std::uint64_t{256} << 20;
+constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;  // of the private /tmp that a plan may ask for
 constexpr auto kAbilityTimeout = std::chrono::seconds(10);
 
 std::uint64_t nanoseconds(clockid_t clock) {
   timespec now = {};
   ::clock_gettime(clock, &now);
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+// How long any file may become that the worker writes: its disks as planned; and what it makes for itself, in memory.
+std::uint64_t fileLimit(const OpenedResources& resources, schema::VmConfig::Reader config,
+                        const plugin::LaunchPlan& plan) {
+  std::uint64_t limit = resources.diskPlans.largest();
+  if (config.getMemory().getShared()) {
+    limit = std::max(limit, config.getMemory().getSize());
+  }
+  if (plan.seccompPolicy == "worker-system") {  // whose programs may need copies of what they cannot open anew
+    limit = std::max(limit, resources.largestBootFile);
+  }
+  if (plan.tmp) {
+    limit = std::max(limit, kScratchBytes);
+  }
+  for (const auto& asked : plan.rlimits) {
+    if (asked.resource == RLIMIT_FSIZE) {
+      limit = std::min<std::uint64_t>(limit, asked.value);
+    }
+  }
+  return limit;
 }
 
 const char* stateName(VmState state) {
@@ -166,13 +187,14 @@ kj::Promise<void> Vm::launch() {
   worker.maxDescriptors = spawn::kMaxDescriptors + (vsock_ ? Vsock::kMaxConnections : 0);
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
-  worker.rlimits = {{RLIMIT_FSIZE, std::max({resources_.largestWritableFile, memory, kMinimumFileSize})},
-                    {RLIMIT_NPROC, processes}};
+  worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan)}, {RLIMIT_NPROC, processes}};
   if (worker.plan.seccompPolicy == "worker-static") {
     worker.rlimits.push_back({RLIMIT_DATA, memory + overhead});
   }
   for (const auto& limit : worker.plan.rlimits) {
-    worker.rlimits.push_back({limit.resource, limit.value});
+    if (limit.resource != RLIMIT_FSIZE) {
+      worker.rlimits.push_back({limit.resource, limit.value});
+    }
   }
   devices_ = std::move(worker.plan.devices);
   createTimeout_ = worker.plan.createTimeout;

@@ -114,6 +114,7 @@ class Vm {
   void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
                 int signal = 0);
   kj::Promise<void> carryOutEnd();
+  kj::Promise<void> settleDisks();
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
   void requireConsole(std::uint32_t port) const;

@@ -135,6 +135,9 @@ kj::Promise<void> Vm::carryOutEnd() {
           outcome_.lastLog.assign(worker_->lastLog().begin(), worker_->lastLog().end());
         }
         cgroup_.remove();
+        return settleDisks();
+      })
+      .then([this]() {
         resources_ = OpenedResources();
         if (!spec_.keepConsole) {
           consoles_.clear();
@@ -145,6 +148,18 @@ kj::Promise<void> Vm::carryOutEnd() {
         setState(VmState::ENDED, outcome_.detail);
         endedFulfiller_->fulfill();
       });
+}
+
+kj::Promise<void> Vm::settleDisks() {
+  DiskPlans plans = std::move(resources_.diskPlans);
+  if (!plans.needSettling()) {
+    return kj::READY_NOW;
+  }
+  return settleAside(io_.unixEventPort, std::move(plans)).then([this](std::vector<std::string>&& told) {
+    for (const std::string& line : told) {
+      log_.write(Severity::kWarning, "disk", line);
+    }
+  });
 }
 
 std::uint64_t Vm::workerPrivateBytes() const {

@@ -14,6 +14,7 @@ import time
 import unittest
 import urllib.parse
 
+import images
 from harness import GUEST_KIT, VmmhostTest, read, wait_until
 
 
@@ -88,6 +89,29 @@ class Linux(LinuxTest):
     def test_reboot_exits_3(self):
         result = self.once(self.bzimage_that_reboots)
         self.assertEqual(result.code, 3, result.err)
+
+    def test_disks_are_written_to_their_last_sector(self):
+        """More than any limit that does not know the disks would let through: an image that grows, and a raw one."""
+        image, raw, config = (os.path.join(self.folder, name) for name in ("image", "raw", "vm.json"))
+        size = 300 << 20
+        images.make_qcow2(image, size)
+        with open(raw, "wb") as file:
+            file.truncate(size + 512)
+        with open(config, "w") as file:
+            json.dump({"disks": [{"file": image, "format": "qcow2"}, {"file": raw}]}, file)
+        out = self.boot("dd if=/dev/zero of=/dev/vda bs=1M count=300 conv=fsync && echo filled; echo last | "
+                        f"dd of=/dev/vdb bs=512 seek={size // 512} conv=sync,fsync && echo written", "-f", config).out
+        lines = out.replace("\r", "").splitlines()
+        self.assertIn("filled", lines)
+        self.assertIn("written", lines)
+        status = os.stat(image)
+        self.assertGreater(status.st_size, size)
+        self.assertLessEqual(status.st_size, images.most_bytes(size))
+        self.assertLessEqual(status.st_blocks * 512, images.most_bytes(size) + status.st_blksize)
+        self.assertEqual(os.stat(raw).st_size, size + 512)
+        with open(raw, "rb") as file:
+            file.seek(size)
+            self.assertEqual(file.read(5), b"last\n")
 
     def test_disk_in_use_is_refused(self):
         disk = os.path.join(self.folder, "disk")

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "host/plugin/probe_result.h"
+#include "host/vm/test_image.h"
 #include "tests/hostile/flood/frames.h"
 #include "vmmhost/schema/host.capnp.h"
 #include "vmmhost/schema/worker.capnp.h"
@@ -165,6 +166,21 @@ void kernels() {
   write("kernel_file", "qcow2", qcow2);
 }
 
+void images() {
+  const auto add = [](const char* name, auto change) {
+    vm::TestImage image;
+    change(image);
+    const std::string header = image.header();
+    write("image_header", name, Bytes(8) + Bytes(header.begin(), header.end()));
+  };
+  add("plain", [](vm::TestImage&) {});
+  add("old", [](vm::TestImage& image) { image.version = 2; });
+  add("small-clusters", [](vm::TestImage& image) { image.clusterBits = 9, image.refcountOrder = 6; });
+  add("large", [](vm::TestImage& image) { image.clusterBits = 21, image.virtualBytes = std::uint64_t{1} << 50; });
+  add("snapshots", [](vm::TestImage& image) { image.snapshots = 3; });
+  add("dirty", [](vm::TestImage& image) { image.incompatible = 1 | 16, image.autoclear = 1; });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -178,5 +194,6 @@ int main(int argc, char** argv) {
   configurations();
   plugins();
   kernels();
+  images();
   return 0;
 }

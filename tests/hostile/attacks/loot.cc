@@ -59,6 +59,28 @@ int takeBlocks(const Loot& loot) {
   return raw(__NR_fallocate, loot.disk, kMode, 0L, 5L << 30);
 }
 
+int growByAByte(const Loot& loot) {
+  return ::pwrite(loot.disk, "x", 1, ::lseek(loot.disk, 0, SEEK_END)) < 0 ? errno : 0;
+}
+
+// Twice as long again and again, until it can no more. Succeeds where that was once at least.
+int growFurther(const Loot& loot) {
+  const off_t before = ::lseek(loot.disk, 0, SEEK_END);
+  for (off_t bytes = 2 * before; bytes <= off_t{1} << 40; bytes *= 2) {
+    if (::pwrite(loot.disk, "x", 1, bytes - 1) < 0) {
+      return bytes == 2 * before ? errno : 0;
+    }
+  }
+  return 0;
+}
+
+int append(const Loot& loot) {
+  if (const int error = raw(__NR_fcntl, loot.disk, F_SETFL, O_APPEND)) {
+    return error;
+  }
+  return ::write(loot.disk, "x", 1) < 0 ? errno : 0;
+}
+
 constexpr Attack kAttacks[] = {
     {"disk-setuid", [](const Loot& loot) { return raw(__NR_fchmod, loot.disk, 06755); }, kKilled, kKilled,
      When::kHolding},
@@ -75,9 +97,13 @@ constexpr Attack kAttacks[] = {
     {"disk-zero-range", takeBlocks<FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE>, fails(EOPNOTSUPP), fails(EOPNOTSUPP),
      When::kHolding},
     {"disk-keep-size", takeBlocks<FALLOC_FL_KEEP_SIZE>, fails(EOPNOTSUPP), fails(EOPNOTSUPP), When::kHolding},
-    {"disk-grow",  // RLIMIT_FSIZE is the size of the largest disk; SIGXFSZ comes with EFBIG
-     [](const Loot& loot) { return ::pwrite(loot.disk, "x", 1, off_t{1} << 40) < 0 ? errno : 0; }, fails(EFBIG),
-     fails(EFBIG), When::kHolding},
+    // RLIMIT_FSIZE is the size of the largest disk; SIGXFSZ comes with EFBIG. With a larger disk beside it see
+    // test_disks.py.
+    {"disk-grow", [](const Loot& loot) { return ::pwrite(loot.disk, "x", 1, off_t{1} << 40) < 0 ? errno : 0; },
+     fails(EFBIG), fails(EFBIG), When::kHolding},
+    {"disk-grow-by-a-byte", growByAByte, fails(EFBIG), fails(EFBIG), When::kHolding},
+    {"disk-grow-further", growFurther, fails(EFBIG), fails(EFBIG), When::kHolding},
+    {"disk-append", append, kKilled, fails(EFBIG), When::kHolding},
     {"disk-flock", [](const Loot& loot) { return raw(__NR_flock, loot.disk, LOCK_EX); }, kKilled, kKilled,
      When::kHolding},
     {"disk-unlock", [](const Loot& loot) { return raw(__NR_flock, loot.disk, LOCK_UN); }, kKilled, kKilled,

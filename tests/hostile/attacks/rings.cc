@@ -110,6 +110,8 @@ int writeToHost(const Loot& loot) {
   return carryOut(loot, write);
 }
 
+// By a byte at `offset`; 0: behind its end.
+template <std::uint64_t kOffset>
 int growDisk(const Loot& loot) {
   if (const int error = registerFile(kRing, loot.disk)) {
     return error;
@@ -119,7 +121,7 @@ int growDisk(const Loot& loot) {
   io_uring_sqe write = operation(IORING_OP_WRITEV);
   write.addr = reinterpret_cast<std::uint64_t>(&segment);
   write.len = 1;
-  write.off = std::uint64_t{1} << 40;
+  write.off = kOffset != 0 ? kOffset : static_cast<std::uint64_t>(::lseek(loot.disk, 0, SEEK_END));
   return carryOut(loot, write);
 }
 
@@ -142,7 +144,8 @@ constexpr Attack kAttacks[] = {
     {"ring-socket", makeSocket, fails(EACCES), kNone},
     {"ring-attribute", setAttribute, fails(EACCES), kNone, When::kHolding},
     {"ring-allocate", allocate, fails(EACCES), kKilled, When::kHolding},
-    {"ring-grow", growDisk, fails(EFBIG), kKilled, When::kHolding},
+    {"ring-grow", growDisk<std::uint64_t{1} << 40>, fails(EFBIG), kKilled, When::kHolding},
+    {"ring-grow-by-a-byte", growDisk<0>, fails(EFBIG), kKilled, When::kHolding},
     {"ring-any-file", writeToHost, fails(EACCES), kNone},
     {"ring-copy", useCopy, kKilled, kNone},
     {"ring-lift", lift},
