@@ -12,6 +12,7 @@
 
 #include "host/config/mac.h"
 #include "host/config/text.h"
+#include "host/vm/lock_holder.h"
 #include "host/vm/tap.h"
 #include "vmmhost/error.h"
 
@@ -90,10 +91,9 @@ class Opener {
                       std::to_string(kSectorBytes),
                   "a disk has whole sectors: `truncate -s %512 FILE` makes a file longer until it has");
     }
-    const DiskFile file{info.st_dev, info.st_ino, readOnly};
+    const DiskFile file{info.st_dev, info.st_ino, S_ISBLK(info.st_mode) ? info.st_rdev : 0, readOnly};
     for (std::size_t other = 0; other < disks_.size(); ++other) {
-      if (disks_[other].device == file.device && disks_[other].inode == file.inode &&
-          !(disks_[other].readOnly && readOnly)) {
+      if (disks_[other].isSameAs(file) && !(disks_[other].readOnly && readOnly)) {
         throw Error(ErrorCode::kInvalidArgument, subject + " is the same file as " + diskField(other),
                     "a file can be two disks of a VM if both are read-only");
       }
@@ -105,11 +105,16 @@ class Opener {
       throw systemError(subject, errno);
     }
     if (::flock(lock.get(), (readOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-      throw Error(ErrorCode::kFailedPrecondition, subject + " is in use by another VM",
+      const std::string holders = lockHolders(lock);
+      throw Error(ErrorCode::kFailedPrecondition,
+                  subject + " is in use by another VM" +
+                      (holders.empty() ? "" : ", or by a program that locked it: " + holders),
                   "stop that VM, or let all of its users have it read-only", true);
     }
     opened_.locks.push_back(std::move(lock));
-    if (!readOnly && S_ISREG(info.st_mode)) {
+    if (!readOnly && S_ISBLK(info.st_mode)) {
+      fd = claim(subject, fd, flags);
+    } else if (!readOnly) {
       plan(field, path, subject, fd, disk.getFormat());
     }
     keep(disk.getFile(), std::move(fd));
@@ -130,8 +135,29 @@ class Opener {
   struct DiskFile {
     dev_t device = 0;
     ino_t inode = 0;
+    dev_t blockDevice = 0;  // which may have several names, each with an inode of its own
     bool readOnly = false;
+
+    bool isSameAs(const DiskFile& other) const {
+      return (device == other.device && inode == other.inode) || (blockDevice != 0 && blockDevice == other.blockDevice);
+    }
   };
+
+  // The device for this process alone, as mounting it would: not while something of it is mounted, nor while it is part
+  // of another device.
+  static Fd claim(const std::string& subject, const Fd& fd, int flags) {
+    const std::string path = "/proc/self/fd/" + std::to_string(fd.get());
+    Fd claimed(::open(path.c_str(), flags | O_EXCL | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    if (!claimed && errno == EBUSY) {
+      throw Error(ErrorCode::kFailedPrecondition,
+                  subject + " is in use: something of it is mounted, or it is part of another device",
+                  "`lsblk` shows what it is used for", true);
+    }
+    if (!claimed) {
+      throw systemError(subject, errno);
+    }
+    return claimed;
+  }
 
   void plan(const std::string& field, const std::string& path, const std::string& subject, const Fd& fd,
             schema::Disk::Format format) {

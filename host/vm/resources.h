@@ -35,7 +35,7 @@ struct OpenedResources {
 // Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number; opens the
 // TAP devices, and fills in addresses and MTUs of network cards that were left open. Throws Error naming field and
 // path: not there, not a regular file (a disk may be a block device), empty, no whole sectors, no image of the format,
-// in use by another VM, or by two disks of this one.
+// in use by another VM, by the host (a block device), or by two disks of this one.
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
 
 // A worker knows files by the fields that name them: `error` of a worker, with the path behind a field such as

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/loop.h>
 #include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -81,8 +83,12 @@ TEST_F(ResourcesTest, oneFileAsTwoDisks_isRefusedUnlessBothOnlyReadIt) {
   EXPECT_EQ(open({{"disk", true}, {"other name", true}}).files.size(), 2u);
 }
 
-TEST_F(ResourcesTest, diskInUse_isRefusedWhileOneOfBothWrites) {
-  const std::string kInUse = "disks[0]: disk is in use by another VM";
+// Whoever may read a base image can keep its owner from writing it, so the refusal says who does.
+TEST_F(ResourcesTest, diskInUse_isRefusedWhileOneOfBothWrites_andTheHolderNamed) {
+  std::string name;
+  std::getline(std::ifstream("/proc/self/comm"), name);
+  const std::string kInUse = "disks[0]: disk is in use by another VM, or by a program that locked it: process " +
+                             std::to_string(::getpid()) + " (" + name + ")";
   {
     const OpenedResources holder = open({{"disk"}});
     EXPECT_EQ(refusal({{"disk"}}), kInUse);
@@ -121,6 +127,66 @@ TEST_F(ResourcesTest, writableDisks_havePlans_andOthersHaveNone) {
   EXPECT_GT(open({{"image", false, schema::Disk::Format::QCOW2}, {"disk"}}).diskPlans.largest(), image.virtualBytes);
   EXPECT_EQ(refusal({{"other"}, {"disk", false, schema::Disk::Format::QCOW2}}),
             "disks[1].format: disk: the file is not a qcow2 image");
+}
+
+// A loop device over a file, where this system offers one.
+class LoopDevice {
+ public:
+  explicit LoopDevice(const std::string& file) {
+    const Fd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+    const int number = control ? ::ioctl(control.get(), LOOP_CTL_GET_FREE) : -1;
+    const Fd backing(::open(file.c_str(), O_RDWR | O_CLOEXEC));
+    const std::string name = "/dev/loop" + std::to_string(number);
+    device_ = Fd(number < 0 ? -1 : ::open(name.c_str(), O_RDWR | O_CLOEXEC));
+    isThere_ = device_ && ::ioctl(device_.get(), LOOP_SET_FD, backing.get()) == 0;
+    name_ = name;
+  }
+  ~LoopDevice() {
+    if (isThere_) {
+      ::ioctl(device_.get(), LOOP_CLR_FD);
+    }
+  }
+  LoopDevice(const LoopDevice&) = delete;
+  LoopDevice& operator=(const LoopDevice&) = delete;
+  bool isThere() const { return isThere_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  Fd device_;
+  bool isThere_ = false;
+  std::string name_;
+};
+
+TEST_F(ResourcesTest, blockDevice_isOpenedForThisVmAlone) {
+  std::filesystem::resize_file(path("disk"), 1 << 20);
+  const LoopDevice device(path("disk"));
+  if (!device.isThere()) {
+    GTEST_SKIP() << "this takes a loop device";
+  }
+  const auto openAlone = [&] { return Fd(::open(device.name().c_str(), O_RDWR | O_EXCL | O_CLOEXEC)); };
+  const std::string used =
+      "disks[0]: " + device.name() + " is in use: something of it is mounted, or it is part of another device";
+  {
+    const OpenedResources opened = open({{device.name().c_str()}});
+    EXPECT_FALSE(openAlone()) << "as mkfs and mount try it";
+    EXPECT_EQ(opened.diskPlans.largest(), 0u) << "it cannot become longer";
+  }
+  const Fd other = openAlone();
+  ASSERT_TRUE(other);
+  EXPECT_EQ(refusal({{device.name().c_str()}}), used);
+  EXPECT_EQ(open({{device.name().c_str(), true}}).files.size(), 1u) << "who only reads asks for nothing";
+}
+
+TEST_F(ResourcesTest, blockDeviceWithTwoNames_isOneDisk) {
+  std::filesystem::resize_file(path("disk"), 1 << 20);
+  const LoopDevice device(path("disk"));
+  struct stat info {};
+  if (!device.isThere() || ::stat(device.name().c_str(), &info) != 0 ||
+      ::mknod(path("node").c_str(), S_IFBLK | 0600, info.st_rdev) != 0 ||
+      !Fd(::open(path("node").c_str(), O_RDONLY | O_CLOEXEC))) {
+    GTEST_SKIP() << "this takes a loop device, and a file system with devices";
+  }
+  EXPECT_EQ(refusal({{device.name().c_str()}, {"node"}}), "disks[1]: node is the same file as disks[0]");
 }
 
 TEST_F(ResourcesTest, whatIsNoDisk_isNamed) {
