@@ -131,6 +131,8 @@ struct Event {
     resetDone @1 :Void;
     guestPanicked @2 :Text;      # the guest said so and still runs
     bootPhase @3 :BootPhase;     # what the guest wrote to its boot-timer port
+    diskFull @4 :UInt32;         # the host's file system has no room for what the guest writes to disks[N]: the guest
+                                 # gets an error for it, and runs on
   }
   struct Ended { cause @0 :EndCause; detail @1 :Text; }
   struct BootPhase { value @0 :UInt8; monotonicNs @1 :UInt64; }

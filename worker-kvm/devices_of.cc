@@ -1,5 +1,6 @@
 #include "worker-kvm/devices_of.h"
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -45,9 +46,12 @@ vm::DeviceMaker virtioDevice(std::function<std::unique_ptr<virtio::Device>(const
 }
 
 void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, ConfiguredDevices& devices) {
+  auto full = std::make_shared<std::atomic<std::uint64_t>>(0);  // a bit for each disk
+  devices.controls.takeFullDisks = [full]() { return full->exchange(0); };
   std::uint32_t index = 0;
   for (const auto disk : config.getDisks()) {
     auto options = std::make_shared<virtio::block::BlockOptions>();
+    const std::uint64_t bit = std::uint64_t{1} << index;
     options->name = "blk" + std::to_string(index++);
     options->file = resources.takeFile(disk.getFile().getResource());
     options->readOnly = disk.getReadOnly();
@@ -58,8 +62,13 @@ void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, Con
       options->rings.push_back(resources.takeRing());  // an empty one where there is none left
     }
     options->log = [](const std::string& line) { worker::log(worker::LogLevel::kWarning, line); };
-    devices.makers.push_back(virtioDevice(
-        [options](const vm::Platform&) { return std::make_unique<virtio::block::BlockDevice>(std::move(*options)); }));
+    devices.makers.push_back(virtioDevice([options, full, bit](const vm::Platform& platform) {
+      options->full = [full, bit, &wake = platform.wake]() {
+        full->fetch_or(bit);
+        wake.signal();
+      };
+      return std::make_unique<virtio::block::BlockDevice>(std::move(*options));
+    }));
   }
 }
 

@@ -111,6 +111,7 @@ class Vm {
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
   void noteEvent(schema::Event::Reader event);
+  void noteFullDisk(std::uint32_t index);
   void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
                 int signal = 0);
   kj::Promise<void> carryOutEnd();

@@ -2,6 +2,7 @@
 #include <kj/debug.h>
 #include <kj/vector.h>
 
+#include "host/config/text.h"
 #include "host/vm/memory_usage.h"
 #include "host/vm/vm.h"
 
@@ -83,12 +84,26 @@ void Vm::noteEvent(schema::Event::Reader event) {
     case schema::Event::GUEST_PANICKED:
       log_.write(Severity::kWarning, "guest", event.getGuestPanicked().cStr());
       return;
+    case schema::Event::DISK_FULL:
+      noteFullDisk(event.getDiskFull());
+      return;
     case schema::Event::BOOT_PHASE:
       if (timings_.size() < 64) {
         timings_.emplace_back(bootPhaseName(event.getBootPhase().getValue()), event.getBootPhase().getMonotonicNs());
       }
       return;
   }
+}
+
+void Vm::noteFullDisk(std::uint32_t index) {
+  const auto disks = originalConfig_.getDisks();
+  if (index >= disks.size()) {
+    return;  // a worker may say anything
+  }
+  log_.write(Severity::kWarning, "disk",
+             "disks[" + std::to_string(index) +
+                 "]: " + config::printable(disks[index].getFile().getPath().cStr(), 1024) +
+                 ": its file system is full: the guest gets errors for what it writes");
 }
 
 void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {

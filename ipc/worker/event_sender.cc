@@ -42,6 +42,10 @@ void EventSender::bootPhase(std::uint8_t value, std::uint64_t monotonicNs) {
   });
 }
 
+void EventSender::diskFull(std::uint32_t index) {
+  offer([index](schema::Event::Builder event) { event.setDiskFull(index); });
+}
+
 void EventSender::offer(Fill fill) {
   if (hasEnded_) {
     return;

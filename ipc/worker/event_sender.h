@@ -26,6 +26,7 @@ class EventSender final : public Events {
   void resetDone() override;
   void guestPanicked(std::string detail) override;
   void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) override;
+  void diskFull(std::uint32_t index) override;
   Mailbox::Sender sender() const override { return mailbox_.sender(); }
   Services& services() override { return services_; }
 

@@ -25,6 +25,7 @@ class TestMachine final : public Machine {
       events_.bootPhase(static_cast<std::uint8_t>(i), i);
     }
     events_.bootPhase(7, 42);
+    events_.diskFull(3);
     events_.ended(schema::EndCause::POWER_OFF, "done");
     events_.ended(schema::EndCause::CRASH, "never said");
     return kj::READY_NOW;
@@ -128,8 +129,9 @@ class RecordingSink final : public schema::EventSink::Server {
   explicit RecordingSink(std::vector<std::string>& seen) : seen_(seen) {}
   kj::Promise<void> event(EventContext context) override {
     const auto event = context.getParams().getEvent();
-    seen_.push_back(event.isEnded() ? std::string("ended ") + event.getEnded().getDetail().cStr()
-                                    : "phase " + std::to_string(event.getBootPhase().getMonotonicNs()));
+    seen_.push_back(event.isEnded()      ? std::string("ended ") + event.getEnded().getDetail().cStr()
+                    : event.isDiskFull() ? "full " + std::to_string(event.getDiskFull())
+                                         : "phase " + std::to_string(event.getBootPhase().getMonotonicNs()));
     return kj::READY_NOW;
   }
 
@@ -246,7 +248,7 @@ TEST_F(WorkerTest, lifeOfAMachine_eventsOnceAndInOrder) {
   EXPECT_FALSE(created.getVm().startRequest().send().wait(io_.waitScope).hasError());
   const auto paused = created.getAbilities().getPausable().pauseRequest().send().wait(io_.waitScope);
   EXPECT_EQ(rpc::readError(paused.getError()).message(), "no pause today");
-  EXPECT_EQ(seen_, (std::vector<std::string>{"phase 42", "ended done"}));
+  EXPECT_EQ(seen_, (std::vector<std::string>{"phase 42", "full 3", "ended done"}));
   EXPECT_EQ(rpc::readError(created.getVm().startRequest().send().wait(io_.waitScope).getError()).code(),
             ErrorCode::kFailedPrecondition);
 }
@@ -257,7 +259,7 @@ TEST_F(WorkerTest, burstOfEvents_arrivesWholeAndInOrder) {
   for (unsigned i = 0; i < kBurst; ++i) {
     expected.push_back("phase " + std::to_string(i));
   }
-  expected.insert(expected.end(), {"phase 42", "ended done"});
+  expected.insert(expected.end(), {"phase 42", "full 3", "ended done"});
   EXPECT_EQ(seen_, expected);
 }
 

@@ -1,5 +1,6 @@
 #include "worker-kvm/vm/machine.h"
 
+#include <bit>
 #include <string>
 
 #include "vmmhost/error.h"
@@ -159,6 +160,9 @@ void KvmMachine::lookAtMachine() {
   }
   if (machine_->takeCrash()) {
     events_.guestPanicked("the guest's kernel crashed, and its crash kernel takes over");
+  }
+  for (std::uint64_t full = controls_.takeFullDisks ? controls_.takeFullDisks() : 0; full != 0; full &= full - 1) {
+    events_.diskFull(static_cast<std::uint32_t>(std::countr_zero(full)));
   }
   for (const std::string& fault : machine_->takeFaults()) {
     worker::log(worker::LogLevel::kWarning, fault);

@@ -21,6 +21,9 @@ struct DeviceControls {
   std::function<std::uint64_t()> balloonActual;
   std::function<void(std::uint32_t console, std::uint16_t columns, std::uint16_t rows)> resizeConsole;
   std::function<kj::Promise<void>(std::uint32_t port, Fd socket)> connectVsock;
+  // Bit N: the host's file system had no room for disks[N] since it was last asked; who sets one wakes the control
+  // thread.
+  std::function<std::uint64_t()> takeFullDisks;
 };
 
 class KvmMachine final : public worker::Machine {

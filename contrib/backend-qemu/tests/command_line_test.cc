@@ -110,6 +110,25 @@ TEST(CommandLineTest, disksHaveTheFormatThatWasSaidAndNoOtherFile) {
   EXPECT_TRUE(has(valuesOf(arguments, "-device")[1], "\"serial\":\"disk.one\""));
 }
 
+TEST(CommandLineTest, rawDisksGiveBackWhatIsDiscarded_imagesDoNot) {
+  Machine machine;
+  machine.spec.disks.resize(2);
+  machine.spec.disks[1].format = DiskSpec::Format::kQcow2;
+  machine.descriptors.disks = {10, 11};
+  const auto nodes = valuesOf(machine.arguments(), "-blockdev");
+  ASSERT_EQ(nodes.size(), 4u);
+  EXPECT_TRUE(has(nodes[0], "\"discard\":\"unmap\"") && has(nodes[1], "\"discard\":\"unmap\""));
+  EXPECT_TRUE(has(nodes[3], "\"discard\":\"ignore\""));
+}
+
+TEST(CommandLineTest, errorsOfADiskAreTheGuests_andNeverStopTheMachine) {
+  Machine machine;
+  machine.spec.disks.resize(1);
+  machine.descriptors.disks = {10};
+  const std::string device = valuesOf(machine.arguments(), "-device").at(0);
+  EXPECT_TRUE(has(device, "\"werror\":\"report\"") && has(device, "\"rerror\":\"report\"")) << device;
+}
+
 TEST(CommandLineTest, nicsAreTapDevicesByDescriptor_orAttachedToNothing) {
   Machine machine;
   machine.spec.nics.resize(2);

@@ -56,6 +56,25 @@ TEST(OutcomeTest, stopOfItsOwn_isAskedAbout) {
   EXPECT_NE(end.detail.find("KVM internal error"), std::string::npos);
 }
 
+TEST(OutcomeTest, errorOfADisk_isNoEnd_andTellsWhereTheHostIsFull) {
+  QmpMessage error = event("BLOCK_IO_ERROR", "No space left on device");
+  error.node = "disk3";
+  EXPECT_EQ(fullDisk(error), 3u);
+  EXPECT_EQ(OutcomeTracker().note(error), Next::kNothing);
+  error.reason = "Disk quota exceeded";
+  EXPECT_EQ(fullDisk(error), 3u);
+  error.reason = "Input/output error";
+  EXPECT_EQ(fullDisk(error), std::nullopt);
+  for (const char* node : {"", "disk", "disk3-file", "disk-1", "disk99999999999", "xdisk3"}) {
+    error = event("BLOCK_IO_ERROR", "No space left on device");
+    error.node = node;
+    EXPECT_EQ(fullDisk(error), std::nullopt) << node;
+  }
+  error = event("OTHER", "No space left on device");
+  error.node = "disk3";
+  EXPECT_EQ(fullDisk(error), std::nullopt);
+}
+
 TEST(OutcomeTest, watchdog_endsTheMachineOnlyIfItIsTold) {
   OutcomeTracker tracker;
   EXPECT_EQ(tracker.note(event("WATCHDOG")), Next::kWatchdog);

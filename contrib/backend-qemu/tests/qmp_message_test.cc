@@ -66,6 +66,14 @@ TEST(QmpMessageTest, messagesOfARealQemu_areUnderstood) {
   EXPECT_TRUE(event.guest);
 }
 
+TEST(QmpMessageTest, errorOfADisk_tellsWhichAndWhy) {
+  const auto event = parseQmpMessage(
+      R"({"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"disk1","reason":"No space left on device","operation":"write","action":"report"}})");
+  EXPECT_EQ(event.node, "disk1");
+  EXPECT_EQ(event.reason, "No space left on device");
+  EXPECT_EQ(event.action, "report");
+}
+
 TEST(QmpMessageTest, fieldsCountOnlyInTheirPlace) {
   const auto event = parseQmpMessage(
       R"({"event":"STOP","data":{"nested":{"reason":"guest-reset"},"list":["reason","x"]},"reason":"guest-panic","status":"x"})");

@@ -26,27 +26,32 @@ std::string flag(bool value) {
 }
 
 void addDisk(std::size_t index, const DiskSpec& disk, int descriptor, std::vector<std::string>& arguments) {
-  const std::string node = "disk" + std::to_string(index);
+  const std::string node = kDiskNode + std::to_string(index);
   const std::string set = std::to_string(index + 1);
   arguments.insert(arguments.end(), {"-add-fd", "fd=" + std::to_string(descriptor) + ",set=" + set});
 
   const bool direct = disk.cache == DiskSpec::Cache::kDirect;
   const bool noFlush = disk.cache == DiskSpec::Cache::kUnsafe;
   const std::string cache = "\"cache\":{\"direct\":" + flag(direct) + ",\"no-flush\":" + flag(noFlush) + "}";
-  const std::string common =
-      ",\"read-only\":" + flag(disk.readOnly) + ",\"auto-read-only\":false,\"discard\":\"unmap\"," + cache + "}";
+  const std::string common = ",\"read-only\":" + flag(disk.readOnly) + ",\"auto-read-only\":false," + cache;
   // Locks belong to the host: an unlock here would free the host's own.
-  arguments.insert(arguments.end(), {"-blockdev", "{\"driver\":\"file\",\"node-name\":" + jsonString(node + "-file") +
-                                                      ",\"filename\":\"/dev/fdset/" + set +
-                                                      "\",\"aio\":\"threads\",\"locking\":\"off\"" + common});
+  arguments.insert(
+      arguments.end(),
+      {"-blockdev", "{\"driver\":\"file\",\"node-name\":" + jsonString(node + "-file") + ",\"filename\":\"/dev/fdset/" +
+                        set + "\",\"aio\":\"threads\",\"locking\":\"off\",\"discard\":\"unmap\"" + common + "}"});
   // The format is what the configuration says, and an image names no other file: never what its content asks for.
   const bool qcow2 = disk.format == DiskSpec::Format::kQcow2;
+  // An image that gives clusters back comes to have holes of all sizes, and then grows beyond what its disk takes,
+  // which the host's limit does not let it: the guest would get errors. So an image keeps what it has.
+  const char* discard = qcow2 ? ",\"discard\":\"ignore\"" : ",\"discard\":\"unmap\"";
   arguments.insert(arguments.end(),
                    {"-blockdev", std::string("{\"driver\":") + (qcow2 ? "\"qcow2\"" : "\"raw\"") +
                                      ",\"node-name\":" + jsonString(node) + ",\"file\":" + jsonString(node + "-file") +
-                                     (qcow2 ? ",\"backing\":null" : "") + common});
-  std::string device =
-      "{\"driver\":\"virtio-blk-pci\",\"id\":" + jsonString(node + "-device") + ",\"drive\":" + jsonString(node);
+                                     (qcow2 ? ",\"backing\":null" : "") + discard + common + "}"});
+  // An error is the guest's, as on a real disk. Left to itself QEMU stops the machine when the host's file system is
+  // full.
+  std::string device = "{\"driver\":\"virtio-blk-pci\",\"id\":" + jsonString(node + "-device") +
+                       ",\"werror\":\"report\",\"rerror\":\"report\",\"drive\":" + jsonString(node);
   if (!disk.serial.empty()) {
     device += ",\"serial\":" + jsonString(disk.serial);
   }

@@ -9,6 +9,9 @@
 
 namespace qemubackend {
 
+// The name by which QEMU knows a disk begins so; its number follows.
+inline constexpr const char* kDiskNode = "disk";
+
 // Descriptor numbers as QEMU will find them.
 struct ChildDescriptors {
   int qmp = -1;

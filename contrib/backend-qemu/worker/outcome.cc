@@ -1,10 +1,33 @@
 #include "worker/outcome.h"
 
+#include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <string_view>
+
+#include "worker/command_line.h"
 
 namespace qemubackend {
 
 using vmmhost::schema::EndCause;
+
+std::optional<std::uint32_t> fullDisk(const QmpMessage& event) {
+  // The member `nospace` is there only where the machine may be stopped for it; the text is the C library's, in its own
+  // language: QEMU sets no locale.
+  if (event.name != "BLOCK_IO_ERROR" ||
+      (event.reason != ::strerrordesc_np(ENOSPC) && event.reason != ::strerrordesc_np(EDQUOT))) {
+    return std::nullopt;
+  }
+  std::uint32_t index = 0;
+  const std::string_view prefix = kDiskNode;
+  const std::string_view node = event.node;
+  if (!node.starts_with(prefix)) {
+    return std::nullopt;
+  }
+  const char* const end = node.data() + node.size();
+  const auto [stop, error] = std::from_chars(node.data() + prefix.size(), end, index);
+  return error == std::errc() && stop == end ? std::optional(index) : std::nullopt;
+}
 
 OutcomeTracker::Next OutcomeTracker::note(const QmpMessage& event) {
   if (event.name == "GUEST_PANICKED") {

@@ -1,6 +1,7 @@
 // From what QEMU says and how it ends to why the machine ended: a small state without any I/O.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,9 @@ struct ProcessEnd {
 };
 
 inline constexpr const char* kWatchdogRanOut = "the guest did not reload its watchdog in time";
+
+// The disk whose file the host has no room for, if that is what an event tells.
+std::optional<std::uint32_t> fullDisk(const QmpMessage& event);
 
 class OutcomeTracker {
  public:

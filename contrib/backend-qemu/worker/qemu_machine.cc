@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -164,6 +165,7 @@ QemuMachine::QemuMachine(Key, const MachineSpec& spec, std::unique_ptr<QemuProce
     : memoryBytes_(roundedMemory(spec.memoryBytes)),
       hasBalloon_(spec.balloon.has_value()),
       watchdog_(spec.watchdog),
+      fullDisks_(spec.disks.size()),
       options_(std::move(options)),
       events_(events),
       timer_(io.provider->getTimer()),
@@ -271,6 +273,10 @@ void QemuMachine::onEvent(const QmpMessage& event) {
     }
     return;
   }
+  if (const auto disk = fullDisk(event)) {
+    noteFullDisk(*disk);
+    return;
+  }
   switch (outcome_.note(event)) {
     case OutcomeTracker::Next::kNothing:
       break;
@@ -283,6 +289,13 @@ void QemuMachine::onEvent(const QmpMessage& event) {
     case OutcomeTracker::Next::kWatchdog:
       watchdogRanOut();
       break;
+  }
+}
+
+void QemuMachine::noteFullDisk(std::uint32_t disk) {
+  // A guest can go on writing without end.
+  if (disk < fullDisks_.size() && std::has_single_bit(++fullDisks_[disk])) {
+    events_.diskFull(disk);
   }
 }
 

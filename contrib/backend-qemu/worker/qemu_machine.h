@@ -73,6 +73,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   void takeOutputLine();
   void askWhyStopped();
   void watchdogRanOut();
+  void noteFullDisk(std::uint32_t disk);
   kj::Promise<void> executeAll(std::vector<QmpCommand> commands);
   void killAfter(std::chrono::milliseconds grace);
   std::string lastLines() const;
@@ -86,6 +87,7 @@ class QemuMachine final : public vmmhost::worker::Machine {
   const std::uint64_t memoryBytes_;  // as QEMU counts
   const bool hasBalloon_;
   const std::optional<WatchdogAction> watchdog_;
+  std::vector<std::uint64_t> fullDisks_;  // how often there was no room for each
   QemuOptions options_;
   vmmhost::worker::Events& events_;
   kj::Timer& timer_;

@@ -65,6 +65,8 @@ class Handler final : public nlohmann::json_sax<nlohmann::json> {
       keep(message.name);
     } else if (at("data", "reason")) {
       keep(message.reason);
+    } else if (at("data", "node-name")) {
+      keep(message.node);
     } else if (at("data", "action")) {
       keep(message.action);
     } else if (at("error", "desc")) {

@@ -34,7 +34,8 @@ struct QmpMessage {
   Kind kind = Kind::kEvent;
   std::uint64_t id = 0;     // result, error
   std::string name;         // event
-  std::string reason;       // event SHUTDOWN, RESET: e.g. "guest-reset"
+  std::string reason;       // event SHUTDOWN, RESET: e.g. "guest-reset"; BLOCK_IO_ERROR: the error's text
+  std::string node;         // event BLOCK_IO_ERROR: of the disk
   bool guest = false;       // event SHUTDOWN, RESET: the guest's own doing
   std::string action;       // event GUEST_PANICKED
   std::string description;  // error

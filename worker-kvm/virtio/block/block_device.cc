@@ -14,6 +14,7 @@ BlockDevice::BlockDevice(BlockOptions options)
     : cache_(options.cache),
       file_(options.name, std::move(options.file), options.readOnly),
       log_(std::move(options.log)),
+      full_(std::move(options.full)),
       queueSizes_(options.queues, kQueueSize) {
   if (options.queues == 0 || options.serial.size() > kIdBytes) {
     throw Error(ErrorCode::kInvalidArgument, options.name + ": a disk has a queue and a serial of at most 20 bytes");
@@ -101,7 +102,8 @@ void BlockDevice::connect(Interrupts& interrupts) {
   if (!file_.isReadOnly() || file_.isDirect()) {
     blocking_ = std::make_unique<BlockingThread>(file_, answers);
   }
-  common_.emplace(Common{file_, interrupts, blocking_.get(), id_, cache_ == Cache::kUnsafe, writeThrough_, log_});
+  common_.emplace(
+      Common{file_, interrupts, blocking_.get(), id_, cache_ == Cache::kUnsafe, writeThrough_, log_, full_});
   for (std::size_t i = 0; i < engines_.size(); ++i) {
     const std::string name = file_.name() + (engines_.size() == 1 ? "" : "-q" + std::to_string(i));
     queues_.push_back(std::make_unique<RequestQueue>(name, *common_, std::move(engines_[i]), *returns_[i]));

@@ -42,6 +42,9 @@ struct BlockOptions {
   // Hears of errors of the file, one line each, bounded in number. Called on the device's threads, whose filters let it
   // write to descriptor 2 and nothing else.
   std::function<void(const std::string&)> log;
+  // The host's file system has no room for what the driver writes: as bounded in number, on the same threads, whose
+  // filters also have the descriptors of interrupts. May be empty.
+  std::function<void()> full;
 };
 
 class BlockDevice final : public Device {
@@ -76,6 +79,7 @@ class BlockDevice final : public Device {
   const DiskFile file_;
   std::array<std::uint8_t, kIdBytes> id_{};
   std::function<void(const std::string&)> log_;
+  std::function<void()> full_;
   std::uint64_t features_ = 0;
   std::vector<std::uint16_t> queueSizes_;
   Config config_;

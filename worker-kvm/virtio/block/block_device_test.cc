@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 
 #include <array>
 #include <random>
@@ -367,6 +369,32 @@ TEST(BlockDeviceErrors, failingWrites_areErrorsAndNotTheEnd) {
     EXPECT_EQ(disk.read(0, 4096).data, pattern(4096, 1));
     EXPECT_EQ(disk.log().size(), 3u);
   }
+}
+
+// In a mount namespace of the test's own.
+TEST(BlockDeviceErrors, fullFileSystem_isAnErrorOfTheGuests_andTold) {
+  if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      ::mount("tmpfs", "/mnt", "tmpfs", 0, "size=1m") != 0) {
+    GTEST_SKIP() << "only root may mount";
+  }
+  for (const How how : {How::kRing, How::kCalls}) {
+    Fd file(::open("/mnt", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    ASSERT_EQ(::ftruncate(file.get(), 4 * static_cast<off_t>(kMiB)), 0);
+    TestDisk disk({how, Place::kMemory}, {}, std::move(file));
+    if (!disk.isThere()) {
+      continue;
+    }
+    EXPECT_EQ(disk.write(0, pattern(256 * 1024, 1)), kOk);
+    EXPECT_EQ(disk.timesFull(), 0u);
+    for (int i = 0; i < 100; ++i) {
+      EXPECT_EQ(disk.write(2048, pattern(kMiB / 2, 2)) == kOk && disk.write(4096, pattern(kMiB / 2, 3)) == kOk, false);
+    }
+    EXPECT_EQ(disk.timesFull(), 7u) << "the 1st, 2nd, 4th to 64th";
+    EXPECT_EQ(disk.change(kWriteZeroes, {{4096, 1024, 0}}), kIoErr);
+    EXPECT_EQ(disk.read(0, 4096).status, kOk);
+    EXPECT_EQ(disk.write(0, pattern(4096, 4)), kOk) << "where it has room already";
+  }
+  ::umount2("/mnt", MNT_DETACH);
 }
 
 }  // namespace

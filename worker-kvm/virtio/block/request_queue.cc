@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 
 namespace vmmhost::kvm::virtio::block {
@@ -370,6 +371,10 @@ void RequestQueue::answer(std::uint16_t head, const Request& request, Status sta
 // The guest can make errors without end: the log hears of the first few, then ever more rarely.
 void RequestQueue::report(const Slot& slot, std::int64_t result) noexcept {
   ++errors_;
+  const bool isFull = result == -ENOSPC || result == -EDQUOT;
+  if (isFull && common_.full && std::has_single_bit(++errorsForWantOfRoom_)) {
+    common_.full();
+  }
   if (!common_.log || result == -ECANCELED || (errors_ > kErrorsToldEach && !std::has_single_bit(errors_))) {
     return;
   }

@@ -32,6 +32,7 @@ struct Common {
   bool unsafe = false;                    // nothing is made durable
   const std::atomic<bool>& writeThrough;  // each write is durable before it is answered
   std::function<void(const std::string&)> log;
+  std::function<void()> full;
 };
 
 class RequestQueue final : private Engine::Client {
@@ -124,6 +125,7 @@ class RequestQueue final : private Engine::Client {
   bool isFull_ = false;    // there may be more to take once something is finished
   bool hasGiven_ = false;  // since the last decision about an interrupt
   std::uint64_t errors_ = 0;
+  std::uint64_t errorsForWantOfRoom_ = 0;
   Chain chain_;  // the one being taken
   Pool<Slot, kQueueSize> slots_;
   Pool<std::array<iovec, kQueueSize>, kQueueSize> manySegments_;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -101,6 +102,7 @@ class TestDisk {
       const std::lock_guard lock(logMutex_);
       log_.push_back(line);
     };
+    made.full = [this] { ++timesFull_; };
     for (unsigned i = 0; setting.how == How::kRing && i < options.queues; ++i) {
       made.rings.push_back(rings::make());
       isServed_ = isServed_ && made.rings.back().descriptor;
@@ -203,6 +205,7 @@ class TestDisk {
     EXPECT_EQ(::fstat(file_.get(), &status), 0);
     return static_cast<std::uint64_t>(status.st_blocks) * 512;
   }
+  unsigned timesFull() const { return timesFull_; }
   std::vector<std::string> log() {
     const std::lock_guard lock(logMutex_);
     return log_;
@@ -211,6 +214,7 @@ class TestDisk {
  private:
   Options options_;
   bool isServed_ = true;
+  std::atomic<unsigned> timesFull_ = 0;
   std::mutex logMutex_;
   std::vector<std::string> log_;
   Fd file_;

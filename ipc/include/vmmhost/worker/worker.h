@@ -74,6 +74,9 @@ class Events {
   virtual void resetDone() = 0;
   virtual void guestPanicked(std::string detail) = 0;
   virtual void bootPhase(std::uint8_t value, std::uint64_t monotonicNs) = 0;
+  // The host's file system, or a quota there, has no room for what the guest writes to disks[index]. The guest gets an
+  // error for it and runs on. A guest can bring it about without end: to be told ever more rarely.
+  virtual void diskFull(std::uint32_t /*index*/) {}
   // For other threads: posts run on the event loop's thread.
   virtual Mailbox::Sender sender() const = 0;
   virtual Services& services() = 0;
