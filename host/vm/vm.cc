@@ -19,7 +19,8 @@ using schema::EndKind;
 using schema::VmState;
 
 constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
-constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;  // of the private /tmp that a plan may ask for
+constexpr std::uint64_t kMostCopiedBytes = std::uint64_t{1} << 30;  // of a kernel, into memory
+constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;    // of the private /tmp that a plan may ask for
 constexpr auto kAbilityTimeout = std::chrono::seconds(10);
 
 std::uint64_t nanoseconds(clockid_t clock) {
@@ -36,7 +37,7 @@ std::uint64_t fileLimit(const OpenedResources& resources, schema::VmConfig::Read
     limit = std::max(limit, config.getMemory().getSize());
   }
   if (plan.seccompPolicy == "worker-system") {  // whose programs may need copies of what they cannot open anew
-    limit = std::max(limit, resources.largestBootFile);
+    limit = std::max(limit, std::min(resources.largestBootFile, kMostCopiedBytes));
   }
   if (plan.tmp) {
     limit = std::max(limit, kScratchBytes);

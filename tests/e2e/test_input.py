@@ -78,6 +78,15 @@ class BackendInput:
             path = self.file("initrd", size=size)
             self.refuse(f"{size} bytes", 125, ("boot.initrd: " + path, str(size)), *self.run_flags("--initrd", path))
 
+    def test_disk_without_whole_sectors(self):
+        """The host's rule, so that no backend rounds for itself; and the file stays as it is."""
+        for size in (1, 511, 513, MIB + 1):
+            disk = self.file("disk", size=size)
+            for given in (disk, disk + ",ro"):
+                self.refuse(f"{size} bytes", 125, ("disks[0]: " + disk, f"{size} bytes", "512", "truncate -s"),
+                            *self.run_flags("--disk", given))
+            self.assertEqual(os.path.getsize(disk), size)
+
     def test_limits_of_the_backend(self):
         self.refuse("little memory", 125, (f"backend {self.backend}", "memory.size", "1048576"),
                     *self.run_flags(memory="1M"))
