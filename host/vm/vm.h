@@ -116,6 +116,7 @@ class Vm {
                 int signal = 0);
   kj::Promise<void> carryOutEnd();
   kj::Promise<void> settleDisks();
+  void tellOfDisks(const std::vector<std::string>& lines);
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
   void requireConsole(std::uint32_t port) const;
@@ -138,6 +139,11 @@ class Vm {
   capnp::MallocMessageBuilder original_;  // the configuration as it was given, for those who ask
   schema::VmConfig::Reader originalConfig_;
   OpenedResources resources_;
+  // Settles the disks of a VM that goes without having ended: when its worker is gone, hence its place here.
+  struct AbandonedDisks {
+    Vm& vm;
+    ~AbandonedDisks();
+  } abandonedDisks_{*this};
   spawn::Cgroup cgroup_;
   std::unique_ptr<counters::HostPage> counters_;
   std::vector<std::unique_ptr<Console>> consoles_;

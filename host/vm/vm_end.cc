@@ -171,10 +171,24 @@ kj::Promise<void> Vm::settleDisks() {
     return kj::READY_NOW;
   }
   return settleAside(io_.unixEventPort, std::move(plans)).then([this](std::vector<std::string>&& told) {
-    for (const std::string& line : told) {
-      log_.write(Severity::kWarning, "disk", line);
-    }
+    tellOfDisks(told);
   });
+}
+
+void Vm::tellOfDisks(const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) {
+    log_.write(Severity::kWarning, "disk", line);
+  }
+}
+
+Vm::AbandonedDisks::~AbandonedDisks() {
+  try {
+    if (vm.resources_.diskPlans.needSettling()) {
+      vm.tellOfDisks(vm.resources_.diskPlans.settle());
+    }
+  } catch (const std::exception& error) {
+    vm.log_.write(Severity::kError, "disk", error.what());
+  }
 }
 
 std::uint64_t Vm::workerPrivateBytes() const {

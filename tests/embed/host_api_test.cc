@@ -167,6 +167,31 @@ TEST_F(HostApiTest, destroyedHandle_takesItsWorkerAlong) {
   EXPECT_EQ(tests::children(), std::set<pid_t>{});
 }
 
+TEST_F(HostApiTest, diskThatBecameLonger_isCutBack_howeverItsVmEnds) {
+  const std::string disk = folder_ + "/disk";
+  for (const bool isStopped : {true, false}) {
+    std::ofstream(disk).close();
+    std::filesystem::resize_file(disk, 1 << 20);
+    {
+      Host host(options_);
+      std::string withDisk = config("loop");
+      withDisk.insert(1, R"("disks":[{"file":")" + disk + R"("}],)");
+      auto vm = host.start(withDisk, onUsableBackend()).get();
+      std::filesystem::resize_file(disk, 3 << 20);
+      if (isStopped) {
+        vm->stop().get();
+        EXPECT_EQ(std::filesystem::file_size(disk), 1u << 20) << "once it has ended";
+      }
+    }
+    EXPECT_EQ(std::filesystem::file_size(disk), 1u << 20) << isStopped;
+  }
+  std::ifstream log(options_.logFile);
+  const std::string said{std::istreambuf_iterator<char>(log), {}};
+  const std::string told = "disks[0]: " + disk + ": 3145728 bytes long at the VM's end, planned were 1048576: cut back";
+  EXPECT_EQ(std::distance(std::sregex_iterator(said.begin(), said.end(), std::regex("3145728 bytes long")), {}), 2);
+  EXPECT_NE(said.find(told), std::string::npos) << said;
+}
+
 TEST_F(HostApiTest, handleNobodyTook_isCleanedUp) {
   std::promise<void> running;
   std::promise<void> ended;
