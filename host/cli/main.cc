@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
+#include <new>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "host/client/environment.h"
 #include "host/config/text.h"
 #include "ipc/rpc/connection.h"
+#include "ipc/spawn/limits.h"
 
 namespace vmmhost::cli {
 namespace {
@@ -433,6 +435,8 @@ int dispatch(int argc, char** argv) {
                       ? error
                       : Error(ErrorCode::kInternal, "a fault of vmmhost: " + error.message()),
                   json);
+  } catch (const std::bad_alloc&) {
+    return report(spawn::outOfMemory(), json);
   } catch (const std::exception& error) {
     return report(Error(ErrorCode::kInternal, std::string("a fault of vmmhost: ") + error.what()), json);
   }
@@ -445,5 +449,6 @@ int main(int argc, char** argv) {
   vmmhost::cli::openStandardDescriptors();
   // A limit of file sizes (ulimit -f) is an error of a write, not the end of the command.
   ::signal(SIGXFSZ, SIG_IGN);
+  vmmhost::spawn::raiseOwnLimits();
   return vmmhost::cli::dispatch(argc, argv);
 }

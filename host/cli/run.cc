@@ -23,6 +23,7 @@
 #include "host/client/launch.h"
 #include "host/config/text.h"
 #include "host/config/vm_config.h"
+#include "ipc/spawn/limits.h"
 
 namespace vmmhost::cli {
 
@@ -260,6 +261,9 @@ class Run {
 
  private:
   void launch() {
+    if (const auto error = spawn::tooLowForTheHost()) {
+      throw *error;
+    }
     capnp::MallocMessageBuilder message;
     auto request = message.initRoot<schema::LaunchRequest>();
     fillRequest(options_, request);

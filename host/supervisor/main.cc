@@ -3,17 +3,16 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 
 #include "host/client/launch.h"
 #include "host/supervisor/supervisor.h"
+#include "ipc/spawn/limits.h"
 
 namespace {
 
@@ -21,7 +20,6 @@ using vmmhost::Error;
 using vmmhost::ErrorCode;
 using vmmhost::Fd;
 
-constexpr rlim_t kWantedDescriptors = 8192;
 constexpr off_t kMaxRequestBytes = off_t{8} << 20;
 
 // The launch request, mapped: written and sealed by the command, of the same user.
@@ -64,20 +62,11 @@ kj::Promise<void> watchSignals(int fd, kj::UnixEventPort::FdObserver& observer,
   return readable.then([fd, &observer, &supervisor]() { return watchSignals(fd, observer, supervisor); });
 }
 
-// As many descriptors as this process may have: a worker's are placed under high numbers (ipc/spawn/stub.h), and it has
-// no more of them than its starter.
-void raiseDescriptorLimit() {
-  rlimit limit = {};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, std::max<rlim_t>(limit.rlim_cur, kWantedDescriptors));
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-}
-
 int run() {
   // A limit of file sizes (ulimit -f), met by a log, is not to end the VM.
   ::signal(SIGXFSZ, SIG_IGN);
-  raiseDescriptorLimit();
+  // A worker's descriptors are placed under high numbers (ipc/spawn/stub.h).
+  vmmhost::spawn::raiseOwnLimits();
   sigset_t signals;
   ::sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {

@@ -21,6 +21,9 @@ using schema::VmState;
 constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
 constexpr std::uint64_t kMostCopiedBytes = std::uint64_t{1} << 30;  // of a kernel, into memory
 constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;    // of the private /tmp that a plan may ask for
+constexpr std::uint32_t kLeastThreads = 2;  // of a worker, besides those of virtual CPUs
+constexpr std::uint64_t kStackBytes = std::uint64_t{8} << 20;
+constexpr std::uint64_t kLeastStackBytes = std::uint64_t{256} << 10;
 constexpr auto kAbilityTimeout = std::chrono::seconds(10);
 
 std::uint64_t nanoseconds(clockid_t clock) {
@@ -188,10 +191,13 @@ kj::Promise<void> Vm::launch() {
   worker.maxDescriptors = spawn::kMaxDescriptors + (vsock_ ? Vsock::kMaxConnections : 0);
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
-  worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan)}, {RLIMIT_NPROC, processes}};
-  if (worker.plan.seccompPolicy == "worker-static") {
-    worker.rlimits.push_back({RLIMIT_DATA, memory + overhead});
-  }
+  worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan), resources_.diskPlans.largest()},
+                    {RLIMIT_NPROC, processes, config.getCpus().getCount() + kLeastThreads},
+                    {RLIMIT_DATA, worker.plan.seccompPolicy == "worker-static" ? memory + overhead : RLIM_INFINITY,
+                     memory + overhead},
+                    // Not limited by the host, but perhaps by whoever started it.
+                    {RLIMIT_AS, RLIM_INFINITY, memory + overhead},
+                    {RLIMIT_STACK, kStackBytes, kLeastStackBytes}};
   for (const auto& limit : worker.plan.rlimits) {
     if (limit.resource != RLIMIT_FSIZE) {
       worker.rlimits.push_back({limit.resource, limit.value});

@@ -38,9 +38,12 @@ struct Jail {
   // Host ids of the worker. The caller's own, or (as root) ids that no other process uses; never 0.
   uid_t uid = 0;
   gid_t gid = 0;
+  // A limit is set to `value`, or to the caller's own hard limit where that is lower: nobody can raise it for another.
+  // With less than `needed` the worker is of no use, and is refused.
   struct Rlimit {
     std::uint32_t resource;
     std::uint64_t value;
+    std::uint64_t needed = 0;
   };
   // RLIMIT_NOFILE; fewer where the caller may not have that many itself, but never below kMaxDescriptors.
   int maxDescriptors = kMaxDescriptors;

@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "ipc/spawn/limits.h"
 #include "ipc/spawn/spawn.h"
 #include "ipc/spawn/stub.h"
 #include "ipc/spawn/user_namespace.h"
@@ -172,6 +173,27 @@ int descriptorLimit(int wanted) {
   return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_cur - 1)));
 }
 
+// All within what this process itself may have, which it cannot raise for another.
+void addLimits(Plan& plan, const Jail& jail) {
+  const auto add = [&plan](std::uint32_t resource, std::uint64_t value) {
+    rlimit own = {};
+    const bool isKnown = ::getrlimit(static_cast<__rlimit_resource_t>(resource), &own) == 0;
+    plan.limits.push_back({resource, isKnown ? std::min<std::uint64_t>(value, own.rlim_max) : value});
+  };
+  add(RLIMIT_NOFILE, static_cast<std::uint64_t>(plan.executableSlot));
+  // 1, not 0: a core pattern that is a pipe is given up at 1 only. Where the caller may have no core files at all, that
+  // is for the time until the worker is non-dumpable.
+  add(RLIMIT_CORE, 1);
+  add(RLIMIT_MEMLOCK, 0);
+  add(RLIMIT_MSGQUEUE, 0);
+  for (const auto& limit : jail.rlimits) {
+    if (const auto error = tooLow(limit.resource, limit.needed, "the worker of this VM")) {
+      throw *error;
+    }
+    add(limit.resource, limit.value);
+  }
+}
+
 Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   const Jail& jail = request.jail;
   const auto has = [&](std::string_view part) { return jail.without.count(std::string(part)) == 0; };
@@ -201,17 +223,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     addDevices(plan);
   }
   plan.executableSlot = descriptorLimit(jail.maxDescriptors);
-  plan.limits = {{RLIMIT_NOFILE, static_cast<std::uint64_t>(plan.executableSlot)},
-                 // 1, not 0: a core pattern that is a pipe is given up at 1 only.
-                 {RLIMIT_CORE, 1},
-                 {RLIMIT_MEMLOCK, 0},
-                 {RLIMIT_MSGQUEUE, 0}};
-  for (const auto& limit : jail.rlimits) {
-    // What this process itself is limited to it cannot raise for another: the stricter one holds.
-    rlimit own = {};
-    const bool isKnown = ::getrlimit(static_cast<__rlimit_resource_t>(limit.resource), &own) == 0;
-    plan.limits.push_back({limit.resource, isKnown ? std::min<std::uint64_t>(limit.value, own.rlim_max) : limit.value});
-  }
+  addLimits(plan, jail);
   for (const Passed& passed : request.descriptors) {
     const bool isRing = passed.target >= rings::kFirstDescriptor &&
                         passed.target < rings::kFirstDescriptor + static_cast<int>(request.rings);
@@ -259,12 +271,8 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
 // The stub keeps what it places at kFirstSpare and above meanwhile.
 void requireDescriptorNumbers(const Request& request) {
   const std::size_t needed = kFirstSpare + 2 + request.descriptors.size();
-  rlimit limit = {};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < needed) {
-    throw Error(ErrorCode::kResourceExhausted,
-                "the limit of open files is " + std::to_string(limit.rlim_cur) + "; starting a worker takes " +
-                    std::to_string(needed),
-                "ulimit -n 1024");
+  if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a worker")) {
+    throw *error;
   }
 }
 

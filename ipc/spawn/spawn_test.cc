@@ -9,7 +9,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <functional>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "ipc/rpc/connection.h"
 #include "tests/support/built.h"
@@ -27,8 +30,8 @@ class SpawnTest : public testing::Test {
     connect();
     request_.executable = executable_.get();
     request_.argv = {"jail-inmate"};
-    request_.jail.uid = ::geteuid() == 0 ? 0x56489999 : ::geteuid();
-    request_.jail.gid = ::geteuid() == 0 ? 0x56489999 : ::getegid();
+    request_.jail.uid = ::geteuid() == 0 ? 0x76489999 : ::geteuid();
+    request_.jail.gid = ::geteuid() == 0 ? 0x76489999 : ::getegid();
   }
 
   void connect() {
@@ -136,6 +139,93 @@ TEST_F(SpawnTest, moreDescriptors_areForThoseThatAskForThem_asFarAsThereAreAny) 
     EXPECT_EQ(order('n'), 4u);
     EXPECT_EQ(limitOf(child), own.rlim_cur - 1);
   }
+}
+
+// Carries out `body` in a process of its own, which may lower its limits for good; "" if all went well.
+std::string inProcess(const std::function<void()>& body) {
+  int ends[2];
+  EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::string said;
+    try {
+      body();
+    } catch (const Error& error) {
+      said = std::string(errorCodeName(error.code())) + ": " + error.message() + " | " + error.hint();
+    }
+    (void)!::write(ends[1], said.data(), said.size());
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  std::string said(4096, '\0');
+  const ssize_t got = ::read(ends[0], said.data(), said.size());
+  said.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  ::close(ends[0]);
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+  return said;
+}
+
+void lower(__rlimit_resource_t resource, rlim_t soft, rlim_t hard) {
+  const rlimit limit = {soft, hard};
+  if (::setrlimit(resource, &limit) != 0) {
+    throw systemError("setrlimit", errno);
+  }
+}
+
+TEST_F(SpawnTest, limitsOfTheCaller_areKept_whereAWorkerCanDoWithThem) {
+  EXPECT_EQ(inProcess([&] {
+              lower(RLIMIT_CORE, 0, 0);  // as `ulimit -c 0` does it
+              lower(RLIMIT_FSIZE, 1 << 20, 1 << 20);
+              request_.jail.rlimits = {{RLIMIT_FSIZE, 1 << 30, 4096}, {RLIMIT_STACK, 256 << 10}};
+              const Child child = start();
+              for (const auto& [resource, expected] : {std::pair<__rlimit_resource_t, rlim_t>{RLIMIT_CORE, 0},
+                                                       {RLIMIT_FSIZE, 1 << 20},
+                                                       {RLIMIT_STACK, 256 << 10},
+                                                       {RLIMIT_MEMLOCK, 0}}) {
+                rlimit limit = {};
+                if (::prlimit(child.pid(), resource, nullptr, &limit) != 0 || limit.rlim_max != expected) {
+                  throw Error(ErrorCode::kInternal,
+                              "limit " + std::to_string(resource) + " is " + std::to_string(limit.rlim_max));
+                }
+              }
+            }),
+            "");
+}
+
+TEST_F(SpawnTest, limitsOfTheCallerThatAreTooLow_areNamedWithWhatMendsThem) {
+  const std::string refused = inProcess([&] {
+    lower(RLIMIT_DATA, 1000 << 10, 1000 << 10);
+    request_.jail.rlimits = {{RLIMIT_DATA, 200 << 20, 128 << 20}};
+    start();
+  });
+  EXPECT_EQ(
+      refused.rfind("resourceExhausted: the limit of memory (RLIMIT_DATA) is 1000 KiB; the worker of this VM takes "
+                    "128 MiB | ulimit -d unlimited",
+                    0),
+      0u)
+      << refused;
+  const std::string descriptors = inProcess([&] {
+    lower(RLIMIT_NOFILE, 100, 100);
+    start();
+  });
+  EXPECT_EQ(
+      descriptors.rfind("resourceExhausted: the limit of open files (RLIMIT_NOFILE) is 100; starting a worker takes "
+                        "306 | ulimit -n 1024",
+                        0),
+      0u)
+      << descriptors;
+}
+
+TEST_F(SpawnTest, softLimitOfDescriptors_isNoneForAWorker) {
+  EXPECT_EQ(inProcess([&] {
+              rlimit own = {};
+              ::getrlimit(RLIMIT_NOFILE, &own);
+              lower(RLIMIT_NOFILE, 100, own.rlim_max);
+              const Child child = start();
+            }),
+            "");
 }
 
 TEST_F(SpawnTest, exitCodeIsReported) {

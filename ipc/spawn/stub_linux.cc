@@ -87,6 +87,12 @@ class Stub {
   }
 
   void placeDescriptors() noexcept {
+    // Numbers up to the hard limit, whatever the soft one of whoever starts this.
+    rlimit64 numbers = {};
+    if (::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, nullptr, &numbers) == 0) {
+      numbers.rlim_cur = numbers.rlim_max;
+      ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &numbers, nullptr);
+    }
     // Out of the way first: a source may have the number of another one's target.
     const int executable = ::fcntl(plan_.executable, F_DUPFD_CLOEXEC, kFirstSpare);
     const int status = ::fcntl(plan_.status, F_DUPFD_CLOEXEC, kFirstSpare);

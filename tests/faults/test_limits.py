@@ -68,6 +68,46 @@ class Sweep(FaultTest):
         self.sweep(resource.RLIMIT_STACK, [value * 1024 for value in (128, 256, 512, 1024, 8192)], must_run=8 * MIB)
 
 
+class OfTheCaller(FaultTest):
+    """Limits as a shell, a batch system or a unit sets them: a VM starts, or the limit is named and what is needed."""
+
+    def run_limited(self, limit, soft, hard=None):
+        def lower():
+            own = resource.getrlimit(limit)
+            resource.setrlimit(limit, (soft, own[1] if hard is None else hard))
+        return self.run_vmmhost("run", "--backend", "fake", "--rm", "--memory", "8M", "--kernel", guest("hello"),
+                                preexec_fn=lower, timeout=30)
+
+    def test_no_core_files(self):
+        result = self.run_limited(resource.RLIMIT_CORE, 0, 0)
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("hello from the guest", result.out)
+
+    def test_soft_limits_are_no_hindrance(self):
+        for limit, soft in ((resource.RLIMIT_DATA, 1000 << 10), (resource.RLIMIT_NOFILE, 100),
+                            (resource.RLIMIT_AS, 40 * MIB), (resource.RLIMIT_STACK, 1 << 20)):
+            with self.subTest(limit):
+                result = self.run_limited(limit, soft)
+                self.assertEqual(result.code, 0, result.err)
+
+    def test_too_low_is_named_with_what_is_needed_and_what_mends_it(self):
+        for limit, value, name, has, mend in (
+                (resource.RLIMIT_DATA, 1000 << 10, "RLIMIT_DATA", "is 1000 KiB; vmmhost itself takes 16 MiB",
+                 "ulimit -d unlimited"),
+                (resource.RLIMIT_DATA, 20 * MIB, "RLIMIT_DATA", "is 20 MiB; the worker of this VM takes 72 MiB",
+                 "ulimit -d unlimited"),
+                (resource.RLIMIT_AS, 70 * MIB, "RLIMIT_AS", "is 70 MiB; the worker of this VM takes 72 MiB",
+                 "ulimit -v unlimited"),
+                (resource.RLIMIT_NOFILE, 100, "RLIMIT_NOFILE", "is 100; starting a worker takes 306",
+                 "ulimit -n 1024")):
+            with self.subTest(f"{name} {value}"):
+                result = self.run_limited(limit, value, value)
+                self.assertEqual(result.code, 125, result.err)
+                self.assertIn(name, result.err)
+                self.assertIn(has, result.err)
+                self.assertIn("hint: " + mend, result.err)
+
+
 class LimitsOfALivingSupervisor(FaultTest):
     def test_supervisor_without_descriptors_takes_no_client_and_then_does(self):
         info = self.fake_detached("vm")
