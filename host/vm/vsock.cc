@@ -20,6 +20,8 @@ namespace {
 using Observer = kj::UnixEventPort::FdObserver;
 
 constexpr int kBacklog = 128;
+// A guest decides how often it tries.
+constexpr auto kBetweenRefusals = 1 * kj::SECONDS;
 
 }  // namespace
 
@@ -67,7 +69,13 @@ class Vsock::HostServer final : public schema::VsockHost::Server {
         throw Error(ErrorCode::kResourceExhausted, "too many connections are on their way to the worker", {}, true);
       }
       const std::string name = std::string(runtime::kVsockSocket) + '_' + std::to_string(context.getParams().getPort());
-      Fd socket = runtime::connectIn(loans_->owner->folder_.get(), name);
+      Fd socket;
+      try {
+        socket = runtime::connectIn(loans_->owner->folder_.get(), name);
+      } catch (const Error& error) {
+        loans_->owner->noteRefusal(error);
+        throw;
+      }
       context.getResults().setSocket(
           kj::heap<LentDescriptor>(std::move(socket), std::make_shared<Loan>(loans_, &Loans::services)));
     });
@@ -150,6 +158,7 @@ class Vsock::Client {
 
 Vsock::Vsock(kj::AsyncIoContext& io, Fd folder, std::string path, Log& log, kj::Duration clientLimit)
     : io_(io),
+      log_(log),
       folder_(std::move(folder)),
       path_(std::move(path)),
       clientLimit_(clientLimit),
@@ -170,6 +179,23 @@ schema::VsockHost::Client Vsock::host() {
 void Vsock::connectTo(schema::VsockDevice::Client device) {
   device_ = kj::mv(device);
   acceptor_.start([this](Fd socket, pid_t) { add(std::move(socket)); }, [this] { return !isFull(); });
+}
+
+// That nobody listens is an everyday answer; a service that is there and was not reached is worth a line.
+void Vsock::noteRefusal(const Error& error) {
+  if (error.code() == ErrorCode::kNotFound) {
+    return;
+  }
+  const kj::TimePoint now = io_.provider->getTimer().now();
+  if (lastRefusal_ && now - *lastRefusal_ < kBetweenRefusals) {
+    ++untoldRefusals_;
+    return;
+  }
+  lastRefusal_ = now;
+  const unsigned untold = std::exchange(untoldRefusals_, 0);
+  log_.write(Severity::kWarning, "vsock",
+             "a connection of the guest was refused: " + error.message() +
+                 (untold == 0 ? "" : " (and " + std::to_string(untold) + " before it)"));
 }
 
 bool Vsock::isFull() const {

@@ -16,6 +16,7 @@
 
 #include "host/base/log.h"
 #include "host/runtime/acceptor.h"
+#include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/worker.capnp.h"
 
@@ -59,8 +60,10 @@ class Vsock {
   bool isFull() const;
   void finish(Client& client);
   void handOver();  // clients that are ready, as many as may be under way
+  void noteRefusal(const Error& error);
 
   kj::AsyncIoContext& io_;
+  Log& log_;
   Fd folder_;
   std::string path_;
   kj::Duration clientLimit_;
@@ -69,6 +72,8 @@ class Vsock {
   std::list<Client> clients_;  // the oldest first
   runtime::Acceptor acceptor_;
   kj::Promise<void> removal_ = nullptr;
+  std::optional<kj::TimePoint> lastRefusal_;
+  unsigned untoldRefusals_ = 0;
 };
 
 }  // namespace vmmhost::vm

@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -74,6 +78,9 @@ class VsockTest : public ::testing::Test {
     std::string pattern = ::testing::TempDir() + "vmmhost-vsock-XXXXXX";
     path_ = ::mkdtemp(pattern.data());
     folder_ = Fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    logPath_ = ::mkdtemp((pattern = ::testing::TempDir() + "vmmhost-vsock-log-XXXXXX").data());
+    const Fd logFolder(::open(logPath_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    log_.setFile(std::make_unique<RotatingFile>(logFolder.get(), "log", 1 << 20));
     make(Vsock::kClientLimit);
     auto device = kj::heap<TestDevice>();
     device_ = device.get();
@@ -82,6 +89,7 @@ class VsockTest : public ::testing::Test {
   ~VsockTest() noexcept override {
     vsock_.reset();
     fs::remove_all(path_);
+    fs::remove_all(logPath_);
   }
 
   void make(kj::Duration limit) {
@@ -127,7 +135,13 @@ class VsockTest : public ::testing::Test {
     return response.hasError() ? rpc::readError(response.getError()) : Error(ErrorCode::kUnknown, "none");
   }
 
+  std::string log() const {
+    std::ifstream file(logPath_ + "/log");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }
+
   kj::AsyncIoContext io_ = kj::setupAsyncIo();
+  std::string logPath_;  // beside what is looked at
   Log log_{nullptr, false};
   std::string path_;
   Fd folder_;
@@ -149,6 +163,32 @@ TEST_F(VsockTest, client_isHandedOver_withEveryByteBehindItsLine) {
   // Nobody else holds it.
   device_->taken.clear();
   EXPECT_TRUE(isClosed(client));
+}
+
+TEST_F(VsockTest, clientThatSendsAndLeavesAtOnce_isHandedOver_withEveryByte) {
+  open();
+  for (const std::size_t bytes : {std::size_t{6}, std::size_t{100'000}}) {
+    const std::string text(bytes, 'x');
+    connect("CONNECT 5000\n" + text.substr(0, bytes / 2)).reset();
+    {
+      const Fd inPieces = connect("CONNECT 5001\n");
+      EXPECT_EQ(::send(inPieces.get(), text.data(), bytes, MSG_NOSIGNAL), static_cast<ssize_t>(bytes));
+    }
+    ASSERT_TRUE(becomes([&] { return device_->taken.size() == 2; }));
+    for (const Taken& taken : device_->taken) {
+      const std::size_t expected = taken.port == 5000 ? bytes / 2 : bytes;
+      std::string got(bytes + 1, '\0');
+      std::size_t have = 0;
+      ssize_t count = 1;
+      while (count > 0) {
+        count = ::recv(taken.socket.get(), got.data() + have, got.size() - have, MSG_DONTWAIT);
+        have += count > 0 ? static_cast<std::size_t>(count) : 0;
+      }
+      EXPECT_EQ(count, 0) << "an end of file comes behind it";
+      EXPECT_EQ(have, expected);
+    }
+    device_->taken.clear();
+  }
 }
 
 TEST_F(VsockTest, line_mayComeInPieces) {
@@ -233,6 +273,34 @@ TEST_F(VsockTest, guest_reachesServicesOfItsFolder_andNothingElse) {
   EXPECT_EQ(byte, 'x');
   fs::create_symlink("vsock_52", path_ + "/vsock_53");
   EXPECT_EQ(errorOf(host, 53).code(), ErrorCode::kNotFound);
+}
+
+TEST_F(VsockTest, serviceThatIsFull_isARefusal_andALineOfTheLog) {
+  const Fd listener = runtime::listenIn(folder_.get(), "vsock_52", 0);
+  auto host = vsock_->host();
+  std::vector<Fd> waiting;
+  Error refusal(ErrorCode::kUnknown, "");
+  // Nobody accepts: as many wait as the kernel lets.
+  while (refusal.code() != ErrorCode::kUnavailable && waiting.size() < 8) {
+    auto request = host.connectRequest();
+    request.setPort(52);
+    auto response = request.send().wait(io_.waitScope);
+    if (response.hasError()) {
+      refusal = rpc::readError(response.getError());
+    } else {
+      waiting.push_back(rpc::receiveDescriptor(response.getSocket()).wait(io_.waitScope));
+    }
+  }
+  EXPECT_EQ(refusal.code(), ErrorCode::kUnavailable);
+  for (int again = 0; again < 50; ++again) {
+    EXPECT_EQ(errorOf(host, 52).code(), ErrorCode::kUnavailable);
+  }
+  EXPECT_EQ(errorOf(host, 53).code(), ErrorCode::kNotFound);  // which nobody needs to be told
+  const std::string said = log();
+  EXPECT_NE(said.find("vsock: a connection of the guest was refused: too many wait for the socket vsock_52"),
+            std::string::npos)
+      << said;
+  EXPECT_LT(std::count(said.begin(), said.end(), '\n'), 50) << "a line a second, however often the guest tries";
 }
 
 TEST_F(VsockTest, workerThatHoldsWhatItWasGiven_isGivenOnlySoMuch) {

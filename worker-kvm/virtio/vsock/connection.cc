@@ -65,15 +65,24 @@ ssize_t readPieces(int socket, std::span<iovec> pieces, bool& hadAncillary) noex
 
 void Connection::adopt(Fd socket) noexcept {
   socket_ = std::move(socket);
-  const int offset = 0;
-  mayLeave_ = ::setsockopt(socket_.get(), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0;
   poller_.watch(socket_.get(), *this);
 }
 
 void Connection::accept(Fd socket) noexcept {
   adopt(std::move(socket));
-  state_ = State::kEstablished;
+  beginToMove();
   wanted_ |= kResponse;
+}
+
+void Connection::beginToMove() noexcept {
+  state_ = State::kEstablished;
+  const int offset = 0;
+  mayLeave_ = ::setsockopt(socket_.get(), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) == 0;
+}
+
+bool Connection::hasUnread() const noexcept {
+  std::uint8_t byte = 0;
+  return peek(socket_.get(), {&byte, 1}) > 0;
 }
 
 void Connection::closeSocket() noexcept {
@@ -126,12 +135,19 @@ Connection::Next Connection::receive(const Header& header, std::span<const iovec
 }
 
 Connection::Next Connection::establish() noexcept {
-  state_ = State::kEstablished;
   char line[24];
   const int length = std::snprintf(line, sizeof line, "OK %u\n", key_.hostPort);
   const iovec piece{line, static_cast<std::size_t>(length)};
-  // The first bytes of a socket always fit: otherwise the client is gone.
-  return writePieces(socket_.get(), {&piece, 1}) == length ? Next::kGoOn : Next::kReset;
+  // The first bytes of a socket always fit: otherwise the client is gone. It may have said all that it had to.
+  const bool isHeard = writePieces(socket_.get(), {&piece, 1}) == length;
+  if (!isHeard && !hasUnread()) {
+    return Next::kReset;
+  }
+  beginToMove();
+  if (!isHeard) {
+    stopWriting();
+  }
+  return Next::kGoOn;
 }
 
 Connection::Next Connection::receiveData(std::span<const iovec> payload, std::uint32_t bytes) noexcept {
@@ -232,7 +248,7 @@ Connection::Next Connection::handleSocket(std::uint32_t events) noexcept {
   const bool isGone = (events & (EPOLLHUP | EPOLLERR)) != 0;
   switch (state_) {
     case State::kRequested:
-      return isGone ? Next::kReset : Next::kGoOn;
+      return isGone && !hasUnread() ? Next::kReset : Next::kGoOn;
     case State::kLingering:
       return isGone ? Next::kEnd : flush();
     case State::kEstablished:

@@ -131,6 +131,9 @@ class Connection final : public io::EventThread::Source {
   [[gnu::hot]] Next receiveData(std::span<const iovec> payload, std::uint32_t bytes) noexcept;
   Next receiveShutdown(std::uint32_t flags) noexcept;
   Next establish() noexcept;
+  void beginToMove() noexcept;  // bytes, both ways
+  // Whether the client has sent something: what it sent counts though it is gone. Before anything was read.
+  bool hasUnread() const noexcept;
   // Writes what waits; then what was to happen once it is written.
   Next flush() noexcept;
   void stopWriting() noexcept;  // the host takes no more
