@@ -1,6 +1,7 @@
 #include "config/machine_spec.h"
 
 #include <algorithm>
+#include <bit>
 #include <string_view>
 
 namespace qemubackend {
@@ -103,6 +104,12 @@ void readCpus(schema::VmConfig::Reader config, MachineSpec& spec) {
   spec.threadsPerCore = std::max<std::uint32_t>(cpus.getThreadsPerCore(), 1);
   if (spec.threadsPerCore > spec.cpus || spec.cpus % spec.threadsPerCore != 0) {
     invalid("cpus.threadsPerCore", "does not divide cpus.count");
+  }
+  if (!std::has_single_bit(spec.threadsPerCore)) {
+    unsupported("cpus.threadsPerCore",
+                "backend qemu takes a power of 2, not " + std::to_string(spec.threadsPerCore) +
+                    ": guests that take the threads of a core apart by bits of their numbers do not boot",
+                "there are processors with 1, 2 and 4 threads a core");
   }
   const std::uint32_t cores = spec.cpus / spec.threadsPerCore;
   spec.coresPerSocket = cpus.getCoresPerSocket() == 0 ? cores : cpus.getCoresPerSocket();

@@ -210,6 +210,18 @@ TEST(MachineSpecTest, whatNoBackendCould_isInvalid) {
             "invalid platform.options.accel");
 }
 
+TEST(MachineSpecTest, threadsOfACore_areAPowerOf2) {
+  for (std::uint32_t threads = 1; threads <= 16; ++threads) {
+    const bool isTaken = threads == 1 || threads == 2 || threads == 4 || threads == 8 || threads == 16;
+    EXPECT_EQ(refusal([threads](VmConfig::Builder c) {
+                c.initCpus().setCount(2 * threads);
+                c.getCpus().setThreadsPerCore(threads);
+              }),
+              isTaken ? "accepted" : "unsupported cpus.threadsPerCore")
+        << threads;
+  }
+}
+
 TEST(MachineSpecTest, whatIsServed_isTaken) {
   const MachineSpec spec = specOf([](VmConfig::Builder c) {
     c.getBoot().initInitrd().setResource(2);
