@@ -17,14 +17,14 @@ constexpr char kMenuKey = 0x1d;  // ^]
 
 }  // namespace
 
-ConsoleSession::ConsoleSession(kj::AsyncIoContext& io, Fd stream, const Options& options)
+ConsoleSession::ConsoleSession(kj::AsyncIoContext& io, Fd stream, Options options)
     : stream_(std::move(stream)),
-      options_(options),
+      options_(std::move(options)),
       streamReady_(io.unixEventPort, stream_.get(), kj::UnixEventPort::FdObserver::OBSERVE_READ_WRITE),
-      output_(io, options.outputFd, ReadyFd::Direction::kWrite),
+      output_(io, options_.outputFd, ReadyFd::Direction::kWrite),
       outBuffer_(kOutputBytes),
       events_(kj::newPromiseAndFulfiller<SessionEvent>()) {
-  if (options.readInput) {
+  if (options_.readInput) {
     input_ = kj::heap<ReadyFd>(io, STDIN_FILENO, ReadyFd::Direction::kRead);
   }
 }
@@ -74,7 +74,11 @@ kj::Promise<SessionEvent> ConsoleSession::events() {
 
 kj::Promise<void> ConsoleSession::pumpInput() {
   KJ_IF_MAYBE (input, input_) {
-    return (*input)->whenReady().then([this]() -> kj::Promise<void> {
+    return (*input)->whenReady().then([this, source = input->get()]() -> kj::Promise<void> {
+      if (options_.mayRead && !options_.mayRead()) {
+        // Nobody tells when the job comes to the foreground; what is typed then does.
+        return source->whenMoreCame().then([this]() { return pumpInput(); });
+      }
       char bytes[ReadyFd::kChunkBytes];
       const ssize_t count = ::read(STDIN_FILENO, bytes, sizeof bytes);
       if (count < 0 && (errno == EINTR || errno == EAGAIN)) {

@@ -4,6 +4,7 @@
 #include <kj/async-io.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -25,9 +26,11 @@ class ConsoleSession {
   struct Options {
     int outputFd = 1;
     bool readInput = true;
-    bool menu = false;  // input is a raw terminal
+    bool menu = false;  // input is a terminal
+    // Asked before each read of a terminal: it is left alone as long as this process runs in the background.
+    std::function<bool()> mayRead;
   };
-  ConsoleSession(kj::AsyncIoContext& io, Fd stream, const Options& options);
+  ConsoleSession(kj::AsyncIoContext& io, Fd stream, Options options);
   ConsoleSession(const ConsoleSession&) = delete;
   ConsoleSession& operator=(const ConsoleSession&) = delete;
 

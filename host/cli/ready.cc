@@ -56,6 +56,13 @@ kj::Promise<void> ReadyFd::whenReady() {
   return kj::evalLater([]() {});  // other work of the loop gets its turn
 }
 
+kj::Promise<void> ReadyFd::whenMoreCame() {
+  KJ_IF_MAYBE (observer, observer_) {
+    return (*observer)->whenBecomesReadable();
+  }
+  return kj::NEVER_DONE;
+}
+
 SignalSource::SignalSource(kj::AsyncIoContext& io) {
   const sigset_t set = watchedSignals();
   ::sigprocmask(SIG_BLOCK, &set, nullptr);

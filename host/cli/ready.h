@@ -24,6 +24,8 @@ class ReadyFd {
   int get() const { return fd_; }
   // Fulfilled when the descriptor is ready, at once if it is so now. One at a time.
   kj::Promise<void> whenReady();
+  // Of one that is read: fulfilled when more came than there is now. Never, if it cannot be watched.
+  kj::Promise<void> whenMoreCame();
 
  private:
   int fd_;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -144,7 +145,8 @@ class Attachment {
     const bool terminal = ::isatty(STDIN_FILENO) == 1;
     session_ = kj::heap<ConsoleSession>(
         io_, std::move(stream),
-        ConsoleSession::Options{options_.outputFd, terminal ? terminal_->active() : true, terminal});
+        ConsoleSession::Options{options_.outputFd, true, terminal,
+                                terminal ? [this]() { return mayRead(); } : std::function<bool()>()});
     events_ = session_->events()
                   .then([this](SessionEvent event) {
                     const auto kind = event.kind == SessionEvent::Kind::kDetach ? Happening::Kind::kDetach
@@ -156,6 +158,8 @@ class Attachment {
     tellSize();
     return session_->pumpOutput();
   }
+
+  bool mayRead() { return terminal_ && terminal_->take(); }
 
   // The guest learns how large the terminal is, where its console can be told.
   void tellSize() {

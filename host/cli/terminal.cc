@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 
 namespace vmmhost::cli {
 
@@ -19,10 +20,10 @@ constexpr std::array<int, 6> kCrashSignals = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, S
 termios savedMode;
 std::atomic<int> savedFd{-1};
 
-// Async-signal-safe.
+// Async-signal-safe. In the background the terminal is another job's, whose shell has seen to its mode.
 void restore() {
   const int fd = savedFd.exchange(-1);
-  if (fd >= 0) {
+  if (fd >= 0 && isForegroundTerminal(fd)) {
     ::tcsetattr(fd, TCSADRAIN, &savedMode);
   }
 }
@@ -41,7 +42,12 @@ void enter(int fd) {
 }  // namespace
 
 bool isForegroundTerminal(int fd) {
-  return ::isatty(fd) == 1 && ::tcgetpgrp(fd) == ::getpgrp();
+  if (::isatty(fd) != 1) {
+    return false;
+  }
+  const pid_t foreground = ::tcgetpgrp(fd);
+  // ENOTTY: a terminal, but not the controlling one of this session, which knows no jobs (tty_ioctl(4), TIOCGPGRP).
+  return foreground == ::getpgrp() || (foreground < 0 && errno == ENOTTY);
 }
 
 std::optional<TerminalSize> terminalSize(int fd) {
@@ -53,10 +59,20 @@ std::optional<TerminalSize> terminalSize(int fd) {
 }
 
 RawTerminal::RawTerminal(int fd) : fd_(fd) {
-  if (!isForegroundTerminal(fd) || ::tcgetattr(fd, &savedMode) != 0) {
-    return;
+  take();
+}
+
+bool RawTerminal::take() {
+  if (!isForegroundTerminal(fd_)) {
+    return false;
   }
-  savedFd = fd;
+  if (active_) {
+    return true;
+  }
+  if (::tcgetattr(fd_, &savedMode) != 0) {
+    return false;
+  }
+  savedFd = fd_;
   static const int registered = ::atexit(restore);
   static_cast<void>(registered);
   struct sigaction action {};
@@ -65,8 +81,9 @@ RawTerminal::RawTerminal(int fd) : fd_(fd) {
   for (const int signal : kCrashSignals) {
     ::sigaction(signal, &action, nullptr);
   }
-  enter(fd);
+  enter(fd_);
   active_ = true;
+  return true;
 }
 
 RawTerminal::~RawTerminal() {
@@ -83,6 +100,8 @@ RawTerminal::~RawTerminal() {
 void RawTerminal::reenter() {
   if (active_ && isForegroundTerminal(fd_)) {
     enter(fd_);
+  } else {
+    take();
   }
 }
 

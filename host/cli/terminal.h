@@ -11,13 +11,15 @@ namespace vmmhost::cli {
 class RawTerminal {
  public:
   // Does nothing when the descriptor is no terminal, or is one that this process must not touch because it runs in the
-  // background.
+  // background: see take().
   explicit RawTerminal(int fd);
   ~RawTerminal();
   RawTerminal(const RawTerminal&) = delete;
   RawTerminal& operator=(const RawTerminal&) = delete;
 
-  bool active() const { return active_; }
+  // Whether the terminal may be read now. It is raw then: from now on, if this process has come to the foreground
+  // since.
+  bool take();
   // After the process was stopped and continued: the shell has changed the terminal's mode.
   void reenter();
 
@@ -33,7 +35,8 @@ struct TerminalSize {
 };
 std::optional<TerminalSize> terminalSize(int fd);
 
-// May this process read from the terminal (is the descriptor one, and are we in its foreground)?
+// May this process read from the terminal (is the descriptor one, and does this process not run in its background)? Of
+// a terminal that is not the controlling one nobody runs in the background. Async-signal-safe.
 bool isForegroundTerminal(int fd);
 
 }  // namespace vmmhost::cli

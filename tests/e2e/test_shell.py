@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import unittest
 
@@ -364,6 +365,92 @@ class Signals(ShellTest):
         os.write(master, b"\x04")
         wait_until(lambda: self.drain(master) or process.poll() is not None, 30, "the command ends")
         self.assertEqual(process.returncode, 0)
+
+    def heard(self, master, text):
+        seen = b""
+
+        def arrived():
+            nonlocal seen
+            try:
+                seen += os.read(master, 4096)
+            except BlockingIOError:
+                pass
+            return text in seen
+        wait_until(arrived, 30, f"{text!r} on the terminal")
+
+    def test_terminal_that_is_not_the_controlling_one_is_as_any(self):
+        """A program opens a pseudo-terminal and starts the command on it, and that is all."""
+        def start(*words):
+            process = subprocess.Popen(self.command(*words), stdin=slave, stdout=slave, stderr=slave,
+                                       env=self.environment, cwd=self.folder, start_new_session=True)
+            self.background.append(process)
+            return process
+
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        os.set_blocking(master, False)
+        before = termios.tcgetattr(slave)
+        process = start(*self.given("serial_echo", "--name", "vm"))
+        self.info_when_running("vm")
+        wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")
+        os.write(master, b"key by key")
+        self.heard(master, b"key by key")
+        os.write(master, MENU + b"d")
+        wait_until(lambda: self.drain(master) or process.poll() is not None, 30, "the command ends")
+        self.assertEqual((process.returncode, termios.tcgetattr(slave)), (0, before))
+        process = start("console", "vm")
+        wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")
+        os.write(master, b"and again")
+        self.heard(master, b"and again")
+        os.write(master, b"\x04")
+        wait_until(lambda: self.drain(master) or process.poll() is not None, 30, "the command ends")
+        self.assertEqual((process.returncode, termios.tcgetattr(slave)), (0, before))
+
+    # A shell whose background job the command is, and which brings it to the foreground as shells do with a job that
+    # runs: without a signal.
+    SHELL = """if True:
+        import os, signal, subprocess, sys
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        def own_group():
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        job = subprocess.Popen(sys.argv[1:], preexec_fn=own_group)
+        signal.signal(signal.SIGUSR1, lambda *_: os.tcsetpgrp(0, job.pid))
+        sys.exit(job.wait())
+    """
+
+    def test_background_job_leaves_the_terminal_alone_until_it_comes_to_the_foreground(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        os.set_blocking(master, False)
+        before = termios.tcgetattr(slave)
+
+        def own_terminal():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        words = self.given("serial_echo", "--name", "vm")
+        shell = subprocess.Popen([sys.executable, "-c", self.SHELL, *self.command(*words)], stdin=slave, stdout=slave,
+                                 stderr=slave, env=self.environment, cwd=self.folder, preexec_fn=own_terminal)
+        self.background.append(shell)
+        self.info_when_running("vm")
+        self.heard(master, b"echo ready")
+        self.assertFalse(self.is_raw(slave))
+        os.write(master, b"for the shell\n")
+        self.check("pause", "vm")  # the command and its VM go on
+        self.check("resume", "vm")
+        self.assertNotIn("for the shell", self.check("logs", "vm").out)
+        self.assertFalse(self.is_raw(slave))
+        shell.send_signal(signal.SIGUSR1)
+        wait_until(lambda: os.tcgetpgrp(master) != shell.pid, 30, "the job is in the foreground")
+        os.write(master, b"for the guest\n")
+        wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")
+        wait_until(lambda: "for the guest" in self.check("logs", "vm").out, 30, "the guest hears it")
+        os.write(master, b"\x04")
+        wait_until(lambda: self.drain(master) or shell.poll() is not None, 30, "the command ends")
+        self.assertEqual(shell.returncode, 0)
+        self.assertEqual(termios.tcgetattr(slave), before)
 
     def test_terminal_is_the_shells_again_after_detaching(self):
         process, master, slave, before = self.start_on_terminal(*self.given("idle", "--name", "vm"))
