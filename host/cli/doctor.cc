@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "host/base/paths.h"
 #include "host/cli/exit_codes.h"
@@ -28,16 +30,23 @@ Check checkDirectories() {
   }
 }
 
-// The installation, each backend, and whether there is a usable one at all.
-std::vector<Check> checkBackends() {
+struct BackendChecks {
   std::vector<Check> checks;
+  std::vector<std::string> running;  // backends on which a guest has run
+};
+
+// The installation, each backend, whether there is a usable one at all, and whether a guest runs on it.
+BackendChecks checkBackends() {
+  BackendChecks found;
+  std::vector<Check>& checks = found.checks;
   try {
     const InstallPaths installation = findInstallation();
     checks.push_back({"installation", Check::Status::kOk, installation.supervisor, {}});
     plugin::Registry registry(client::registryOptions(
         installation, client::processVariable("VMMHOST_PLUGIN_PATH").value_or(""), ::geteuid() == 0));
     bool usable = false;
-    for (const plugin::BackendInfo& info : registry.probe(false)) {
+    const std::vector<plugin::BackendInfo> backends = registry.probe(false);
+    for (const plugin::BackendInfo& info : backends) {
       usable = usable || info.usable;
       checks.push_back({"backend " + info.name, info.usable ? Check::Status::kOk : Check::Status::kWarning,
                         info.error ? info.error->message() : info.summary,
@@ -49,10 +58,32 @@ std::vector<Check> checkBackends() {
       checks.push_back({"backends", Check::Status::kProblem, "no backend is usable",
                         "mend one of those above, or add one: VMMHOST_PLUGIN_PATH names folders with backends"});
     }
+    for (const plugin::BackendInfo& info : backends) {
+      if (info.usable) {
+        checks.push_back(checkGuest(installation, info));
+        if (checks.back().status == Check::Status::kOk) {
+          found.running.push_back(info.name);
+        }
+      }
+    }
   } catch (const Error& error) {
     checks.push_back({"installation", Check::Status::kProblem, error.message(), error.hint()});
   }
-  return checks;
+  return found;
+}
+
+std::string verdict(bool ready, const std::vector<std::string>& running) {
+  if (ready) {
+    return "VMs can be started.\n";
+  }
+  if (running.empty()) {
+    return "No VM can be started until the problems above are mended.\n";
+  }
+  std::string text = "VMs can be started with";
+  for (const std::string& name : running) {
+    text += (&name == &running.front() ? " --backend " : " or ") + name;
+  }
+  return text + "; the problems above are in the way of others.\n";
 }
 
 const char* statusName(Check::Status status) {
@@ -97,23 +128,20 @@ std::string jsonOf(const std::vector<Check>& checks, bool ready) {
 
 int doctor(bool json) {
   const int refusal = spawn::tryUserNamespace();
-  std::vector<Check> checks = {checkKvm({}),
-                               checkUserNamespaces({}, ::geteuid(), refusal, refusal != 0 && spawn::isInChroot()),
-                               checkSeccomp({}),
-                               checkLandlock(),
-                               checkCgroups({}),
-                               checkDirectories(),
-                               checkQemu(client::processVariable("PATH").value_or(""))};
-  for (Check& check : checkBackends()) {
-    checks.push_back(std::move(check));
-  }
+  std::vector<Check> checks = {
+      checkKvm({}),       checkUserNamespaces({}, ::geteuid(), refusal, refusal != 0 && spawn::isInChroot()),
+      checkSeccomp({}),   checkLandlock(),
+      checkCgroups({}),   checkLimits(),
+      checkDirectories(), checkQemu(client::processVariable("PATH").value_or(""))};
+  BackendChecks backends = checkBackends();
+  std::move(backends.checks.begin(), backends.checks.end(), std::back_inserter(checks));
   const bool ready = std::none_of(checks.begin(), checks.end(),
                                   [](const Check& check) { return check.status == Check::Status::kProblem; });
   if (json) {
     printLine(jsonOf(checks, ready));
   } else {
     print(textOf(checks));
-    print(ready ? "VMs can be started.\n" : "No VM can be started until the problems above are mended.\n");
+    print(verdict(ready, backends.running));
   }
   return ready ? kExitOk : kExitCrashed;
 }

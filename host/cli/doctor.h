@@ -6,13 +6,16 @@
 #include <string>
 #include <vector>
 
+#include "host/base/paths.h"
+#include "host/plugin/registry.h"
+
 namespace vmmhost::cli {
 
 struct Check {
   enum class Status {
     kOk,
     kWarning,  // something is missing that VMs can be started without
-    kProblem,  // no VM can be started
+    kProblem,  // no VM can be started, or not on this backend
   };
   std::string name;
   Status status = Status::kOk;
@@ -28,5 +31,9 @@ Check checkSeccomp(const std::string& root);
 Check checkLandlock();
 Check checkCgroups(const std::string& root);
 Check checkQemu(const std::string& path);  // PATH
+Check checkLimits();
+// The whole, where those above are its parts: a guest that only powers off, in a jail, as the caller's own VM. Its
+// state does not stay.
+Check checkGuest(const InstallPaths& installation, const plugin::BackendInfo& backend);
 
 }  // namespace vmmhost::cli

@@ -4,6 +4,7 @@ command."""
 import ctypes
 import fcntl
 import os
+import resource
 import struct
 import sys
 import unittest
@@ -124,6 +125,25 @@ class Refusals:
         self.assertEqual([check["status"] for check in found], ["problem"], result.out)
         for text in texts:
             self.assertIn(text, found[0]["detail"] + "\n" + found[0]["fix"])
+
+    def agrees(self, prepare, expected=None):
+        """Doctor has tried each backend as a whole: what it says of a guest there is what comes of one."""
+        told = self.run_vmmhost("doctor", "--json", preexec_fn=prepare)
+        self.assertIn(told.code, (0, 1), told.out + told.err)
+        checks = {check["name"]: check for check in told.json["checks"]}
+        self.assertEqual(told.json["ready"], all(check["status"] != "problem" for check in checks.values()))
+        self.assertEqual(told.code, 0 if told.json["ready"] else 1)
+        tried = [name for name in ("kvm", "qemu") if checks[f"backend {name}"]["status"] == "ok"]
+        self.assertTrue(tried, told.out)
+        for backend in tried:
+            result = self.run_vmmhost("run", "--backend", backend, "--rm", "--memory", "32M", "--kernel",
+                                      guest("poweroff"), preexec_fn=prepare)
+            check = checks[f"guest on {backend}"]
+            self.assertEqual(check["status"], "ok" if result.code == 0 else "problem", f"{check}\n{result.err}")
+            if result.code != 0:
+                self.assertIn(check["detail"].split(" (")[0][:60], result.err)
+            if expected is not None:
+                self.assertEqual(result.code == 0, expected, result.err)
 
     def chroot(self, name, is_mount):
         """With another root folder that holds the same as this one: a mount of it, or a folder of mounts."""
@@ -251,6 +271,42 @@ class MissingParts(Refusals, VmmhostTest):
         doctor = self.run_vmmhost("doctor", "--json", preexec_fn=none).json
         self.assertEqual([c["status"] for c in doctor["checks"] if c["name"] == "cgroups"], ["warning"])
         self.assertTrue(doctor["ready"], doctor)
+
+
+    def test_doctor_tries_the_whole(self):
+        self.agrees(None, expected=True)
+
+    @unittest.skipUnless(ROOT, "takes root")
+    def test_doctor_tries_the_whole_where_parts_of_proc_are_masked(self):
+        """As containers have it: parts that cannot be written, others that are hidden, or all of it read-only."""
+        def container():
+            own_mounts()
+            for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"):
+                path = f"/proc/{name}".encode()
+                checked(LIBC.mount(path, path, None, MS_BIND, None))
+                checked(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
+            for name in ("kcore", "keys", "timer_list"):
+                checked(LIBC.mount(b"/dev/null", f"/proc/{name}".encode(), None, MS_BIND, None))
+
+        def read_only():
+            own_mounts()
+            checked(LIBC.mount(b"/proc", b"/proc", None, MS_BIND | MS_REC, None))
+            checked(LIBC.mount(None, b"/proc", None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
+        for what, prepare in (("as a container", container), ("read-only", read_only)):
+            with self.subTest(what):
+                self.agrees(prepare, expected=False)
+
+    @unittest.skipUnless(ROOT, "takes root")
+    def test_doctor_tries_the_whole_in_a_chroot(self):
+        self.agrees(self.chroot("root", is_mount=True), expected=False)
+
+    def test_doctor_tries_the_whole_under_limits(self):
+        def limited(limit, value):
+            return lambda: resource.setrlimit(limit, (value, value))
+        for limit, value, expected in ((resource.RLIMIT_CORE, 0, True), (resource.RLIMIT_NOFILE, 100, False),
+                                       (resource.RLIMIT_DATA, 20 << 20, False), (resource.RLIMIT_AS, 80 << 20, False)):
+            with self.subTest(f"limit {limit} of {value}"):
+                self.agrees(limited(limit, value), expected)
 
 
 @unittest.skipUnless(ROOT, "the tests of root do it for ordinary users")
