@@ -96,7 +96,12 @@ class Vm::Sink final : public schema::EventSink::Server {
 };
 
 Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log)
-    : io_(io), spec_(std::move(spec)), log_(log), cgroup_(spawn::Cgroup()), self_(std::make_shared<Vm*>(this)) {
+    : io_(io),
+      spec_(std::move(spec)),
+      log_(log),
+      cgroup_(spawn::Cgroup()),
+      self_(std::make_shared<Vm*>(this)),
+      eventRate_(io.provider->getTimer().now()) {
   original_.setRoot(spec_.config->getRoot<schema::VmConfig>().asReader());
   originalConfig_ = original_.getRoot<schema::VmConfig>().asReader();
   auto paf = kj::newPromiseAndFulfiller<void>();

@@ -17,6 +17,7 @@
 #include "host/base/log.h"
 #include "host/plugin/registry.h"
 #include "host/vm/console.h"
+#include "host/vm/event_rate.h"
 #include "host/vm/outcome.h"
 #include "host/vm/resources.h"
 #include "host/vm/vsock.h"
@@ -112,6 +113,7 @@ class Vm {
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
   void noteEvent(schema::Event::Reader event);
   void noteFullDisk(std::uint32_t index);
+  void notePanic(kj::StringPtr text);
   void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
                 int signal = 0);
   kj::Promise<void> carryOutEnd();
@@ -165,7 +167,9 @@ class Vm {
   std::int64_t endedUnixMs_ = 0;
   bool ending_ = false;
   std::shared_ptr<Vm*> self_;  // null inside once this is gone
-  unsigned events_ = 0;
+  EventRate eventRate_;
+  std::optional<kj::TimePoint> panicsSince_;  // what is counted of them
+  unsigned panics_ = 0;
   Outcome outcome_;
   Timings timings_;
   std::list<Watcher> watchers_;

@@ -13,7 +13,7 @@ using schema::EndCause;
 using schema::EndKind;
 using schema::VmState;
 
-constexpr unsigned kMaxEvents = 4096;  // of one worker in its life
+constexpr unsigned kPanicsLogged = 8;  // in a second
 constexpr auto kConsoleFlush = 2 * kj::SECONDS;
 constexpr auto kLastEvent = 200 * kj::MILLISECONDS;
 
@@ -59,9 +59,17 @@ Error Vm::blameMemory(const Error& error) const {
 }
 
 void Vm::noteEvent(schema::Event::Reader event) {
-  if (++events_ > kMaxEvents) {
-    beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
-             Error(ErrorCode::kProtocol, "the worker sent more than " + std::to_string(kMaxEvents) + " events"));
+  // An end is told once; whatever comes after it is of no interest.
+  if (event.which() != schema::Event::ENDED && !eventRate_.take(io_.provider->getTimer().now())) {
+    const std::string rate =
+        std::to_string(EventRate::kBurst) + " at a time and " + std::to_string(EventRate::kPerSecond) + " a second";
+    if (event.which() == schema::Event::GUEST_PANICKED) {
+      beginEnd(EndKind::GUEST, EndCause::PANIC, "the guest told of panics without end, more than " + rate,
+               std::nullopt);
+    } else {
+      beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
+               Error(ErrorCode::kProtocol, "the worker sent more events than " + rate));
+    }
     return;
   }
   switch (event.which()) {
@@ -82,7 +90,7 @@ void Vm::noteEvent(schema::Event::Reader event) {
       log_.write(Severity::kInfo, "vm", "was reset");
       return;
     case schema::Event::GUEST_PANICKED:
-      log_.write(Severity::kWarning, "guest", event.getGuestPanicked().cStr());
+      notePanic(event.getGuestPanicked());
       return;
     case schema::Event::DISK_FULL:
       noteFullDisk(event.getDiskFull());
@@ -104,6 +112,21 @@ void Vm::noteFullDisk(std::uint32_t index) {
              "disks[" + std::to_string(index) +
                  "]: " + config::printable(disks[index].getFile().getPath().cStr(), 1024) +
                  ": its file system is full: the guest gets errors for what it writes");
+}
+
+// The guest decides how often: the log keeps room for what else there is to say.
+void Vm::notePanic(kj::StringPtr text) {
+  const kj::TimePoint now = io_.provider->getTimer().now();
+  if (!panicsSince_ || now - *panicsSince_ >= 1 * kj::SECONDS) {
+    if (panics_ > kPanicsLogged) {
+      log_.write(Severity::kWarning, "guest", "and so " + std::to_string(panics_ - kPanicsLogged) + " times more");
+    }
+    panicsSince_ = now;
+    panics_ = 0;
+  }
+  if (++panics_ <= kPanicsLogged) {
+    log_.write(Severity::kWarning, "guest", text.cStr());
+  }
 }
 
 void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {

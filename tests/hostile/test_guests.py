@@ -27,7 +27,7 @@ LIFETIME_SECONDS = 240
 CAUSES = {"powerOff", "reset", "tripleFault", "crash", "panic", "watchdog"}
 # virtio's numbers of the devices that the configuration asks for: net, block, console, rng, balloon, vsock.
 DEVICES = {1, 2, 3, 4, 5, 19}
-NOT_BY_DEVICE = {"pci", "bars"}
+NOT_BY_DEVICE = {"pci", "bars", "panics"}
 
 
 def has_ended(process):

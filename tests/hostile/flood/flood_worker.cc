@@ -1,6 +1,6 @@
 // flood-worker FLOOD MILLISECONDS: a worker that speaks the protocol until its guest runs, and then floods its host for
-// so long: by a flood of floods.h on the protocol's connection, "log", "console", "events" or "panics". "calm" does
-// nothing but pause and resume when it is asked to, and counts its time.
+// so long: by a flood of floods.h on the protocol's connection, "log", "console", "events", "panics" or "panic-storm".
+// "calm" does nothing but pause and resume when it is asked to, and counts its time.
 #include <signal.h>
 #include <unistd.h>
 
@@ -67,11 +67,17 @@ class FloodMachine final : public worker::Machine {
   }
 
   // As many at once as a host bears, for as long as it bears them.
-  kj::Promise<void> sendEvents(std::uint64_t sent) {
-    for (unsigned i = 0; i < 16; ++i) {
-      events_.bootPhase(static_cast<std::uint8_t>(i), sent++);
+  kj::Promise<void> sendEvents(bool arePanics, std::uint64_t sent) {
+    for (unsigned i = 0; i < 16; ++i, ++sent) {
+      if (arePanics) {
+        events_.guestPanicked("again");
+      } else {
+        events_.bootPhase(static_cast<std::uint8_t>(i), sent);
+      }
     }
-    return timer_.afterDelay(1 * kj::MILLISECONDS).then([this, sent]() { return sendEvents(sent); });
+    return timer_.afterDelay(1 * kj::MILLISECONDS).then([this, arePanics, sent]() {
+      return sendEvents(arePanics, sent);
+    });
   }
 
   void flood() {
@@ -79,8 +85,8 @@ class FloodMachine final : public worker::Machine {
       writeWithoutEnd(kLogDescriptor);
     } else if (orders == "console") {
       writeWithoutEnd(console_.get());
-    } else if (orders == "events") {
-      eventTask_ = sendEvents(0).eagerlyEvaluate(nullptr);
+    } else if (orders == "events" || orders == "panic-storm") {
+      eventTask_ = sendEvents(orders == "panic-storm", 0).eagerlyEvaluate(nullptr);
     } else if (orders == "panics") {
       for (unsigned i = 0; i < 5000; ++i) {
         events_.guestPanicked(std::string(4096, '\x1b'));

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 
 #include "tests/hostile/flood/floods.h"
@@ -175,6 +176,22 @@ TEST_F(WorkerFloods, panicsWithLongText_areBorne) {
   auto vm = endure("panics");
   EXPECT_EQ(vm->state(), State::kRunning);
   EXPECT_EQ(vm->stop().get().kind, "stopped");
+}
+
+TEST_F(WorkerFloods, panicsWithoutEnd_endTheVm_andTheGuestIsNamed) {
+  auto vm = endure("panic-storm");
+  const Ending ending = vm->wait().get();
+  EXPECT_EQ(ending.kind, "guest");
+  EXPECT_EQ(ending.cause, "panic");
+  EXPECT_NE(ending.detail.find("the guest told of panics without end"), std::string::npos) << ending.detail;
+  std::ifstream log(folder_ + "/host.log");
+  const std::string said(std::istreambuf_iterator<char>(log), {});
+  std::size_t lines = 0;
+  for (std::size_t at = said.find("guest: again"); at != std::string::npos; at = said.find("guest: again", at + 1)) {
+    ++lines;
+  }
+  EXPECT_GT(lines, 0u);
+  EXPECT_LT(lines, 1000u) << "the log has room for what else there is to say";
 }
 
 TEST_F(WorkerFloods, stopInTheMiddle_isCarriedOut) {
