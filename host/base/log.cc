@@ -5,6 +5,8 @@
 #include <spdlog/sinks/base_sink.h>
 #include <unistd.h>
 
+#include "host/config/text.h"
+
 namespace vmmhost {
 namespace {
 
@@ -80,22 +82,7 @@ void Log::write(Severity severity, std::string_view component, std::string_view 
 }
 
 std::string escapeControl(std::string_view text, std::size_t limit) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string out;
-  out.reserve(std::min(text.size(), limit));
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (out.size() + 4 > limit) {
-      out += "...";
-      break;
-    }
-    if (byte >= 0x20 && byte != 0x7f) {
-      out += c;
-    } else {
-      out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
-    }
-  }
-  return out;
+  return config::printable(text, limit);
 }
 
 }  // namespace vmmhost
