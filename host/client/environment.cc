@@ -12,6 +12,14 @@ std::string absolute(const Variables& variable, const char* name) {
   return value && !value->empty() && (*value)[0] == '/' ? *value : std::string();
 }
 
+// "/" is a folder like any other.
+std::string below(std::string folder, const char* path) {
+  while (folder.ends_with('/')) {
+    folder.pop_back();
+  }
+  return folder + path;
+}
+
 // A folder of ours below that of an XDG variable, or below the home folder.
 std::string xdgFolder(const Variables& variable, const char* name, const char* belowHome, const char* ours) {
   std::string base = absolute(variable, name);
@@ -20,9 +28,9 @@ std::string xdgFolder(const Variables& variable, const char* name, const char* b
     if (base.empty()) {
       return {};
     }
-    base += belowHome;
+    return below(base, belowHome) + ours;
   }
-  return base + ours;
+  return below(base, ours);
 }
 
 }  // namespace

@@ -26,6 +26,12 @@ TEST(RegistryOptions, homeFolder_isTheDefault) {
   EXPECT_EQ(options.cacheDirectory, "/u/.cache/vmmhost");
 }
 
+TEST(RegistryOptions, rootFolderAsHome_isAFolderLikeAny) {
+  const auto options = registryOptions(kInstallation, "", false, variables({{"HOME", "/"}, {"XDG_CACHE_HOME", "/c/"}}));
+  EXPECT_EQ(options.userDirectory, "/.local/share/vmmhost/plugins");
+  EXPECT_EQ(options.cacheDirectory, "/c/vmmhost");
+}
+
 TEST(RegistryOptions, xdgVariables_comeFirst) {
   const auto options =
       registryOptions(kInstallation, "", true,

@@ -7,12 +7,16 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
 
 #include "host/config/text.h"
 #include "host/runtime/files.h"
 
 namespace vmmhost::runtime {
 namespace {
+
+constexpr char kRuntimeVariable[] = "VMMHOST_RUNTIME_DIR";
+constexpr char kStateVariable[] = "VMMHOST_STATE_DIR";
 
 std::string fromEnvironment(const char* name) {
   const char* value = std::getenv(name);
@@ -25,9 +29,43 @@ std::string absoluteFromEnvironment(const char* name) {
   return value.starts_with('/') ? value : std::string();
 }
 
+// "/" is a folder like any other, and slashes at the end mean nothing.
+std::string below(std::string folder, const char* path) {
+  while (folder.ends_with('/')) {
+    folder.pop_back();
+  }
+  return folder + path;
+}
+
 bool belongsToCaller(const std::string& folder) {
   struct stat status = {};
   return ::stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == ::geteuid();
+}
+
+// Makes what is missing on the way to a folder; private, as the XDG base directory specification asks.
+void makeParents(const std::filesystem::path& folder, const char* variable) {
+  std::filesystem::path made;
+  int failure = 0;
+  std::string failed;
+  for (const std::filesystem::path& part : folder) {
+    made /= part;
+    if (::mkdir(made.c_str(), 0700) == 0 || errno == EEXIST || failure != 0) {
+      continue;
+    }
+    failure = errno;  // unless it is there all the same
+    failed = made.string();
+  }
+  std::error_code ignored;
+  if (failure != 0 && !std::filesystem::exists(folder, ignored)) {
+    const Error error = systemError("making the folder " + failed, failure);
+    throw Error(error.code(), error.message(), std::string(variable) + " names another place");
+  }
+}
+
+// Somebody else was there first: in a folder such as /tmp nobody but its owner and root can remove it.
+bool isAnothers(int parent, const std::string& name) {
+  struct stat status = {};
+  return ::fstatat(parent, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_uid != ::geteuid();
 }
 
 Fd openPrivate(const std::string& path, const char* variable) {
@@ -50,24 +88,26 @@ Fd openPrivate(const std::string& path, const char* variable) {
   }
   std::error_code error;
   if (!std::filesystem::exists(parent, error)) {
-    // As deep as needed; what is made on the way is private as the XDG base directory specification asks.
-    std::filesystem::path made;
-    for (const std::filesystem::path& part : parent) {
-      made /= part;
-      if (::mkdir(made.c_str(), 0700) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES) {
-        throw systemError("making the folder " + made.string(), errno);
-      }
-    }
+    makeParents(parent, variable);
   }
   const Fd anchor(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!anchor) {
     throw systemError("opening the folder " + parent.string(), errno);
   }
-  Fd result = makeOwnFolder(anchor.get(), name, path);
-  if (!result) {
-    throw systemError("opening the folder " + path, ENOENT);
+  try {
+    if (Fd result = makeOwnFolder(anchor.get(), name, path)) {
+      return result;
+    }
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kConfinement && isAnothers(anchor.get(), name)) {
+      throw Error(error.code(), error.message(),
+                  std::string("only its owner and root can take it away; `export ") + variable + "=$HOME/.local/" +
+                      (std::string_view(variable) == kRuntimeVariable ? "run" : "state") +
+                      "/vmmhost` names a place of your own");
+    }
+    throw;
   }
-  return result;
+  throw systemError("opening the folder " + path, ENOENT);
 }
 
 }  // namespace
@@ -75,26 +115,26 @@ Fd openPrivate(const std::string& path, const char* variable) {
 Directories::Paths Directories::defaultPaths() {
   Paths paths;
   const bool root = ::geteuid() == 0;
-  paths.runtime = fromEnvironment("VMMHOST_RUNTIME_DIR");
+  paths.runtime = fromEnvironment(kRuntimeVariable);
   if (paths.runtime.empty()) {
     // After `su` or `sudo` the variable may still name the folder of another user.
     const std::string xdg = absoluteFromEnvironment("XDG_RUNTIME_DIR");
     if (!xdg.empty() && belongsToCaller(xdg)) {
-      paths.runtime = xdg + "/vmmhost";
+      paths.runtime = below(xdg, "/vmmhost");
     } else {
       paths.runtime = root ? "/run/vmmhost" : "/tmp/vmmhost-" + std::to_string(::geteuid());
     }
   }
-  paths.state = fromEnvironment("VMMHOST_STATE_DIR");
+  paths.state = fromEnvironment(kStateVariable);
   if (paths.state.empty()) {
     const std::string xdg = absoluteFromEnvironment("XDG_STATE_HOME");
     const std::string home = absoluteFromEnvironment("HOME");
     if (root) {
       paths.state = "/var/lib/vmmhost";
     } else if (!xdg.empty()) {
-      paths.state = xdg + "/vmmhost";
+      paths.state = below(xdg, "/vmmhost");
     } else if (!home.empty()) {
-      paths.state = home + "/.local/state/vmmhost";
+      paths.state = below(home, "/.local/state/vmmhost");
     }
   }
   return paths;
@@ -102,8 +142,8 @@ Directories::Paths Directories::defaultPaths() {
 
 Directories Directories::open(const Paths& paths) {
   Directories directories;
-  directories.runtime_ = openPrivate(paths.runtime, "VMMHOST_RUNTIME_DIR");
-  directories.state_ = openPrivate(paths.state, "VMMHOST_STATE_DIR");
+  directories.runtime_ = openPrivate(paths.runtime, kRuntimeVariable);
+  directories.state_ = openPrivate(paths.state, kStateVariable);
   directories.paths_ = paths;
   return directories;
 }

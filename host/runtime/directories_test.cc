@@ -52,6 +52,25 @@ TEST_F(DirectoriesTest, folderOfAnotherUser_isRefusedAndItsOwnerNamed) {
   EXPECT_NE(error.message().find("54321"), std::string::npos) << error.message();
 }
 
+// As anybody can do it to anybody in /tmp, where it cannot be removed.
+TEST_F(DirectoriesTest, whatAnotherUserPutThere_isNotToBeRemoved_butHasAnAlternative) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root can give folders away";
+  }
+  fs::create_directory(root / "folder");
+  write(root / "file", "");
+  fs::create_directory_symlink(root / "run", root / "link");
+  for (const char* name : {"folder", "file", "link"}) {
+    ASSERT_EQ(::lchown((root / name).c_str(), 54321, 0), 0);
+    const Error error = refusal(root / name);
+    EXPECT_EQ(error.code(), ErrorCode::kConfinement) << name;
+    EXPECT_NE(error.hint().find("VMMHOST_RUNTIME_DIR=$HOME/"), std::string::npos) << name << ": " << error.hint();
+    EXPECT_EQ(error.hint().find("remove it"), std::string::npos) << name << ": " << error.hint();
+  }
+  const Error state = errorOf([&] { Directories::open({(root / "run").string(), (root / "folder").string()}); });
+  EXPECT_NE(state.hint().find("VMMHOST_STATE_DIR=$HOME/"), std::string::npos) << state.hint();
+}
+
 TEST_F(DirectoriesTest, pathsThatCannotBe_areRefused) {
   EXPECT_EQ(refusal("").code(), ErrorCode::kInvalidArgument);
   EXPECT_EQ(refusal("relative").code(), ErrorCode::kInvalidArgument);
@@ -59,6 +78,12 @@ TEST_F(DirectoriesTest, pathsThatCannotBe_areRefused) {
   write(root / "file", "");
   EXPECT_EQ(refusal(root / "file").code(), ErrorCode::kConfinement);
   EXPECT_EQ(refusal(root / "file/below").code(), ErrorCode::kNotFound);
+}
+
+TEST_F(DirectoriesTest, folderThatCannotBeMade_isNamed_andNotThoseBelowIt) {
+  const Error error = refusal("/proc/self/vmmhost-test/a/b");
+  EXPECT_EQ(error.message().rfind("making the folder /proc/self/vmmhost-test: ", 0), 0u) << error.message();
+  EXPECT_EQ(error.hint(), "VMMHOST_RUNTIME_DIR names another place");
 }
 
 TEST_F(DirectoriesTest, defaults_followTheEnvironmentUnlessItIsSomebodyElses) {

@@ -563,6 +563,30 @@ class BareUser(OrdinaryUserTest):
         self.assertEqual(result.returncode, 125, result.stderr)
         self.assertIn("VMMHOST_STATE_DIR", result.stderr)
 
+    def test_root_folder_as_home_is_a_folder_like_any(self):
+        words = [harness.VMMHOST, "ps"]
+        bare = {"HOME": "/", "XDG_RUNTIME_DIR": os.path.join(self.folder, "home")}
+        result = subprocess.run([*self.as_user, *words], env=bare, capture_output=True, text=True, timeout=60, cwd="/",
+                                stdin=subprocess.DEVNULL)
+        if os.access("/", os.W_OK) and os.geteuid() != 0:
+            self.skipTest("this user may write everywhere")
+        self.assertEqual(result.returncode, 125, result.stderr)
+        self.assertIn("making the folder /.local: Permission denied", result.stderr)
+        self.assertIn("VMMHOST_STATE_DIR", result.stderr)
+        if os.geteuid() != 0:
+            return
+        # Where it is the user's: everything else of this machine below a root folder of the user's own.
+        script = ("mount -t tmpfs -o mode=0755,uid=$1 none $2; cd $2; shift 2; "
+                  "for name in usr bin lib lib64 proc dev tmp run root work var; do "
+                  "[ ! -d /$name ] || { mkdir $name; mount --rbind /$name $name; }; done; "
+                  'mkdir old; pivot_root . old; umount -l /old; cd /; exec "$@"')
+        own = {"HOME": "/", "XDG_RUNTIME_DIR": "/", "PATH": os.environ["PATH"]}
+        result = subprocess.run(["unshare", "--mount", "--propagation", "private", "bash", "-c", script, "bash",
+                                 str(harness.USER), self.folder, *self.as_user, *words], env=own, text=True,
+                                capture_output=True, timeout=60, cwd="/", stdin=subprocess.DEVNULL)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("NAME ", result.stdout)
+
     def test_home_is_enough(self):
         result = subprocess.run([*self.as_user, "env", "-i", f"HOME={self.folder}/home",
                                  f"XDG_RUNTIME_DIR={self.folder}/home", harness.VMMHOST, "run", "--backend", "qemu",
