@@ -123,7 +123,9 @@ void remove(const Directories& directories, std::string_view name);
 // kMachineFolder/.uids/N, wherever the VM's own runtime folder is. The folders are root's own and private, as checked.
 class UidLease {
  public:
-  static constexpr uid_t kFirstUid = 0x56480000;  // far above what login.defs and systemd hand out
+  // Far above what login.defs hands out, and between two ranges of systemd's (its docs/UIDS-GIDS.md): that of
+  // containers, 0x80000 to 0x6fffffff, and that of foreign ids, from 0x7ffe0000 on.
+  static constexpr uid_t kFirstUid = 0x76480000;
   static constexpr uid_t kCount = 65536;
   static constexpr char kMachineFolder[] = "/run/vmmhost";
   // `folder`: another one for tests; its parent exists. Throws Error.

@@ -1,7 +1,10 @@
 #include <fcntl.h>
 
+#include <cstdint>
+#include <ios>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "host/runtime/testing.h"
@@ -34,6 +37,18 @@ TEST_F(UidLeaseTest, leases_differAndAreInTheirRange) {
   EXPECT_EQ(uids.size(), 100u);
   leases.clear();
   EXPECT_EQ(files(), 0u);
+}
+
+// An id that a container of systemd-nspawn has too would be a process of that container's to send signals to.
+TEST(UidLeaseRange, meetsNoneOfSystemds) {
+  constexpr std::uint64_t kFirst = UidLease::kFirstUid;
+  constexpr std::uint64_t kLast = kFirst + UidLease::kCount - 1;
+  for (const auto& [first, last] : {std::pair<std::uint64_t, std::uint64_t>{0, 65535},  // the system, people, nobody
+                                    {0x80000, 0x6fffffff},                              // containers
+                                    {0x7ffe0000, 0x7ffeffff},                           // foreign ids
+                                    {0x80000000, 0xffffffff}}) {                        // negative to some programs
+    EXPECT_TRUE(kLast < first || kFirst > last) << std::hex << kFirst << " is within " << first << " to " << last;
+  }
 }
 
 TEST_F(UidLeaseTest, assignedLease_givesTheOldOneBack) {

@@ -20,7 +20,7 @@ FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 # How long a neighbour may take to answer while another VM goes wrong, on a machine with more to do than this.
 NEIGHBOUR_DEADLINE = 5
 PR_SET_CHILD_SUBREAPER = 36
-LEASES, FIRST_LEASED_UID = "/run/vmmhost/.uids", 0x56480000  # of user ids: host/runtime/directories.h
+LEASES, FIRST_LEASED_UID = "/run/vmmhost/.uids", 0x76480000  # of user ids: host/runtime/directories.h
 
 
 def children(pid):

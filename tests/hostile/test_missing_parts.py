@@ -365,14 +365,14 @@ class UserIds(VmmhostTest):
             with open(f"/proc/{info['workerPid']}/status") as file:
                 uid = int(file.read().split("Uid:\t")[1].split()[0])
             uids.add(uid)
-            lease = f"/run/vmmhost/.uids/{uid - 0x56480000}"
+            lease = f"/run/vmmhost/.uids/{uid - 0x76480000}"
             with open(lease) as file, self.assertRaises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.assertEqual(len(uids), 2)
         self.check("rm", "--force", "vm0")
         self.check("rm", "--force", "vm1", environment={"VMMHOST_RUNTIME_DIR": other})
         for uid in uids:
-            self.assertFalse(os.path.exists(f"/run/vmmhost/.uids/{uid - 0x56480000}"))
+            self.assertFalse(os.path.exists(f"/run/vmmhost/.uids/{uid - 0x76480000}"))
 
 
 if __name__ == "__main__":
