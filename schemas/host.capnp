@@ -62,6 +62,15 @@ struct Counters {
   values @1 :List(UInt64);
 }
 
+struct StateBounds {
+  # How much the state folder can hold at most, in bytes.
+  consoleLogs @0 :UInt64;   # what all consoles of the VM said, older generations included
+  vmLog @1 :UInt64;         # what the host and the worker logged
+  exitRecord @2 :UInt64;
+  vm @3 :UInt64;            # all of that
+  user @4 :UInt64;          # of all VMs of the user; what would exceed it is not started
+}
+
 struct VmInfo {
   name @0 :Text;
   backend @1 :Text;
@@ -81,6 +90,7 @@ struct VmInfo {
   workerPrivateBytes @15 :UInt64;   # private memory of the worker outside guest RAM, 0: not known
   removeOnEnd @16 :Bool;
   vsockSocket @17 :Text;        # path of the socket that reaches the guest's vsock ports; empty: none, or ended
+  stateBounds @18 :StateBounds; # null: it has no state folder
 }
 
 interface Control {

@@ -14,7 +14,6 @@ namespace {
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kMostMebibytesMeant = 65536;  // a plain number up to here was meant as MiB
 constexpr std::uint32_t kMaxNics = 32;
-constexpr std::uint32_t kMaxConsoles = 8;
 constexpr std::uint32_t kMaxShares = 32;
 constexpr std::uint32_t kMaxOptions = 64;
 constexpr std::size_t kMaxPathBytes = 4095;  // PATH_MAX less its NUL

@@ -15,6 +15,7 @@ inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 40;  // 1 TiB
 inline constexpr std::size_t kMaxNameBytes = 64;
 inline constexpr std::size_t kMaxCmdlineBytes = 2047;
 inline constexpr std::uint32_t kMaxDisks = 64;
+inline constexpr std::uint32_t kMaxConsoles = 8;
 
 // Names become file names and socket paths. Throws Error(kInvalidArgument) that shows the name with control
 // characters escaped, shortened if long.

@@ -19,12 +19,11 @@
 #include "host/runtime/name_lock.h"
 #include "host/runtime/reaper.h"
 #include "host/runtime/sockets.h"
+#include "host/runtime/state_room.h"
 #include "host/runtime/uid_sweep.h"
 
 namespace vmmhost::runtime {
 namespace {
-
-constexpr std::size_t kMaxExitBytes = 1 << 20;
 
 std::string runtimeShown(const Directories& directories, const std::string& name) {
   return directories.paths().runtime + '/' + name;
@@ -52,7 +51,7 @@ bool lives(int runtimeEntry) {
 }
 
 std::optional<std::string> readExit(const Fd& state) {
-  return state ? readSmallFile(state.get(), kExitFile, kMaxExitBytes) : std::nullopt;
+  return state ? readSmallFile(state.get(), kExitFile, kExitRecordBytes) : std::nullopt;
 }
 
 // What there is under a name, reaped if it is dead; nothing if nothing is left of it.

@@ -17,10 +17,8 @@
 namespace vmmhost::supervisor {
 namespace {
 
-constexpr std::uint64_t kConsoleFileBytes = std::uint64_t{4} << 20;
 // For a command that is slow to ask, as on a machine with much to do, or one that was suspended.
 constexpr auto kLinger = 30 * kj::SECONDS;
-constexpr std::uint64_t kLogFileBytes = std::uint64_t{1} << 20;
 
 std::string madeUpName() {
   std::uint32_t random = 0;
@@ -80,7 +78,9 @@ void Supervisor::prepare() {
   }
   reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
   keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
-  log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", kLogFileBytes));
+  stateBounds_ = runtime::stateBounds(config.getConsoles().size());
+  runtime::requireStateRoom(*directories_, reservation_->name(), *stateBounds_);
+  log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", runtime::kLogFileBytes));
   mark("name-reserved");
 
   const InstallPaths installation = findInstallation();
@@ -154,7 +154,8 @@ void Supervisor::makeVm() {
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
   spec.keepConsole = true;
   spec.consoleFile = [this](std::uint32_t port) {
-    return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port), kConsoleFileBytes);
+    return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port),
+                                          runtime::kConsoleFileBytes);
   };
   spec.vsockFolder = duplicate(reservation_->runtimeFd());
   spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();
@@ -229,7 +230,15 @@ std::string Supervisor::exitJson() {
   capnp::MallocMessageBuilder message;
   auto info = message.initRoot<schema::VmInfo>();
   describe(info, false);
-  return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()), {true, false});
+  const auto write = [&info]() {
+    return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()), {true, false});
+  };
+  std::string json = write();
+  if (json.size() > runtime::kExitRecordBytes) {
+    info.disownConfig();  // the one part that a user makes as large as this
+    json = write();
+  }
+  return json;
 }
 
 void Supervisor::describe(schema::VmInfo::Builder out, bool measureMemory) {
@@ -244,6 +253,14 @@ void Supervisor::describe(schema::VmInfo::Builder out, bool measureMemory) {
   }
   out.setDetached(detached_);
   out.setRemoveOnEnd(request_.getRemoveOnEnd());
+  if (stateBounds_) {
+    auto bounds = out.initStateBounds();
+    bounds.setConsoleLogs(stateBounds_->consoleLogs);
+    bounds.setVmLog(stateBounds_->vmLog);
+    bounds.setExitRecord(stateBounds_->exitRecord);
+    bounds.setVm(stateBounds_->vm);
+    bounds.setUser(stateBounds_->user);
+  }
 }
 
 kj::Promise<void> Supervisor::stop(schema::EndKind kind, std::string reason, int signal) {

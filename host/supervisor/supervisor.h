@@ -11,6 +11,7 @@
 #include "host/control/control_server.h"
 #include "host/plugin/registry.h"
 #include "host/runtime/directories.h"
+#include "host/runtime/state_room.h"
 #include "host/vm/vm.h"
 
 namespace vmmhost::supervisor {
@@ -54,6 +55,7 @@ class Supervisor final : public control::Target {
   std::optional<runtime::UidLease> lease_;
   std::shared_ptr<plugin::Registry> registry_;
   std::unique_ptr<capnp::MallocMessageBuilder> config_;
+  std::optional<runtime::StateBounds> stateBounds_;  // once there is a place for them
   std::string backend_;
   std::string choice_;
   vm::Vm::Timings early_;

@@ -174,7 +174,8 @@ class Json(ShellTest):
     STARTED = "name backend choice supervisorPid workerPid startedUnixMs workerPrivateBytes timings detached"
     LISTED = "name backend state cpus memory startedUnixMs endedUnixMs supervisorPid workerPid detached"
     INSPECTED = ("name backend state supervisorPid workerPid startedUnixMs endedUnixMs config abilities counters "
-                 "timings choice detached jail workerPrivateBytes removeOnEnd vsockSocket")
+                 "timings choice detached jail workerPrivateBytes removeOnEnd vsockSocket "
+                 "stateBounds")
     CONFIG = {"boot": "kernel cmdline", "cpus": "count max threadsPerCore coresPerSocket",
               "memory": "size maxSize shared hugePages"}
 

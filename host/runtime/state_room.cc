@@ -1,0 +1,86 @@
+#include "host/runtime/state_room.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+#include "host/config/json.h"
+#include "host/config/vm_config.h"
+#include "host/runtime/files.h"
+
+namespace vmmhost::runtime {
+namespace {
+
+constexpr char kLimitVariable[] = "VMMHOST_STATE_LIMIT";
+constexpr std::uint64_t kUserBytes = std::uint64_t{16} << 30;
+constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20;
+
+std::uint64_t userBytes() {
+  const char* value = std::getenv(kLimitVariable);
+  return value == nullptr || *value == '\0' ? kUserBytes : config::parseByteSize(kLimitVariable, value);
+}
+
+StateBounds boundsOf(std::uint32_t consoles) {
+  StateBounds bounds;
+  bounds.consoleLogs = 2 * kConsoleFileBytes * std::max(consoles, 1U);
+  bounds.vmLog = 2 * kLogFileBytes;
+  bounds.exitRecord = kExitRecordBytes;
+  bounds.vm = bounds.consoleLogs + bounds.vmLog + bounds.exitRecord;
+  return bounds;
+}
+
+// What one VM takes or, while it runs, may come to take. Blocks count, not lengths.
+std::uint64_t heldBy(const Directories& directories, const std::string& name) {
+  const Fd folder(::openat(directories.stateFd(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!folder) {
+    return 0;
+  }
+  std::uint64_t bytes = 0;
+  std::uint32_t consoles = 0;
+  for (const std::string& file : folderEntries(folder.get())) {
+    struct stat status = {};
+    if (::fstatat(folder.get(), file.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
+      bytes += static_cast<std::uint64_t>(status.st_blocks) * 512;
+    }
+    const std::string_view view = file;
+    consoles += view.starts_with("console.") && view.ends_with(".log") ? 1 : 0;
+  }
+  struct stat status = {};
+  const bool isRunning = ::fstatat(directories.runtimeFd(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
+  return isRunning ? std::max(bytes, boundsOf(consoles).vm) : bytes;
+}
+
+}  // namespace
+
+StateBounds stateBounds(std::uint32_t consoles) {
+  StateBounds bounds = boundsOf(consoles);
+  bounds.user = userBytes();
+  return bounds;
+}
+
+void requireStateRoom(const Directories& directories, const std::string& name, const StateBounds& bounds) {
+  const std::vector<std::string> names = folderEntries(directories.stateFd(), 65536);
+  // None holds more than this: few need not be looked at one by one.
+  if ((names.size() + 1) * boundsOf(config::kMaxConsoles).vm <= bounds.user) {
+    return;
+  }
+  std::uint64_t held = 0;
+  for (const std::string& other : names) {
+    held += other == name ? 0 : heldBy(directories, other);
+  }
+  if (held + bounds.vm > bounds.user) {
+    throw Error(ErrorCode::kResourceExhausted,
+                "the state folder " + directories.paths().state + " has " + std::to_string(held / kMebibyte) +
+                    " MiB of VMs that run or have ended, and this one may add " +
+                    std::to_string(bounds.vm / kMebibyte) + " MiB: more than " +
+                    std::to_string(bounds.user / kMebibyte) + " MiB",
+                std::string("`vmmhost ps -a` shows what has ended, `vmmhost rm NAME` removes it; ") + kLimitVariable +
+                    " sets another bound");
+  }
+}
+
+}  // namespace vmmhost::runtime
