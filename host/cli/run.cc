@@ -14,6 +14,7 @@
 #include "host/cli/console_session.h"
 #include "host/cli/exit_codes.h"
 #include "host/cli/output.h"
+#include "host/cli/own_files.h"
 #include "host/cli/ready.h"
 #include "host/cli/run_report.h"
 #include "host/cli/terminal.h"
@@ -227,6 +228,7 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
   auto vm = request.initConfig();
   config::buildVmConfig(options.flags, vm);
   config::validateVmConfig(vm.asReader());
+  nameOwnFiles(vm);
   if (options.backend.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "--backend: a name is missing", "leave it out for auto");
   }

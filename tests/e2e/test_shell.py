@@ -504,6 +504,26 @@ class Pipes(ShellTest):
         self.assertEqual(result.out, flood_lines(1) + "125 0\n", result.err)
         self.assertIn("Broken pipe", result.err)
 
+    def test_files_by_descriptor(self):
+        """Of the command's own, which its supervisor does not have."""
+        words = [word for word in self.command(*self.given("poweroff")) if not word.endswith("poweroff.elf")]
+        words.remove("--kernel")
+        for what, script, code, *texts in (
+                ("a file", '"$@" --kernel /dev/fd/3 3<"$KERNEL"', 0),
+                ("standard input", '"$@" --kernel /dev/stdin <"$KERNEL"', 0),
+                ("a file without a name", 'cp "$KERNEL" k; exec 5<k; rm k; "$@" --kernel /proc/self/fd/5', 0),
+                ("a pipe", '"$@" --kernel <(cat "$KERNEL")', 125, "boot.kernel: /dev/fd/", "is a pipe"),
+                ("a folder", '"$@" --kernel /dev/fd/3 3</', 125, "boot.kernel: /dev/fd/3 is a folder"),
+                ("a device", '"$@" --kernel /dev/fd/3 3</dev/null', 125, "boot.kernel: /dev/fd/3 is a", "device"),
+                ("nothing", '"$@" --kernel /dev/fd/3', 127, "boot.kernel: /dev/fd/3 is not open"),
+                ("a disk", '"$@" --kernel "$KERNEL" --disk /dev/fd/4 4< <(true)', 125,
+                 "disks[0]: /dev/fd/4 is a pipe")):
+            with self.subTest(what):
+                result = self.bash(script, *words, environment={**self.environment, "KERNEL": guest("poweroff")})
+                self.assertEqual(result.code, code, result.out + result.err)
+                for text in texts:
+                    self.assertIn(text, result.err)
+
     def test_under_timeout(self):
         for option, code in ((), 124), (("--signal=KILL",), 137), (("--signal=INT", "--preserve-status"), 130):
             with self.subTest(option):
