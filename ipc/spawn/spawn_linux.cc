@@ -37,6 +37,8 @@ StageText stageText(Stage stage) {
       return {"waiting for the host", nullptr};
     case Stage::kCgroup:
       return {"moving into its control group", nullptr};
+    case Stage::kCgroupNamespace:
+      return {"making a control group namespace", "cgroup-namespace"};
     case Stage::kDescriptors:
       return {"placing descriptors", nullptr};
     case Stage::kIds:
@@ -58,7 +60,7 @@ StageText stageText(Stage stage) {
     case Stage::kMountAttributes:
       return {"making a bind read-only (mount_setattr, Linux 5.12)", nullptr};
     case Stage::kMountProc:
-      return {"mounting /proc of the PID namespace", nullptr};
+      return {"mounting /proc with the worker's own processes only (subset=pid, Linux 5.8)", nullptr};
     case Stage::kMountDev:
       return {"binding a device", nullptr};
     case Stage::kMountTmp:
@@ -204,6 +206,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   plan.dev = jail.dev;
   plan.tmp = jail.tmp;
   plan.userNamespace = has("user-namespace");
+  plan.cgroupNamespace = has("cgroup-namespace");
   plan.nestedLimit = plan.userNamespace && has("nested-namespace-limit");
   plan.keyring = has("session-keyring");
   plan.landlock = has("landlock");
@@ -325,8 +328,7 @@ Child begin(const Request& request) {
   clone_args arguments = {};
   int pidfd = -1;
   arguments.flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-                    (plan.userNamespace ? CLONE_NEWUSER : 0) | (has("net-namespace") ? CLONE_NEWNET : 0) |
-                    (has("cgroup-namespace") ? CLONE_NEWCGROUP : 0);
+                    (plan.userNamespace ? CLONE_NEWUSER : 0) | (has("net-namespace") ? CLONE_NEWNET : 0);
   if (request.jail.cgroupFolder >= 0) {
     arguments.flags |= CLONE_INTO_CGROUP;
     arguments.cgroup = static_cast<std::uint64_t>(request.jail.cgroupFolder);
@@ -341,7 +343,9 @@ Child begin(const Request& request) {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   const long pid = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
   if (pid == 0) {
+    // By these ends it knows whether the parent lives.
     ::close(go[1]);
+    ::close(status[0]);
     runStub(plan);
   }
   const int cloneError = errno;
@@ -405,6 +409,9 @@ std::optional<bool> Child::executed() {
   }
   if (got != static_cast<ssize_t>(sizeof(report)) || report.stage >= Stage::kCount) {
     throw Error(ErrorCode::kInternal, "the worker's jail reported nonsense");
+  }
+  if (report.stage == Stage::kCgroupNamespace && report.errnoValue == ENOSPC) {
+    throw namespaceError(report.errnoValue);  // which limit it is, as for the others
   }
   const StageText text = stageText(report.stage);
   const std::string message = std::string("the worker's jail could not be made: ") +

@@ -21,6 +21,7 @@ enum class Stage : std::uint32_t {
   kNone,
   kStart,
   kCgroup,
+  kCgroupNamespace,
   kDescriptors,
   kIds,
   kSession,
@@ -76,7 +77,7 @@ struct Plan {
 
   bool root = false;  // started by root: drop supplementary groups
   bool system = false, proc = false, dev = false, tmp = false;
-  bool userNamespace = true, nestedLimit = true, keyring = true, landlock = true;
+  bool userNamespace = true, cgroupNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;
   std::vector<Mount> mounts;  // bind mounts; devices last

@@ -5,6 +5,7 @@
 #include <linux/mount.h>
 #include <linux/prctl.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -32,9 +33,10 @@ constexpr unsigned kRootFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
 class Stub {
  public:
-  explicit Stub(const Plan& plan) noexcept : plan_(plan) {}
+  explicit Stub(const Plan& plan) noexcept : plan_(plan), status_(plan.status) {}
 
   [[noreturn]] void run() noexcept {
+    bindToParent();  // changes of ids and capabilities undo it: once more behind them
     waitForGo();
     enterCgroups();
     placeDescriptors();
@@ -45,7 +47,9 @@ class Stub {
     setLimits();
     resetSignals();
     dropCapabilities();
+    bindToParent();
     restrict();
+    requireParent();
     char* const noEnvironment[] = {nullptr};
     ::syscall(SYS_execveat, plan_.executableSlot, "", plan_.argv.data(), noEnvironment, AT_EMPTY_PATH);
     fail(Stage::kExec);
@@ -65,9 +69,23 @@ class Stub {
     }
   }
 
+  void bindToParent() noexcept {
+    check(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0, Stage::kParentDeath);
+    requireParent();
+  }
+
+  // No signal comes from a parent that died before it was asked for, and its number cannot be seen from this PID
+  // namespace. Only the parent has the other end of the status pipe (begin() sees to that): POLLERR once that is gone.
+  void requireParent() noexcept {
+    pollfd status = {status_, 0, 0};
+    const timespec now = {};
+    if (::syscall(SYS_ppoll, &status, 1, &now, nullptr, 8) != 0) {
+      ::syscall(SYS_exit_group, 127);
+    }
+  }
+
   // The parent writes the id maps and the control groups first. End of file: the parent is gone.
   void waitForGo() noexcept {
-    status_ = plan_.status;
     char byte;
     ssize_t got;
     do {
@@ -83,6 +101,11 @@ class Stub {
     std::uint32_t index = 0;
     for (const int tasks : plan_.cgroupTasks) {
       check(::write(tasks, "0", 1) == 1, Stage::kCgroup, index++);
+    }
+    // Made inside of them: what a namespace has for its root it shows as "/", and what lies above not at all. The name
+    // of the group is that of the VM.
+    if (plan_.cgroupNamespace) {
+      check(::unshare(CLONE_NEWCGROUP) == 0, Stage::kCgroupNamespace);
     }
   }
 
@@ -185,7 +208,8 @@ class Stub {
       bind(mount, index++);
     }
     if (plan_.proc) {
-      check(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0, Stage::kMountProc);
+      // Processes and nothing else: no interrupts, locks, disks, boot id or settings of the host.
+      check(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid") == 0, Stage::kMountProc);
     }
     if (plan_.tmp) {
       check(::mount("none", "tmp", "tmpfs", kRootFlags, "mode=0700,size=64m,nr_inodes=1024") == 0, Stage::kMountTmp);
@@ -251,8 +275,6 @@ class Stub {
     const __user_cap_data_struct none[2] = {};
     check(::syscall(SYS_capset, &header, none) == 0, Stage::kCapabilities);
     check(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, Stage::kNoNewPrivs);
-    // Behind the last change of ids and capabilities, which clear it.
-    check(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0, Stage::kParentDeath);
   }
 
   // While the calls for it are still allowed, and memory can be locked: kernels before 5.12 and from 6.14 on count that
@@ -291,7 +313,7 @@ class Stub {
   }
 
   const Plan& plan_;
-  int status_ = -1;
+  int status_;
 };
 
 }  // namespace

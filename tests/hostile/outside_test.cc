@@ -2,6 +2,7 @@
 // policy tables, and the rest of the jail with seccomp lifted.
 #include <gtest/gtest.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -157,6 +159,25 @@ TEST_F(Outside, filterAtExec_isThePolicysProgram_andTheOnlyOne) {
     seen += traced.wasSeen ? 1 : 0;
   }
   EXPECT_GE(seen, 3);
+}
+
+// A worker that does not notice that its host is gone.
+TEST_F(Outside, supervisorThatDiesWhileItsWorkerIsMade_leavesNoOrphan_andPsKnows) {
+  for (const int call : {2, 5, 20, 60, 120, 160}) {
+    TraceOptions options;
+    options.killAtCall = call;
+    std::vector<std::string> command = runOf(kBackends[2], "sit", "constructor");
+    std::replace(command.begin(), command.end(), std::string("--rm"), std::string("--name=killed"));
+    const Traced traced = trace(command, environment_, folder_, options);
+    ASSERT_TRUE(traced.child) << "no worker was begun: " << traced.output;
+    EXPECT_NE(traced.exitCode, 0);
+    pollfd gone = {traced.child.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&gone, 1, 10'000), 1) << "killed before system call " << call << " of its worker";
+    ::syscall(SYS_pidfd_send_signal, traced.child.get(), SIGKILL, nullptr, 0);
+    EXPECT_NE(vmmhost({"ps", "--all"}).find("killed"), std::string::npos);
+    EXPECT_NE(vmmhost({"inspect", "killed"}).find("supervisorDied"), std::string::npos);
+    vmmhost({"rm", "killed"});
+  }
 }
 
 // The verdict of all filters of a thread together: the strictest counts (seccomp(2)).

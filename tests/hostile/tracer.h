@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "vmmhost/fd.h"
+
 namespace vmmhost::hostile {
 
 using Filters = std::vector<std::vector<sock_filter>>;  // the oldest first
@@ -21,14 +23,18 @@ struct TraceOptions {
   std::string worker;           // file name of the worker's executable
   bool suspendSeccomp = false;  // from its exec on: the rest of the jail has to stand alone
   std::function<void(pid_t)> atExec;
+  // The supervisor is killed before its first child enters its system call number `killAtCall`; 0: it is not.
+  int killAtCall = 0;
 };
 
 // Runs a command (absolute path first, with this environment) under the tracer; its exit code, and what it printed in
-// `output`. `wasSeen`: whether the worker was executed.
+// `output`. `wasSeen`: whether the worker was executed. `child`: that of a supervisor that was killed; no longer
+// traced.
 struct Traced {
   int exitCode = -1;
   bool wasSeen = false;
   std::string output;
+  Fd child;
 };
 Traced trace(const std::vector<std::string>& command, const std::vector<std::string>& environment,
              const std::string& folder, const TraceOptions& options);

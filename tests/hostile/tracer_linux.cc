@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,15 +13,15 @@
 #include <stdexcept>
 
 #include "tests/hostile/tracer.h"
-#include "vmmhost/fd.h"
 
 namespace vmmhost::hostile {
 namespace {
 
 constexpr auto kGetFilter = static_cast<__ptrace_request>(0x420c);  // PTRACE_SECCOMP_GET_FILTER
 constexpr long kSuspendSeccomp = 1 << 21;                           // PTRACE_O_SUSPEND_SECCOMP
-constexpr long kFollow =
-    PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+constexpr long kFollow = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC |
+                         PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD;
+constexpr int kSystemCallStop = SIGTRAP | 0x80;  // PTRACE_O_TRACESYSGOOD
 
 std::runtime_error failure(const char* what) {
   return std::runtime_error(std::string(what) + ": " + std::strerror(errno));
@@ -56,6 +57,42 @@ std::string nameOf(pid_t pid) {
   ::execve(arguments[0], arguments.data(), variables.data());
   ::_exit(98);
 }
+
+// Kills a supervisor while its child stands before a system call.
+class Killing {
+ public:
+  explicit Killing(int atCall) : atCall_(atCall) {}
+
+  // To be told each stop. True: the child is to be left alone from now on.
+  bool see(pid_t pid, int status) {
+    if (atCall_ > 0 && child_ < 0 && status >> 8 == (SIGTRAP | (PTRACE_EVENT_FORK << 8)) &&
+        nameOf(pid).find("vmmhost-supervisor") != std::string::npos) {
+      unsigned long child = 0;
+      ::ptrace(PTRACE_GETEVENTMSG, pid, nullptr, &child);
+      supervisor_ = pid;
+      child_ = static_cast<pid_t>(child);
+      pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, child_, 0)));
+    }
+    if (pid != child_ || WSTOPSIG(status) != kSystemCallStop || ++stops_ < 2 * atCall_ - 1) {
+      return false;
+    }
+    ::kill(supervisor_, SIGKILL);
+    for (int other = 0; ::waitpid(supervisor_, &other, __WALL) == supervisor_ && WIFSTOPPED(other);) {
+    }
+    ::ptrace(PTRACE_DETACH, child_, nullptr, nullptr);
+    atCall_ = 0;
+    return true;
+  }
+  bool isWatching(pid_t pid) const { return atCall_ > 0 && pid == child_; }
+  Fd takeChild() { return std::move(pidfd_); }
+
+ private:
+  int atCall_;
+  int stops_ = 0;
+  pid_t supervisor_ = -1;
+  pid_t child_ = -1;
+  Fd pidfd_;
+};
 
 }  // namespace
 
@@ -104,6 +141,7 @@ Traced trace(const std::vector<std::string>& command, const std::vector<std::str
     throw failure("tracing");
   }
   ::ptrace(PTRACE_CONT, first, nullptr, nullptr);
+  Killing killing(options.killAtCall);
   std::set<pid_t> started;  // seen to stop once: a new tracee begins with a SIGSTOP
   for (pid_t pid = 0; (pid = ::waitpid(-1, &status, __WALL)) > 0;) {
     drain();
@@ -111,6 +149,9 @@ Traced trace(const std::vector<std::string>& command, const std::vector<std::str
       if (pid == first) {
         result.exitCode = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       }
+      continue;
+    }
+    if (killing.see(pid, status)) {
       continue;
     }
     int signal = WSTOPSIG(status);
@@ -124,12 +165,14 @@ Traced trace(const std::vector<std::string>& command, const std::vector<std::str
         options.atExec(pid);
       }
     }
-    if (status >> 16 != 0 || (signal == SIGSTOP && pid != first && started.insert(pid).second)) {
+    if (status >> 16 != 0 || signal == kSystemCallStop ||
+        (signal == SIGSTOP && pid != first && started.insert(pid).second)) {
       signal = 0;
     }
-    ::ptrace(PTRACE_CONT, pid, nullptr, signal);
+    ::ptrace(killing.isWatching(pid) ? PTRACE_SYSCALL : PTRACE_CONT, pid, nullptr, signal);
   }
   drain();
+  result.child = killing.takeChild();
   return result;
 }
 

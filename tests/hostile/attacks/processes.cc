@@ -120,6 +120,9 @@ constexpr Attack kAttacks[] = {
     {"name-tracer", [](const Loot&) { return raw(__NR_prctl, PR_SET_PTRACER, -1, 0, 0, 0); }, kKilled, fails(EINVAL)},
     {"rewrite-memory-map", [](const Loot&) { return raw(__NR_prctl, PR_SET_MM, PR_SET_MM_EXE_FILE, 3, 0, 0); }, kKilled,
      fails(EINVAL)},
+    // No attack: it does nothing, and so does not notice that its host is gone.
+    {"sit", [](const Loot&) { return raw(__NR_ppoll, nullptr, 0, nullptr, nullptr, 8); }, kHarmless, kHarmless,
+     When::kStays},
 };
 
 }  // namespace

@@ -219,6 +219,39 @@ int leaveOrphan(const Loot&) {
   return child < 0 || ::waitpid(static_cast<pid_t>(child), &status, 0) < 0 ? errno : 0;
 }
 
+// What the kernel tells of the machine, its disks, other users' locks and this boot.
+int lookAtTheHost(const Loot&) {
+  for (const char* name :
+       {"interrupts", "locks", "diskstats", "partitions", "sys/kernel/random/boot_id", "sys/kernel/osrelease",
+        "cmdline", "cpuinfo", "meminfo", "stat", "modules", "net", "sysvipc", "bus", "irq", "fs"}) {
+    char path[64];
+    std::snprintf(path, sizeof path, "/proc/%s", name);
+    if (canOpen(path, O_RDONLY)) {
+      return 0;
+    }
+  }
+  return ENOENT;
+}
+
+// The control group has the name of the VM, and its folder those of the host's groups around it: "0::/", "4:memory:/".
+int findOwnName(const Loot&) {
+  const int file = ::open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    return errno;
+  }
+  static char text[16384];
+  const ssize_t got = ::read(file, text, sizeof text - 1);
+  ::close(file);
+  text[got > 0 ? got : 0] = '\0';
+  for (char* line = ::strtok(text, "\n"); line != nullptr; line = ::strtok(nullptr, "\n")) {
+    const char* path = std::strchr(std::strchr(line, ':') + 1, ':') + 1;
+    if (std::strcmp(path, "/") != 0) {
+      return 0;
+    }
+  }
+  return ENOENT;
+}
+
 // Processes besides its own, seen in /proc.
 int findOthers(const Loot&) {
   DIR* folder = ::opendir("/proc");
@@ -330,6 +363,8 @@ constexpr Attack kAttacks[] = {
     {"fork-bomb", bombWithForks, kKilled, fails(EAGAIN)},
     {"orphan", leaveOrphan, kKilled, kHarmless},
     {"other-processes", findOthers, kKilled, fails(ESRCH)},
+    {"host-in-proc", lookAtTheHost, kKilled, fails(ENOENT)},
+    {"own-name", findOwnName, kKilled, fails(ENOENT)},
     {"disk-reopen", reopenDisk, kKilled, fails(EACCES), When::kHolding},
     {"socket-reopen", reopenSocket, kKilled, fails(ENXIO)},
     {"memfd-become", becomeMemory, kKilled, kRefused, When::kConstructor},
