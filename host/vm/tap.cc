@@ -153,6 +153,10 @@ std::string ownerText(const TapInfo& info) {
   return info.owner != kNobody ? "to user " + std::to_string(info.owner) : "to group " + std::to_string(info.group);
 }
 
+Error inUse(const std::string& subject) {
+  return Error(ErrorCode::kFailedPrecondition, subject + " is in use", "stop what uses it", true);
+}
+
 void check(const std::string& subject, const std::string& name, const std::optional<TapInfo>& found) {
   const std::string makes =
       "`ip tuntap add dev " + name + " mode tap user " + std::to_string(::geteuid()) + "`, as root, makes one";
@@ -168,7 +172,7 @@ void check(const std::string& subject, const std::string& name, const std::optio
                 subject + " belongs " + ownerText(*found) + ", not to user " + std::to_string(::geteuid()), makes);
   }
   if (found->usedQueues != 0) {
-    throw Error(ErrorCode::kFailedPrecondition, subject + " is in use", "stop what uses it", true);
+    throw inUse(subject);
   }
 }
 
@@ -182,7 +186,7 @@ Fd openQueue(const std::string& subject, const std::string& name, bool isMultiQu
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (isMultiQueue ? IFF_MULTI_QUEUE : 0));
   if (::ioctl(queue.get(), TUNSETIFF, &request) != 0) {
     if (errno == EBUSY) {
-      throw Error(ErrorCode::kFailedPrecondition, subject + " is in use", "stop what uses it", true);
+      throw inUse(subject);
     }
     throw systemError(subject, errno);
   }
@@ -205,8 +209,14 @@ OpenedTap openTap(const std::string& field, const std::string& name, std::size_t
     opened.queues.push_back(openQueue(subject, name, found->isMultiQueue));
   }
   // Where the device was deleted meanwhile, the above has made one, which goes again with its descriptors.
-  if (static_cast<int>(::if_nametoindex(name.c_str())) != found->index) {
+  const std::optional<TapInfo> attached = look(subject, name);
+  if (!attached || attached->index != found->index) {
     throw Error(ErrorCode::kNotFound, subject + ": was deleted while it was being opened", {}, true);
+  }
+  // The kernel lets several have the queues of one device. Two that have found it free both see each other now, and
+  // both give up: neither can tell who was first.
+  if (attached->isMultiQueue && attached->usedQueues != opened.queues.size()) {
+    throw inUse(subject);
   }
   return opened;
 }

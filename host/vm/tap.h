@@ -17,7 +17,8 @@ struct OpenedTap {
 
 // Opens the existing TAP device `name` with at most `mostQueues` queues: one, unless the device was made for several.
 // `field` begins the message of errors. Throws Error: no such device (none is ever made), another kind of device, one
-// that belongs to another user (to root alone, where it was made for nobody), or in use.
+// that belongs to another user (to root alone, where it was made for nobody), or in use, which is retryable: of several
+// that open one at the same moment at most one gets it.
 OpenedTap openTap(const std::string& field, const std::string& name, std::size_t mostQueues);
 
 }  // namespace vmmhost::vm

@@ -7,7 +7,9 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,9 +60,52 @@ class TapTest : public ::testing::Test {
     try {
       openTap("nics[0].attachment.tap", name, 4);
     } catch (const Error& error) {
-      return error.message();
+      return error.message() + (error.retryable() ? " (retryable)" : "");
     }
     return "opened";
+  }
+  static std::string readAll(const Fd& reading) {
+    std::string text(4096, '\0');
+    const ssize_t got = ::read(reading.get(), text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    return text;
+  }
+  // What a process is told that has found a device free, and in whose way `meanwhile` comes before it attaches itself.
+  template <typename Meanwhile>
+  static std::string refusalWhen(const std::string& name, Meanwhile meanwhile) {
+    int ends[2];
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    const Fd reading(ends[0]);
+    const Fd writing(ends[1]);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      ::raise(SIGSTOP);
+      const std::string text = refusal(name);
+      ::_exit(::write(writing.get(), text.data(), text.size()) < 0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ::ptrace(PTRACE_SETOPTIONS, child, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+    while (WIFSTOPPED(status) && !isAboutToAttach(child)) {
+      ::ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
+      ::waitpid(child, &status, 0);
+    }
+    EXPECT_TRUE(WIFSTOPPED(status)) << "it never came to attaching";
+    [[maybe_unused]] const auto kept = meanwhile();
+    ::ptrace(PTRACE_DETACH, child, nullptr, nullptr);
+    ::waitpid(child, &status, 0);
+    return readAll(reading);
+  }
+  // Before its openat("/dev/net/tun").
+  static bool isAboutToAttach(pid_t child) {
+    __ptrace_syscall_info info = {};
+    if (::ptrace(PTRACE_GET_SYSCALL_INFO, child, sizeof info, &info) <= 0 || info.op != PTRACE_SYSCALL_INFO_ENTRY ||
+        info.entry.nr != SYS_openat) {
+      return false;
+    }
+    const long begin = ::ptrace(PTRACE_PEEKDATA, child, info.entry.args[1], nullptr);
+    return std::memcmp(&begin, "/dev/net", sizeof begin) == 0;
   }
   // What another user is told, in a process of its own.
   static std::string refusalAs(uid_t user, const std::string& name) {
@@ -77,9 +122,7 @@ class TapTest : public ::testing::Test {
       ::_exit(::write(writing.get(), text.data(), text.size()) < 0);
     }
     writing.reset();
-    std::string text(4096, '\0');
-    const ssize_t got = ::read(reading.get(), text.data(), text.size());
-    text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    const std::string text = readAll(reading);
     ::waitpid(child, nullptr, 0);
     return text;
   }
@@ -113,7 +156,7 @@ TEST_F(TapTest, deviceForOneQueue_isOpenedOnce) {
     ASSERT_EQ(::ioctl(tap.queues[0].get(), TUNGETVNETHDRSZ, &headerBytes), 0);
     EXPECT_EQ(headerBytes, 12);
     EXPECT_NE(::fcntl(tap.queues[0].get(), F_GETFL) & O_NONBLOCK, 0);
-    EXPECT_EQ(refusal("tap0"), "nics[0].attachment.tap: tap0 is in use");
+    EXPECT_EQ(refusal("tap0"), "nics[0].attachment.tap: tap0 is in use (retryable)");
   }
   EXPECT_EQ(refusal("tap0"), "opened");
 }
@@ -122,7 +165,14 @@ TEST_F(TapTest, deviceForSeveralQueues_isOneVmsAllTheSame) {
   make("tap1", IFF_TAP | IFF_MULTI_QUEUE);
   const OpenedTap tap = openTap("f", "tap1", 3);
   EXPECT_EQ(tap.queues.size(), 3u);
-  EXPECT_EQ(refusal("tap1"), "nics[0].attachment.tap: tap1 is in use");
+  EXPECT_EQ(refusal("tap1"), "nics[0].attachment.tap: tap1 is in use (retryable)");
+}
+
+TEST_F(TapTest, deviceThatAnotherAttachesAtTheSameMoment_isGivenUp) {
+  make("tap1", IFF_TAP | IFF_MULTI_QUEUE);
+  EXPECT_EQ(refusalWhen("tap1", [this] { return attach("tap1", flags_); }),
+            "nics[0].attachment.tap: tap1 is in use (retryable)");
+  EXPECT_EQ(refusalWhen("tap1", [] { return 0; }), "opened");
 }
 
 TEST_F(TapTest, deviceOfAnother_isRefused) {
