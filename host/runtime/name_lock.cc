@@ -2,10 +2,16 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <ctime>
 
+#include "host/config/text.h"
 #include "host/runtime/files.h"
+#include "host/runtime/lock_wait.h"
 
 namespace vmmhost::runtime {
 namespace {
@@ -38,6 +44,60 @@ bool sameFile(const struct stat& one, const struct stat& other) {
   return one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
+// Best effort: a full disk is no reason to do without the lock.
+void sayWhoHolds(int lock) {
+  timespec now = {};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const std::string text = std::to_string(::getpid()) + ' ' +
+                           std::to_string(std::uint64_t{1'000'000'000} * static_cast<std::uint64_t>(now.tv_sec) +
+                                          static_cast<std::uint64_t>(now.tv_nsec)) +
+                           '\n';
+  if (::pwrite(lock, text.data(), text.size(), 0) >= 0) {
+    [[maybe_unused]] const int cut = ::ftruncate(lock, static_cast<off_t>(text.size()));
+  }
+}
+
+std::string whoHolds(int lock) {
+  char text[64];
+  const ssize_t got = ::pread(lock, text, sizeof text, 0);
+  return std::string(text, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+}
+
+// `holder`: what sayWhoHolds has written.
+Error heldTooLong(const std::string& name, const std::string& holder) {
+  pid_t pid = 0;
+  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
+  const std::string number = std::to_string(pid);
+  const std::string begin = "another command is changing the entry " + config::inQuotes(name);
+  const Fd process(pid > 0 ? ::open(("/proc/" + number).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
+  const std::string stat = process ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
+  const std::size_t nameEnd = stat.rfind(") ");
+  if (nameEnd == std::string::npos) {
+    return Error(ErrorCode::kUnavailable, begin + " and does not come to an end", "try again in a moment", true);
+  }
+  const std::size_t nameBegin = stat.find('(') + 1;
+  const char state = stat[nameEnd + 2];
+  const bool isStopped = state == 'T' || state == 't';  // by a signal, by a debugger (proc(5))
+  return Error(ErrorCode::kUnavailable,
+               begin + ": process " + number + " (" +
+                   config::printable(std::string_view(stat).substr(nameBegin, nameEnd - nameBegin), 64) + ")" +
+                   (isStopped ? ", which is stopped" : ", which is not stopped and does not come to an end"),
+               isStopped ? "kill -CONT " + number + " lets it go on, kill -KILL " + number + " ends it"
+                         : "kill -KILL " + number + " ends it",
+               true);
+}
+
+void waitForChange(int lock, const std::string& name, std::chrono::milliseconds patience) {
+  std::string holder = whoHolds(lock);
+  while (!lockWithin(lock, byteLock(kChange, F_WRLCK), patience)) {
+    const std::string now = whoHolds(lock);
+    if (now == holder) {
+      throw heldTooLong(name, holder);
+    }
+    holder = now;  // many want it, and one after the other gets it
+  }
+}
+
 // Whether `folder` and `lock` are what the names lead to. Where nobody holds life that stays so for as long as change
 // is held.
 bool inPlace(int parent, const std::string& name, int folder, int lock) {
@@ -50,7 +110,7 @@ bool inPlace(int parent, const std::string& name, int folder, int lock) {
 
 }  // namespace
 
-NameLock NameLock::take(const Directories& directories, const std::string& name) {
+NameLock NameLock::take(const Directories& directories, const std::string& name, std::chrono::milliseconds patience) {
   const std::string shown = directories.paths().runtime + '/' + name;
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     // Made and of no use: who else has begun to use it makes it again.
@@ -76,7 +136,8 @@ NameLock NameLock::take(const Directories& directories, const std::string& name)
       }
       throw giveUp(systemError("opening " + shown + "/lock", errno));
     }
-    control(lock.get(), F_OFD_SETLKW, kChange, F_WRLCK);
+    waitForChange(lock.get(), name, patience);
+    sayWhoHolds(lock.get());
     // In this order: a supervisor removes its entry while it holds life, and without change, so that nobody who hangs
     // can keep it from ending.
     const bool lives = isHeld(lock.get());

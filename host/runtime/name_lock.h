@@ -1,11 +1,13 @@
 // Who may do what with the entry of one name. The file NAME/lock has two bytes that are locked apart from each other,
 // by locks that belong to the open file (F_OFD_*), so that they end with the process that holds them:
 //   life:   held by the supervisor for as long as it lives. Whether it is held can be asked without taking it.
-//   change: held for a moment by whoever makes, reaps or removes the entry.
+//   change: held for a moment by whoever makes, reaps or removes the entry. Who that is stands in the file: its process
+//           id, and since when (CLOCK_MONOTONIC, in nanoseconds).
 // A supervisor takes life while it holds change. What is removed is removed under change (or under life, by its own
 // supervisor), the lock file last; who waited for a lock file that is gone starts again.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "host/runtime/directories.h"
@@ -15,8 +17,12 @@ namespace vmmhost::runtime {
 
 class NameLock {
  public:
-  // Makes the runtime folder and its lock file if they are missing, and waits for change. Throws Error.
-  static NameLock take(const Directories& directories, const std::string& name);
+  static constexpr std::chrono::milliseconds kPatience{5000};
+  // Makes the runtime folder and its lock file if they are missing, and waits for change. Throws Error: kUnavailable,
+  // retryable, when one process keeps it for longer than `patience`, as one that is suspended does. Nobody breaks the
+  // lock: what that process was about to do it does when it goes on.
+  static NameLock take(const Directories& directories, const std::string& name,
+                       std::chrono::milliseconds patience = kPatience);
   // Whether some process held life when change was taken. If none did, none can before change is given up.
   bool lives() const { return lives_; }
   // For a supervisor: takes life and gives change up. False if somebody else holds life.

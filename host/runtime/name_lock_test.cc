@@ -1,0 +1,96 @@
+#include "host/runtime/name_lock.h"
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "host/runtime/testing.h"
+
+namespace vmmhost::runtime {
+namespace {
+
+using namespace testing;
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+class NameLockTest : public RuntimeTest {
+ protected:
+  // A process in the middle of a change.
+  std::unique_ptr<Process> changing() {
+    return std::make_unique<Process>([this] { return NameLock::take(directories, "vm"); });
+  }
+  static bool isNamed(const Error& error, const Process& process) {
+    return error.message().find("process " + std::to_string(process.pid()) + " (") != std::string::npos;
+  }
+};
+
+TEST_F(NameLockTest, stoppedHolder_isNamedAfterAWhile_andNotRobbed) {
+  const auto holder = changing();
+  ASSERT_EQ(holder->answer(), 'x');
+  ASSERT_EQ(::kill(holder->pid(), SIGSTOP), 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(holder->pid(), &status, WUNTRACED), holder->pid());
+  const auto begin = Clock::now();
+  const Error error = errorOf([&] { find(directories, "vm"); });
+  EXPECT_GE(Clock::now() - begin, 5s);
+  EXPECT_LT(Clock::now() - begin, 30s);
+  EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
+  EXPECT_TRUE(error.retryable());
+  EXPECT_TRUE(isNamed(error, *holder)) << error.message();
+  EXPECT_NE(error.message().find(", which is stopped"), std::string::npos) << error.message();
+  EXPECT_NE(error.hint().find("kill -CONT " + std::to_string(holder->pid())), std::string::npos) << error.hint();
+  // The name is still its own.
+  EXPECT_TRUE(isNamed(errorOf([&] { Reservation::take(directories, "vm"); }), *holder));
+}
+
+TEST_F(NameLockTest, holderThatRuns_isNotCalledStopped) {
+  const auto holder = changing();
+  const Error error = errorOf([&] { NameLock::take(directories, "vm", 50ms); });
+  EXPECT_TRUE(isNamed(error, *holder)) << error.message();
+  EXPECT_NE(error.message().find("not stopped"), std::string::npos) << error.message();
+}
+
+TEST_F(NameLockTest, whoWaits_getsItWhenTheHolderEnds) {
+  auto holder = changing();
+  const auto threads = [] {
+    return std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
+  };
+  const auto before = threads();
+  std::thread ending([&] {
+    while (threads() < before + 2) {  // this one, and the one that waits for the lock
+      std::this_thread::yield();
+    }
+    holder->end(SIGKILL);
+  });
+  EXPECT_NO_THROW(NameLock::take(directories, "vm", 20s));
+  ending.join();
+}
+
+// One after the other has it for a moment: nobody has it too long.
+TEST_F(NameLockTest, manyHolders_areNoHolderThatHangs) {
+  constexpr int kThreads = 8;
+  constexpr int kTurns = 30;
+  std::vector<std::thread> threads;
+  std::atomic<int> failures = 0;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&] {
+      for (int turn = 0; turn < kTurns; ++turn) {
+        try {
+          const NameLock lock = NameLock::take(directories, "vm", 2s);
+          std::this_thread::sleep_for(10ms);  // all of them together take longer than that
+        } catch (const Error&) {
+          ++failures;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(failures, 0);
+}
+
+}  // namespace
+}  // namespace vmmhost::runtime
