@@ -48,7 +48,8 @@ struct Outcome {
   }
   lastLog @9 :List(Text);   # the worker's last log lines when it died unasked
   timings @10 :List(Timing);
-  workerPrivateBytes @11 :UInt64;   # as in VmInfo, just before the worker was ended; 0: not measured
+  workerPrivateBytes @11 :UInt64;   # as in VmInfo, just before the worker was ended; 0: not measured, as when somebody
+                                    # else than the guest ended it, or it would have taken too long
 }
 
 struct Timing {
@@ -141,4 +142,5 @@ struct LaunchRequest {
   stateDirectory @9 :Text;
   pluginPath @10 :Text;         # VMMHOST_PLUGIN_PATH of the client
   measureMemory @11 :Bool;      # the outcome tells the worker's private memory
+  awaitMeasurement @12 :Bool;   # and the end waits for it up to 5 s, for tests and benches; else 50 ms
 }

@@ -244,7 +244,9 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
     without.set(index, options.without[index]);
   }
   request.setClientStartNs(options.commandStartNs);
-  request.setMeasureMemory(options.json || options.timings || client::processVariable("VMMHOST_MEASURE_MEMORY"));
+  const bool mustMeasure = client::processVariable("VMMHOST_MEASURE_MEMORY").has_value();
+  request.setMeasureMemory(options.json || options.timings || mustMeasure);
+  request.setAwaitMeasurement(mustMeasure);
   const auto paths = runtime::Directories::defaultPaths();
   request.setRuntimeDirectory(paths.runtime);
   request.setStateDirectory(paths.state);

@@ -68,9 +68,8 @@ void RunReport::printTimings(std::uint64_t commandStartNs) const {
     previous = ns;
   }
   noteBlock(table.str());
-  if (workerPrivateBytes_ > 0) {
-    note("private memory of the worker: " + std::to_string(workerPrivateBytes_ / 1024) + " KiB");
-  }
+  note("private memory of the worker: " +
+       (workerPrivateBytes_ > 0 ? std::to_string(workerPrivateBytes_ / 1024) + " KiB" : "not measured"));
 }
 
 void RunReport::writeCommon(config::JsonWriter& json) const {

@@ -71,7 +71,12 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> info(InfoContext context) override {
-    return rpc::answer(context, [this, context]() mutable { target_.describe(context.getResults().initInfo(), true); });
+    context.allowCancellation();
+    return rpc::answer(context, [this, context]() mutable {
+      return whileHere(target_.measureMemory()).then([this, context](std::uint64_t privateBytes) mutable {
+        target_.describe(context.getResults().initInfo(), privateBytes);
+      });
+    });
   }
 
   kj::Promise<void> shutdown(ShutdownContext context) override {
@@ -179,7 +184,7 @@ class ControlServer::Session final : public schema::Control::Server {
     context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
       return whileHere(target_.onStarted()).then([this, context]() mutable {
-        target_.describe(context.getResults().initInfo(), false);
+        target_.describe(context.getResults().initInfo(), 0);
       });
     });
   }
@@ -201,7 +206,8 @@ class ControlServer::Session final : public schema::Control::Server {
     return *target_.vm();
   }
 
-  kj::Promise<void> whileHere(kj::Promise<void> promise) {
+  template <typename T>
+  kj::Promise<T> whileHere(kj::Promise<T> promise) {
     if (presence_->client == nullptr) {
       throw Error(ErrorCode::kCancelled, "the client is gone");
     }

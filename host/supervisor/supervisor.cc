@@ -19,6 +19,8 @@ namespace {
 
 // For a command that is slow to ask, as on a machine with much to do, or one that was suspended.
 constexpr auto kLinger = 30 * kj::SECONDS;
+constexpr std::chrono::milliseconds kMeasurement{50};
+constexpr std::chrono::milliseconds kPatientMeasurement{5000};
 
 std::string madeUpName() {
   std::uint32_t random = 0;
@@ -38,6 +40,7 @@ const char* signalText(int signal) {
 
 Supervisor::Supervisor(kj::AsyncIoContext& io, schema::LaunchRequest::Reader request, Fd starter)
     : io_(io),
+      meter_(io.unixEventPort),
       request_(request),
       // Until there is a folder for it, and where a developer asked for it, the log is on standard error.
       log_(std::make_unique<Log>(nullptr, ::secure_getenv("VMMHOST_DEBUG") != nullptr)),
@@ -150,7 +153,9 @@ void Supervisor::makeVm() {
     }
     spec.without.insert(part.cStr());
   }
-  spec.measureMemory = request_.getMeasureMemory();
+  if (request_.getMeasureMemory()) {
+    spec.measureMemory = request_.getAwaitMeasurement() ? kPatientMeasurement : kMeasurement;
+  }
   spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
   spec.keepConsole = true;
   spec.consoleFile = [this](std::uint32_t port) {
@@ -160,7 +165,7 @@ void Supervisor::makeVm() {
   spec.vsockFolder = duplicate(reservation_->runtimeFd());
   spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
-  vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_);
+  vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_, meter_);
   for (auto& [phase, ns] : early_) {
     vm_->addTiming(phase, ns);
   }
@@ -229,7 +234,7 @@ void Supervisor::finish() {
 std::string Supervisor::exitJson() {
   capnp::MallocMessageBuilder message;
   auto info = message.initRoot<schema::VmInfo>();
-  describe(info, false);
+  describe(info, 0);
   const auto write = [&info]() {
     return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()), {true, false});
   };
@@ -241,9 +246,13 @@ std::string Supervisor::exitJson() {
   return json;
 }
 
-void Supervisor::describe(schema::VmInfo::Builder out, bool measureMemory) {
+kj::Promise<std::uint64_t> Supervisor::measureMemory() {
+  return vm_ ? vm_->measureMemory() : kj::Promise<std::uint64_t>(std::uint64_t{0});
+}
+
+void Supervisor::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) {
   if (vm_) {
-    vm_->describe(out, measureMemory);
+    vm_->describe(out, workerPrivateBytes);
   } else {
     out.setSupervisorPid(::getpid());
     out.setBackend(backend_);

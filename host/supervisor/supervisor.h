@@ -34,7 +34,8 @@ class Supervisor final : public control::Target {
   kj::Promise<void> onStarted() override { return started_.addBranch(); }
   kj::Promise<void> onFinished() override { return finished_.addBranch(); }
   const vm::Outcome& outcome() override { return outcome_; }
-  void describe(schema::VmInfo::Builder out, bool measureMemory) override;
+  kj::Promise<std::uint64_t> measureMemory() override;
+  void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) override;
   kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) override;
   void starterDetached() override;
   void starterGone() override;
@@ -48,6 +49,7 @@ class Supervisor final : public control::Target {
   void keepRecord(const std::vector<std::string>& cgroups);
 
   kj::AsyncIoContext& io_;
+  vm::MemoryMeter meter_;
   schema::LaunchRequest::Reader request_;
   std::unique_ptr<Log> log_;
   std::optional<runtime::Directories> directories_;

@@ -16,6 +16,7 @@
 #include "host/plugin/choose_aside.h"
 #include "host/plugin/registry.h"
 #include "host/runtime/directories.h"
+#include "host/vm/memory_meter.h"
 #include "host/vm/vm.h"
 #include "vmmhost/mailbox.h"
 
@@ -97,6 +98,7 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
   bool isOwnThread() const { return std::this_thread::get_id() == thread_.get_id(); }
   kj::AsyncIoContext& io() { return *io_; }
   Log& log() { return *log_; }
+  vm::MemoryMeter& meter() { return *meter_; }
   const HostOptions& options() const { return options_; }
 
  private:
@@ -110,6 +112,8 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
       io_ = &io;
       Mailbox mailbox(io.unixEventPort);
       sender_ = mailbox.sender();
+      vm::MemoryMeter meter(io.unixEventPort);
+      meter_ = &meter;
       Errors errors;
       kj::TaskSet tasks(errors);
       tasks_ = &tasks;
@@ -140,6 +144,7 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
   std::unique_ptr<Log> log_;
   kj::AsyncIoContext* io_ = nullptr;
   kj::TaskSet* tasks_ = nullptr;
+  vm::MemoryMeter* meter_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> leave_;
   std::optional<Mailbox::Sender> sender_;
   std::thread thread_;
@@ -228,11 +233,13 @@ class OwnedVmImpl final : public OwnedVm {
         [=, running = running_]() -> kj::Promise<Fd> { return running->vm->attachConsole(replayBytes, input, port); });
   }
   std::future<std::string> describe() override {
-    return host_->call<std::string>([running = running_]() -> kj::Promise<std::string> {
-      capnp::MallocMessageBuilder message;
-      auto info = message.initRoot<schema::VmInfo>();
-      running->vm->describe(info, true);
-      return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()));
+    return host_->call<std::string>([running = running_]() {
+      return counted(running, running->vm->measureMemory().then([running](std::uint64_t privateBytes) {
+        capnp::MallocMessageBuilder message;
+        auto info = message.initRoot<schema::VmInfo>();
+        running->vm->describe(info, privateBytes);
+        return config::writeJson(capnp::DynamicStruct::Reader(info.asReader()));
+      }));
     });
   }
 
@@ -288,7 +295,7 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launch(HostThread& host, plugin::Re
     spec.uid = ::geteuid();
     spec.gid = ::getegid();
   }
-  running->vm = std::make_unique<vm::Vm>(host.io(), std::move(spec), host.log());
+  running->vm = std::make_unique<vm::Vm>(host.io(), std::move(spec), host.log(), host.meter());
   running->watch = running->vm->watch(
       [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t, const std::string& detail) {
         raw->state = toPublic(state);

@@ -4,31 +4,43 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <string>
 #include <string_view>
-
-#include "vmmhost/fd.h"
+#include <utility>
 
 namespace vmmhost::vm {
 namespace {
 
-constexpr std::size_t kMaxText = std::size_t{4} << 20;
 constexpr std::uint64_t kLowMemory = std::uint64_t{3} << 30;
 constexpr unsigned kMaxDepth = 4;
 
-std::string readAll(const std::string& path) {
-  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  if (!fd) {
-    return text;
+using GiveUp = std::function<bool()>;
+
+// Calls `take` with each line; false: not to the end.
+template <typename Take>
+bool readLines(int folder, const char* path, const GiveUp& giveUp, Take take) {
+  const Fd file(::openat(folder, path, O_RDONLY | O_CLOEXEC));
+  if (!file) {
+    return false;
   }
+  std::string rest;
   char buffer[16 * 1024];
   ssize_t got;
-  while (text.size() < kMaxText && (got = ::read(fd.get(), buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<std::size_t>(got));
+  while ((got = ::read(file.get(), buffer, sizeof(buffer))) > 0) {
+    if (giveUp && giveUp()) {
+      return false;
+    }
+    rest.append(buffer, static_cast<std::size_t>(got));
+    std::size_t start = 0;
+    for (std::size_t end; (end = rest.find('\n', start)) != std::string::npos; start = end + 1) {
+      take(std::string_view(rest).substr(start, end - start));
+    }
+    rest.erase(0, start);
   }
-  return text;
+  if (!rest.empty()) {
+    take(rest);
+  }
+  return got == 0;
 }
 
 std::uint64_t fieldKib(std::string_view line, std::string_view name) {
@@ -42,43 +54,66 @@ std::uint64_t fieldKib(std::string_view line, std::string_view name) {
   return value;
 }
 
-std::uint64_t privateBytes(pid_t pid, std::uint64_t guestBytes, unsigned depth) {
-  const std::string base = "/proc/" + std::to_string(pid);
-  const std::string text = readAll(base + "/smaps");
+// The number of a process and its state (proc(5)); empty: it is gone.
+std::pair<std::string, char> numberAndState(const Fd& process) {
+  std::string stat;
+  readLines(process.get(), "stat", {}, [&](std::string_view line) { stat = line; });
+  const std::size_t nameEnd = stat.rfind(") ");
+  if (nameEnd == std::string::npos) {
+    return {};
+  }
+  return {stat.substr(0, stat.find(' ')), stat[nameEnd + 2]};
+}
+
+// False: given up, or the process ended meanwhile. Its children may.
+bool addPrivateBytes(const Fd& process, std::uint64_t guestBytes, const GiveUp& giveUp, unsigned depth,
+                     std::uint64_t& total) {
   const std::uint64_t lowKib = std::min(guestBytes, kLowMemory) / 1024;
   const std::uint64_t highKib = guestBytes / 1024 - lowKib;
-  std::uint64_t total = 0;
   bool guest = false;
-  for (std::size_t start = 0; start < text.size();) {
-    const std::size_t end = std::min(text.find('\n', start), text.size());
-    const std::string_view line = std::string_view(text).substr(start, end - start);
-    start = end + 1;
+  const auto take = [&](std::string_view line) {
     if (line.starts_with("Size:")) {
       const std::uint64_t kib = fieldKib(line, "Size:");
       guest = kib >= lowKib || (highKib != 0 && kib == highKib);
     } else if (!guest) {
-      total += fieldKib(line, "Private_Clean:") + fieldKib(line, "Private_Dirty:");
+      total += 1024 * (fieldKib(line, "Private_Clean:") + fieldKib(line, "Private_Dirty:"));
     }
+  };
+  const bool isWhole = readLines(process.get(), "smaps", giveUp, take);
+  const auto [number, state] = numberAndState(process);
+  if (!isWhole || number.empty() || state == 'Z' || state == 'X') {
+    return depth > 0 && !(giveUp && giveUp());
   }
-  total *= 1024;
-  if (depth < kMaxDepth) {
-    const std::string children = readAll(base + "/task/" + std::to_string(pid) + "/children");
-    for (std::size_t at = 0; at < children.size();) {
-      pid_t child = 0;
-      const auto parsed = std::from_chars(children.data() + at, children.data() + children.size(), child);
-      if (parsed.ec == std::errc() && child > 0) {
-        total += privateBytes(child, guestBytes, depth + 1);
+  if (depth == kMaxDepth) {
+    return true;
+  }
+  std::string children;
+  readLines(process.get(), ("task/" + number + "/children").c_str(), giveUp,
+            [&](std::string_view line) { children += line; });
+  for (std::size_t at = 0; at < children.size();) {
+    pid_t child = 0;
+    const auto parsed = std::from_chars(children.data() + at, children.data() + children.size(), child);
+    if (parsed.ec == std::errc() && child > 0) {
+      const Fd folder = openProcess(child);
+      if (folder && !addPrivateBytes(folder, guestBytes, giveUp, depth + 1, total)) {
+        return false;
       }
-      at = std::min(children.find(' ', at), children.size() - 1) + 1;
     }
+    at = std::min(children.find(' ', at), children.size() - 1) + 1;
   }
-  return total;
+  return true;
 }
 
 }  // namespace
 
-std::uint64_t privateBytesOutsideGuest(pid_t pid, std::uint64_t guestMemoryBytes) {
-  return privateBytes(pid, guestMemoryBytes, 0);
+Fd openProcess(pid_t pid) {
+  return Fd(::open(("/proc/" + std::to_string(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+std::uint64_t privateBytesOutsideGuest(const Fd& process, std::uint64_t guestMemoryBytes,
+                                       const std::function<bool()>& giveUp) {
+  std::uint64_t total = 0;
+  return process && addPrivateBytes(process, guestMemoryBytes, giveUp, 0, total) ? total : 0;
 }
 
 }  // namespace vmmhost::vm

@@ -41,9 +41,9 @@ class Mapping {
 };
 
 std::int64_t growth(std::uint64_t guestBytes, std::size_t mapped) {
-  const std::uint64_t before = privateBytesOutsideGuest(::getpid(), guestBytes);
+  const std::uint64_t before = privateBytesOutsideGuest(openProcess(::getpid()), guestBytes);
   const Mapping mapping(mapped);
-  return static_cast<std::int64_t>(privateBytesOutsideGuest(::getpid(), guestBytes) - before);
+  return static_cast<std::int64_t>(privateBytesOutsideGuest(openProcess(::getpid()), guestBytes) - before);
 }
 
 TEST(MemoryUsage, mappingOfTheGuestsSize_isItsMemory) {

@@ -95,10 +95,11 @@ class Vm::Sink final : public schema::EventSink::Server {
   std::shared_ptr<Vm*> vm_;
 };
 
-Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log)
+Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter)
     : io_(io),
       spec_(std::move(spec)),
       log_(log),
+      meter_(meter),
       cgroup_(spawn::Cgroup()),
       self_(std::make_shared<Vm*>(this)),
       eventRate_(io.provider->getTimer().now()) {
@@ -459,6 +460,10 @@ kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, s
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {
+  isEndForced_ = true;
+  if (endForced_) {
+    endForced_->fulfill();
+  }
   beginEnd(kind, EndCause::UNKNOWN, std::move(reason), std::nullopt, signal);
   return onEnded();
 }

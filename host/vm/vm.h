@@ -18,6 +18,7 @@
 #include "host/plugin/registry.h"
 #include "host/vm/console.h"
 #include "host/vm/event_rate.h"
+#include "host/vm/memory_meter.h"
 #include "host/vm/outcome.h"
 #include "host/vm/resources.h"
 #include "host/vm/vsock.h"
@@ -34,8 +35,10 @@ struct VmSpec {
   std::string workingDirectory;
   uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
-  std::set<std::string> without;         // parts of the jail given up
-  bool measureMemory = false;            // the outcome tells the worker's private memory
+  std::set<std::string> without;  // parts of the jail given up
+  // How long an end that the guest brought about waits for the worker's private memory to be measured, which the
+  // outcome tells then; 0: it is not measured. An end that somebody else wants never waits.
+  std::chrono::milliseconds measureMemory{0};
   std::chrono::milliseconds timeout{0};  // from start() on; 0: none
   // Where a console's output is kept: asked once for each; may be null, and may answer null.
   std::function<std::unique_ptr<RotatingFile>(std::uint32_t port)> consoleFile;
@@ -50,7 +53,8 @@ class Vm {
  public:
   using Timings = std::vector<std::pair<std::string, std::uint64_t>>;  // phase, CLOCK_MONOTONIC ns
 
-  Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log);
+  // `meter` and `log` outlive it.
+  Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter);
   ~Vm();  // ends the worker if it lives; everything it held goes
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
@@ -96,8 +100,10 @@ class Vm {
 
   void mark(const char* phase);
   void addTiming(std::string phase, std::uint64_t ns) { timings_.emplace_back(std::move(phase), ns); }
-  // `measureMemory`: with the worker's private memory, for which its whole address space is gone through.
-  void describe(schema::VmInfo::Builder out, bool measureMemory);
+  // The worker's private memory, for describe(): its whole address space is gone through, beside the event loop. 0: it
+  // has none, or is not done with in a while. Not as often as anybody likes to ask.
+  kj::Promise<std::uint64_t> measureMemory();
+  void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes = 0);
   schema::VmConfig::Reader config() const { return originalConfig_; }
 
  private:
@@ -122,7 +128,7 @@ class Vm {
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
   void requireConsole(std::uint32_t port) const;
-  std::uint64_t workerPrivateBytes() const;  // while it lives
+  kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds limit);
 
   struct AbilityUse {
     const char* verb;
@@ -138,6 +144,7 @@ class Vm {
   kj::AsyncIoContext& io_;
   VmSpec spec_;
   Log& log_;
+  MemoryMeter& meter_;
   capnp::MallocMessageBuilder original_;  // the configuration as it was given, for those who ask
   schema::VmConfig::Reader originalConfig_;
   OpenedResources resources_;
@@ -174,6 +181,10 @@ class Vm {
   Timings timings_;
   std::list<Watcher> watchers_;
   std::optional<std::pair<kj::TimePoint, std::uint64_t>> measured_;  // the worker's private memory, and when
+  bool isMeasuring_ = false;
+  kj::ForkedPromise<std::uint64_t> measurement_ = nullptr;
+  bool isEndForced_ = false;
+  kj::Own<kj::PromiseFulfiller<void>> endForced_;  // null unless an end waits for a measurement
   kj::Own<kj::PromiseFulfiller<void>> endedFulfiller_;
   kj::ForkedPromise<void> ended_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> consoleFulfiller_;

@@ -1,4 +1,6 @@
 // What is told about a VM.
+#include <algorithm>
+
 #include "host/vm/vm.h"
 #include "vmmhost/plugin.h"
 
@@ -6,10 +8,39 @@ namespace vmmhost::vm {
 namespace {
 
 constexpr auto kMeasurementAge = 500 * kj::MILLISECONDS;
+constexpr std::chrono::milliseconds kMeasurementForInfo{1000};
 
 }  // namespace
 
-void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
+kj::Promise<std::uint64_t> Vm::measureMemory() {
+  return ending_ ? kj::Promise<std::uint64_t>(std::uint64_t{0})
+                 : measureMemory(std::max(kMeasurementForInfo, spec_.measureMemory));
+}
+
+kj::Promise<std::uint64_t> Vm::measureMemory(std::chrono::milliseconds limit) {
+  if (!worker_) {
+    return std::uint64_t{0};
+  }
+  auto& timer = io_.provider->getTimer();
+  if (!isMeasuring_ && measured_ && timer.now() - measured_->first < kMeasurementAge) {
+    return std::uint64_t{measured_->second};
+  }
+  // One at a time, which all who ask wait for.
+  if (!isMeasuring_) {
+    isMeasuring_ = true;
+    measurement_ = meter_.measure(worker_->pid(), originalConfig_.getMemory().getSize(), limit)
+                       .then([this](std::uint64_t bytes) {
+                         isMeasuring_ = false;
+                         measured_ = {io_.provider->getTimer().now(), bytes};
+                         return bytes;
+                       })
+                       .fork();
+  }
+  return measurement_.addBranch().exclusiveJoin(
+      timer.afterDelay(limit.count() * kj::MILLISECONDS).then([]() { return std::uint64_t{0}; }));
+}
+
+void Vm::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) {
   out.setName(originalConfig_.getName());
   out.setBackend(spec_.backend);
   out.setState(state_);
@@ -44,14 +75,7 @@ void Vm::describe(schema::VmInfo::Builder out, bool measureMemory) {
   }
   if (worker_ && state_ != schema::VmState::ENDED) {
     out.setWorkerPid(worker_->pid());
-    if (measureMemory) {
-      // Going through a whole address space takes a while: not as often as anybody likes to ask.
-      const kj::TimePoint now = io_.provider->getTimer().now();
-      if (!measured_ || now - measured_->first >= kMeasurementAge) {
-        measured_ = {now, workerPrivateBytes()};
-      }
-      out.setWorkerPrivateBytes(measured_->second);
-    }
+    out.setWorkerPrivateBytes(workerPrivateBytes);
   }
   if (worker_) {
     const auto& verified = worker_->verified();

@@ -3,7 +3,6 @@
 #include <kj/vector.h>
 
 #include "host/config/text.h"
-#include "host/vm/memory_usage.h"
 #include "host/vm/vm.h"
 
 namespace vmmhost::vm {
@@ -150,15 +149,23 @@ void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optiona
 kj::Promise<void> Vm::carryOutEnd() {
   timeout_ = nullptr;
   vsock_ = nullptr;
-  kj::Promise<void> gone = kj::READY_NOW;
-  if (worker_) {
-    if (spec_.measureMemory) {
-      outcome_.workerPrivateBytes = workerPrivateBytes();
-    }
-    worker_->kill();
-    gone = worker_->onExit();
+  kj::Promise<void> measured = kj::READY_NOW;
+  if (worker_ && outcome_.kind == EndKind::GUEST && !isEndForced_ && spec_.measureMemory.count() > 0) {
+    auto forced = kj::newPromiseAndFulfiller<void>();
+    endForced_ = kj::mv(forced.fulfiller);
+    measured_.reset();  // as it is now
+    measured = measureMemory(spec_.measureMemory)
+                   .then([this](std::uint64_t bytes) { outcome_.workerPrivateBytes = bytes; })
+                   .exclusiveJoin(kj::mv(forced.promise));
   }
-  return gone
+  return measured
+      .then([this]() -> kj::Promise<void> {
+        if (!worker_) {
+          return kj::READY_NOW;
+        }
+        worker_->kill();
+        return worker_->onExit();
+      })
       .then([this]() -> kj::Promise<void> {
         mark("worker-gone");
         kj::Vector<kj::Promise<void>> finished;
@@ -212,10 +219,6 @@ Vm::AbandonedDisks::~AbandonedDisks() {
   } catch (const std::exception& error) {
     vm.log_.write(Severity::kError, "disk", error.what());
   }
-}
-
-std::uint64_t Vm::workerPrivateBytes() const {
-  return privateBytesOutsideGuest(worker_->pid(), originalConfig_.getMemory().getSize());
 }
 
 }  // namespace vmmhost::vm

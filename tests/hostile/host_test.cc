@@ -121,6 +121,27 @@ TEST_P(HostUnderAttack, hasTheSameMemoryDescriptorsThreadsAndNeighbourAfterwards
   EXPECT_EQ(neighbour->stop().get().kind, "stopped");
 }
 
+// A worker chooses how long it takes to go through its mappings. Nobody else is to notice.
+TEST_P(HostUnderAttack, answersOthers_whileALargeWorkerIsLookedAtAndStopped) {
+  fs::resize_file(folder_ + "/disk.img", std::uintmax_t{4} << 20);
+  Host host(options_);
+  vm_.timeout = std::chrono::milliseconds(0);
+  auto neighbour = host.start(configOf("neighbour", "start", Jail::kStatic, false), vm_).get();
+  auto large = host.start(configOf("many-mappings", "start", GetParam()), vm_).get();
+  const auto isReady = [](const auto& future) { return future.wait_for(seconds(0)) == std::future_status::ready; };
+  int answers = 0;
+  for (auto looking = large->describe(); !isReady(looking); ++answers) {
+    auto answer = neighbour->describe();
+    ASSERT_EQ(answer.wait_for(seconds(5)), std::future_status::ready);
+  }
+  EXPECT_GE(answers, 3) << "while the large one was looked at";
+  auto looking = large->describe();
+  auto stopping = large->stop();
+  EXPECT_EQ(neighbour->stop().wait_for(seconds(5)), std::future_status::ready);
+  EXPECT_EQ(stopping.wait_for(seconds(10)), std::future_status::ready);
+  EXPECT_EQ(stopping.get().kind, "stopped");
+}
+
 INSTANTIATE_TEST_SUITE_P(Hostile, HostUnderAttack, ::testing::Values(Jail::kStatic, Jail::kSystem),
                          [](const auto& info) { return jailName(info.param); });
 

@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <string>
@@ -176,6 +178,33 @@ TEST_P(Attacks, endAsPlanned_andHarmNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Hostile, Attacks, ::testing::ValuesIn(cases()),
                          [](const ::testing::TestParamInfo<Case>& info) { return caseName(info.param); });
+
+// The surroundings of a worker that it takes long to go through.
+class Large : public Surroundings {
+ public:
+  explicit Large(Jail jail) : Surroundings(User::kCaller) {
+    std::filesystem::resize_file(disk(), std::uintmax_t{4} << 20);
+    configure("many-mappings", momentName(Moment::kStart), jail, {});
+  }
+  ~Large() { command({"rm", "--force", "large"}); }
+};
+
+// Whoever stops it does not wait until it was gone through.
+TEST(LargeWorker, isStoppedAndLookedAt_inTime) {
+  for (const Jail jail : {Jail::kStatic, Jail::kSystem}) {
+    const Large surroundings(jail);
+    const Result started =
+        surroundings.command({"run", "--backend", "hostile", "--detach", "--json", "--name", "large", "-f", "vm.json"});
+    ASSERT_EQ(started.exitCode, 0) << started.output;
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point begin = Clock::now();
+    EXPECT_EQ(surroundings.command({"inspect", "large"}).exitCode, 0);
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
+    begin = Clock::now();
+    EXPECT_EQ(surroundings.command({"stop", "large"}).exitCode, 0);
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
+  }
+}
 
 TEST(AttackList, names_areUniqueAndFound) {
   std::set<std::string> names;

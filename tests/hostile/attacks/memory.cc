@@ -60,6 +60,20 @@ int startThreadsWithoutEnd(const Loot&) {
   return 0;
 }
 
+// More mappings than anybody needs, each with all its pages: whoever wants to know what they are goes through all of
+// them.
+int mapOverAndOver(const Loot& loot) {
+  constexpr int kMappings = 5000;
+  const off_t bytes = ::lseek(loot.disk, 0, SEEK_END);
+  for (int i = 0; i < kMappings; ++i) {
+    void* again = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ, MAP_SHARED | MAP_POPULATE, loot.disk, 0);
+    if (again == MAP_FAILED) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
 constexpr Attack kAttacks[] = {
     {"map-code", mapCode, kKilled, kHarmless},
     {"make-code", makeCode, kKilled, kHarmless},
@@ -71,6 +85,8 @@ constexpr Attack kAttacks[] = {
     {"secret-memory", [](const Loot&) { return raw(__NR_memfd_secret, 0); }},
     {"executable-memfd", [](const Loot&) { return raw(__NR_memfd_create, "x", MFD_CLOEXEC | 0x10); }, kKilled,
      fails(EINVAL)},
+    // For tests of whether others are answered meanwhile.
+    {"many-mappings", mapOverAndOver, kHarmless, kHarmless, When::kStays},
 };
 
 }  // namespace
