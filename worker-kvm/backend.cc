@@ -64,7 +64,8 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
   }
   const vm::VirtualMachine& machine = *parts.machine;
   parts.machine->startThreads(
-      [&machine](Vcpu& vcpu) { return confine::vcpuFilter(vcpu.descriptor(), machine.signalDescriptors()); });
+      [&machine](Vcpu& vcpu) { return confine::vcpuFilter(vcpu.descriptor(), machine.signalDescriptors()); },
+      confine::loaderFilter(machine.bootDescriptors(), machine.wake().descriptor()));
   auto created = std::make_unique<vm::KvmMachine>(std::move(parts), events, io);
   auto parked = created->whenParked();
   return parked.then([created = std::move(created)]() mutable -> kj::Promise<std::unique_ptr<worker::Machine>> {

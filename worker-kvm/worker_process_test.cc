@@ -1,13 +1,16 @@
 // The worker as the host starts it: the real executable in the real jail, spoken to over its protocol.
+#include <elf.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -311,6 +314,36 @@ TEST_F(WorkerProcessTest, reset_bootsAgainAndIsReported) {
   waitForEnd();
 }
 
+TEST_F(WorkerProcessTest, resetThatReadsMuch_keepsNobodyWaiting) {
+  constexpr std::uint64_t kInitrd = std::uint64_t{1} << 30;
+  Fd initrd(::memfd_create("initrd", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(initrd.get(), kInitrd), 0);
+  attach(std::move(initrd), [](auto resource) { resource.setFile(2); });
+  create("loop", [](schema::VmConfig::Builder config) {
+    config.getMemory().setSize(2 * kInitrd);
+    config.getBoot().initInitrd().setResource(2);
+  });
+  start();
+  callOn(pausable_.pauseRequest());
+  bool isReset = false;
+  const auto resetting = resettable_.resetRequest()
+                             .send()
+                             .then(rpc::guarded([&](auto&& response) {
+                               rpc::throwIfError(response);
+                               isReset = true;
+                             }))
+                             .eagerlyEvaluate(nullptr);
+  callOn(pausable_.pauseRequest());
+  EXPECT_FALSE(isReset);
+  // A second one has the same reset.
+  callOn(resettable_.resetRequest());
+  EXPECT_TRUE(isReset);
+  waitUntil([this] { return events_.resets == 1; });
+  callOn(pausable_.resumeRequest());
+  waitForOutput("looping\n");
+  EXPECT_EQ(events_.resets, 1);
+}
+
 TEST_F(WorkerProcessTest, endlessGuest_endsWithTheConnection) {
   create("loop");
   start();
@@ -405,11 +438,45 @@ TEST_F(WorkerProcessTest, everyThread_hasItsFinalFilterBeforeGuestCodeRuns) {
     EXPECT_EQ(fieldOf(status, "Seccomp"), 2U);
     filters[readFile(task.path() / "comm")] = fieldOf(status, "Seccomp_filters");
   }
-  ASSERT_EQ(filters.size(), 4U);
+  ASSERT_EQ(filters.size(), 5U);
   for (const auto& [name, count] : filters) {
     EXPECT_EQ(count, 3U) << name;  // base, creation, own
   }
   EXPECT_TRUE(filters.contains("vcpu2\n"));
+  EXPECT_TRUE(filters.contains("loader\n"));
+}
+
+// What a kernel wants zero costs the host no memory, neither at first nor at a reset.
+TEST_F(WorkerProcessTest, resetOfAKernelWithMuchThatIsZero_takesNoMemory) {
+  constexpr std::uint64_t kZeros = std::uint64_t{2} << 30;
+  std::ifstream original(tests::built("guests/loop.elf"), std::ios::binary);
+  std::string kernel(std::istreambuf_iterator<char>(original), {});
+  ASSERT_EQ(kernel[EI_CLASS], ELFCLASS64);
+  Elf64_Ehdr header;
+  std::memcpy(&header, kernel.data(), sizeof header);
+  bool isChanged = false;
+  for (unsigned index = 0; index < header.e_phnum; ++index) {
+    Elf64_Phdr program;
+    char* const place = kernel.data() + header.e_phoff + index * sizeof program;
+    std::memcpy(&program, place, sizeof program);
+    if (program.p_type == PT_LOAD && program.p_memsz != 0) {
+      program.p_memsz = kZeros;
+      std::memcpy(place, &program, sizeof program);
+      isChanged = true;
+    }
+  }
+  ASSERT_TRUE(isChanged);
+  std::string path = (std::filesystem::temp_directory_path() / "vmmhost-kernel-XXXXXX").string();
+  const Fd file(::mkostemp(path.data(), O_CLOEXEC));
+  ASSERT_EQ(::write(file.get(), kernel.data(), kernel.size()), static_cast<ssize_t>(kernel.size()));
+  createFrom(path, [](schema::VmConfig::Builder config) { config.getMemory().setSize(2 * kZeros); });
+  std::filesystem::remove(path);
+  start();
+  waitForOutput("looping\n");
+  output_.clear();
+  callOn(resettable_.resetRequest());
+  waitForOutput("looping\n");
+  EXPECT_LT(fieldOf(readFile("/proc/" + std::to_string(child_->pid()) + "/status"), "VmRSS"), 256U << 10);
 }
 
 TEST_F(WorkerProcessTest, privateMemoryBesidesGuestMemory_staysSmall) {

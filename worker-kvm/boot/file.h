@@ -23,7 +23,15 @@ class FileSource final : public ByteSource {
   // `name` is for errors, e.g. "boot.kernel".
   FileSource(Fd file, std::string name) : file_(std::move(file)), name_(std::move(name)) {}
   std::size_t read(std::uint64_t offset, memory::Bytes target) const override;
+  // The same for any thread, without exceptions or memory: how much was read, and the errno value of what ended it.
+  struct Result {
+    std::size_t bytes = 0;
+    int error = 0;
+  };
+  Result tryRead(std::uint64_t offset, memory::Bytes target) const noexcept;
   std::uint64_t bytes() const;  // throws Error if the file has no size
+  const std::string& name() const noexcept { return name_; }
+  int descriptor() const noexcept { return file_.get(); }
 
  private:
   Fd file_;

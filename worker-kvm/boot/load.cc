@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <span>
+#include <utility>
 
 #include "vmmhost/error.h"
 #include "worker-kvm/arch/x86_64/layout.h"
@@ -18,110 +18,8 @@ namespace vmmhost::kvm::boot {
 namespace {
 
 constexpr char kMoreMemory[] = "give the VM more memory (memory.size)";
-
-// A kernel that is in memory.
-struct LoadedKernel {
-  arch::EntryState entry;
-  std::vector<memory::Range> occupied;
-  std::uint64_t initrdEnd = arch::kDeviceGapStart;
-  std::uint64_t commandLineBytes = arch::kCommandLineMaxBytes - 1;
-  std::vector<std::uint8_t> setupHeader;
-};
-
-void zero(memory::Bytes bytes) {
-  std::fill(bytes.begin(), bytes.end(), std::uint8_t{0});
-}
-
-void loadSegment(const FileSource& kernel, const Segment& segment, memory::GuestMemory& memory, bool fresh) {
-  const std::string name = "boot.kernel: segment " + std::to_string(segment.index);
-  const bool memoryAbove = memory.totalBytes() > arch::kDeviceGapStart;
-  if (segment.memory.start < arch::kDeviceGapEnd && segment.memory.end() > arch::kDeviceGapStart &&
-      (memoryAbove || segment.memory.start >= arch::kDeviceGapStart)) {
-    throw Error(ErrorCode::kInvalidArgument, name +
-                                                 " reaches into the gap from 3 to 4 GiB, where devices are and never"
-                                                 " memory");
-  }
-  const memory::Bytes target = memory.require(segment.memory.start, segment.memory.bytes, name);
-  if (kernel.read(segment.fileOffset, target.first(segment.fileBytes)) != segment.fileBytes) {
-    throw Error(ErrorCode::kInvalidArgument, name + " goes beyond the end of the file");
-  }
-  if (!fresh) {
-    zero(target.subspan(segment.fileBytes));
-  }
-}
-
-LoadedKernel loadElf(const FileSource& kernel, ElfProtocol protocol, memory::GuestMemory& memory, bool fresh) {
-  const ElfImage image = parseElf(kernel);
-  LoadedKernel loaded;
-  if (image.pvhEntry && protocol == ElfProtocol::kAuto) {
-    loaded.entry = {arch::EntryMode::kPvh, *image.pvhEntry};
-  } else if (image.linux64Entry) {
-    loaded.entry = {arch::EntryMode::kLinux64, *image.linux64Entry};
-  } else {
-    throw Error(ErrorCode::kUnsupported, "boot.kernel: an ELF file that has only a PVH entry point");
-  }
-  for (const Segment& segment : image.segments) {
-    loadSegment(kernel, segment, memory, fresh);
-    loaded.occupied.push_back(segment.memory);
-  }
-  return loaded;
-}
-
-LoadedKernel loadBzImage(const FileSource& kernel, memory::GuestMemory& memory) {
-  BzImage image = parseBzImage(kernel);
-  const memory::Range place = placeBzImage(image, memory.regions().front().guest.end());
-  const memory::Bytes target = memory.require(place.start, image.kernelBytes, "boot.kernel");
-  if (kernel.read(image.kernelOffset, target) != target.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "boot.kernel: the file became shorter while it was read");
-  }
-  LoadedKernel loaded;
-  loaded.entry = {arch::EntryMode::kLinux64, place.start + kEntryOffset};
-  loaded.occupied.push_back(place);
-  loaded.initrdEnd = std::min(loaded.initrdEnd, image.initrdEnd);
-  loaded.commandLineBytes = std::min(loaded.commandLineBytes, image.commandLineBytes);
-  loaded.setupHeader = std::move(image.setupHeader);
-  return loaded;
-}
-
-LoadedKernel loadKernel(const BootFiles& files, memory::GuestMemory& memory, bool fresh) {
-  if (looksLikeElf(*files.kernel)) {
-    return loadElf(*files.kernel, files.elfProtocol, memory, fresh);
-  }
-  if (looksLikeBzImage(*files.kernel)) {
-    return loadBzImage(*files.kernel, memory);
-  }
-  throw Error(ErrorCode::kInvalidArgument, "boot.kernel: neither an ELF file (vmlinux) nor a bzImage (vmlinuz)",
-              "a kernel for the kvm backend is one of the two, built for x86-64");
-}
-
-// At the top of the memory below 4 GiB, page-aligned down, clear of the kernel.
-std::optional<memory::Range> loadInitrd(const FileSource& initrd, const LoadedKernel& kernel,
-                                        memory::GuestMemory& memory) {
-  const std::uint64_t bytes = initrd.bytes();
-  if (bytes == 0) {
-    return std::nullopt;
-  }
-  const std::uint64_t top = std::min(memory.regions().front().guest.end(), kernel.initrdEnd);
-  if (top < arch::kHighMemoryStart || bytes > top - arch::kHighMemoryStart) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "boot.initrd: " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(top >> 20) +
-                    " MiB of memory",
-                kMoreMemory);
-  }
-  const memory::Range place{(top - bytes) & ~(arch::kPageBytes - 1), bytes};
-  for (const memory::Range& occupied : kernel.occupied) {
-    if (place.overlaps(occupied)) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "boot.initrd: " + std::to_string(bytes) + " bytes at the top of memory overlap the kernel",
-                  kMoreMemory);
-    }
-  }
-  const memory::Bytes target = memory.require(place.start, place.bytes, "boot.initrd");
-  if (initrd.read(0, target) != target.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "boot.initrd: the file became shorter while it was read");
-  }
-  return place;
-}
+// After so much of a file it is asked whether the rest is still wanted. A multiple of what memory is cleared by.
+constexpr std::uint64_t kStepBytes = std::uint64_t{16} << 20;
 
 void writeCommandLine(const std::string& text, std::uint64_t maxBytes, memory::GuestMemory& memory) {
   if (text.size() > maxBytes) {
@@ -159,21 +57,161 @@ std::vector<MapEntry> mapOf(const memory::GuestMemory& memory) {
 
 }  // namespace
 
-arch::EntryState load(const BootFiles& files, const Firmware& firmware, memory::GuestMemory& memory, bool fresh) {
-  const LoadedKernel kernel = loadKernel(files, memory, fresh);
-  const std::optional<memory::Range> initrd = files.initrd ? loadInitrd(*files.initrd, kernel, memory) : std::nullopt;
-  writeCommandLine(files.commandLine, kernel.commandLineBytes, memory);
-  writeFirmware(firmware, memory);
-  const std::uint64_t rsdp = firmware.acpi.empty() ? 0 : arch::kRsdp;
-  const std::vector<MapEntry> map = mapOf(memory);
-  if (kernel.entry.mode == arch::EntryMode::kPvh) {
-    writeStartInfo({initrd, rsdp, map}, memory);
+struct Load::Kernel {
+  arch::EntryState entry;
+  std::vector<memory::Range> occupied;
+  std::uint64_t initrdEnd = arch::kDeviceGapStart;
+  std::uint64_t commandLineBytes = arch::kCommandLineMaxBytes - 1;
+  std::vector<std::uint8_t> setupHeader;
+};
+
+Load::Load(const BootFiles& files, const Firmware& firmware, memory::GuestMemory& memory, bool fresh)
+    : files_(files), firmware_(firmware), memory_(memory), fresh_(fresh) {
+  kernel_ = std::make_unique<Kernel>(planKernel());
+  initrd_ = planInitrd(*kernel_);
+}
+
+Load::~Load() = default;
+
+Load::Kernel Load::planKernel() {
+  Kernel kernel;
+  if (looksLikeElf(*files_.kernel)) {
+    planElf(kernel);
+  } else if (looksLikeBzImage(*files_.kernel)) {
+    planBzImage(kernel);
   } else {
-    writeZeroPage({kernel.setupHeader, static_cast<std::uint32_t>(files.commandLine.size()), initrd, rsdp, map},
-                  memory);
-    writeLongModeTables(memory);
+    throw Error(ErrorCode::kInvalidArgument, "boot.kernel: neither an ELF file (vmlinux) nor a bzImage (vmlinuz)",
+                "a kernel for the kvm backend is one of the two, built for x86-64");
   }
-  return kernel.entry;
+  return kernel;
+}
+
+void Load::planElf(Kernel& kernel) {
+  const ElfImage image = parseElf(*files_.kernel);
+  if (image.pvhEntry && files_.elfProtocol == ElfProtocol::kAuto) {
+    kernel.entry = {arch::EntryMode::kPvh, *image.pvhEntry};
+  } else if (image.linux64Entry) {
+    kernel.entry = {arch::EntryMode::kLinux64, *image.linux64Entry};
+  } else {
+    throw Error(ErrorCode::kUnsupported, "boot.kernel: an ELF file that has only a PVH entry point");
+  }
+  for (const Segment& segment : image.segments) {
+    planSegment(segment);
+    kernel.occupied.push_back(segment.memory);
+  }
+}
+
+void Load::planSegment(const Segment& segment) {
+  const std::string name = "boot.kernel: segment " + std::to_string(segment.index);
+  const bool memoryAbove = memory_.totalBytes() > arch::kDeviceGapStart;
+  if (segment.memory.start < arch::kDeviceGapEnd && segment.memory.end() > arch::kDeviceGapStart &&
+      (memoryAbove || segment.memory.start >= arch::kDeviceGapStart)) {
+    throw Error(ErrorCode::kInvalidArgument, name +
+                                                 " reaches into the gap from 3 to 4 GiB, where devices are and never"
+                                                 " memory");
+  }
+  const memory::Bytes target = memory_.require(segment.memory.start, segment.memory.bytes, name);
+  reads_.push_back({files_.kernel.get(), segment.fileOffset, target.first(segment.fileBytes),
+                    name + " goes beyond the end of the file"});
+  if (!fresh_) {
+    zeros_.push_back(target.subspan(segment.fileBytes));
+  }
+}
+
+void Load::planBzImage(Kernel& kernel) {
+  BzImage image = parseBzImage(*files_.kernel);
+  const memory::Range place = placeBzImage(image, memory_.regions().front().guest.end());
+  const memory::Bytes target = memory_.require(place.start, image.kernelBytes, "boot.kernel");
+  reads_.push_back(
+      {files_.kernel.get(), image.kernelOffset, target, "boot.kernel: the file became shorter while it was read"});
+  kernel.entry = {arch::EntryMode::kLinux64, place.start + kEntryOffset};
+  kernel.occupied.push_back(place);
+  kernel.initrdEnd = std::min(kernel.initrdEnd, image.initrdEnd);
+  kernel.commandLineBytes = std::min(kernel.commandLineBytes, image.commandLineBytes);
+  kernel.setupHeader = std::move(image.setupHeader);
+}
+
+// At the top of the memory below 4 GiB, page-aligned down, clear of the kernel.
+std::optional<memory::Range> Load::planInitrd(const Kernel& kernel) {
+  const std::uint64_t bytes = files_.initrd ? files_.initrd->bytes() : 0;
+  if (bytes == 0) {
+    return std::nullopt;
+  }
+  const std::uint64_t top = std::min(memory_.regions().front().guest.end(), kernel.initrdEnd);
+  if (top < arch::kHighMemoryStart || bytes > top - arch::kHighMemoryStart) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "boot.initrd: " + std::to_string(bytes) + " bytes do not fit into " + std::to_string(top >> 20) +
+                    " MiB of memory",
+                kMoreMemory);
+  }
+  const memory::Range place{(top - bytes) & ~(arch::kPageBytes - 1), bytes};
+  for (const memory::Range& occupied : kernel.occupied) {
+    if (place.overlaps(occupied)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "boot.initrd: " + std::to_string(bytes) + " bytes at the top of memory overlap the kernel",
+                  kMoreMemory);
+    }
+  }
+  reads_.push_back({files_.initrd.get(), 0, memory_.require(place.start, place.bytes, "boot.initrd"),
+                    "boot.initrd: the file became shorter while it was read"});
+  return place;
+}
+
+void Load::transfer(const std::atomic<bool>& isUnwanted) noexcept {
+  // The next step of what is left, whose end lies at a multiple of the size of steps.
+  const auto stepOf = [](memory::Bytes rest) {
+    const std::uint64_t toBoundary = kStepBytes - reinterpret_cast<std::uintptr_t>(rest.data()) % kStepBytes;
+    return rest.first(std::min<std::uint64_t>(rest.size(), toBoundary));
+  };
+  for (const Read& read : reads_) {
+    std::uint64_t offset = read.offset;
+    for (memory::Bytes rest = read.target; !rest.empty() && !isUnwanted.load();) {
+      const memory::Bytes step = stepOf(rest);
+      const FileSource::Result result = read.file->tryRead(offset, step);
+      if (result.bytes != step.size()) {
+        failed_ = &read;
+        failedAt_ = offset + result.bytes;
+        error_ = result.error;
+        return;
+      }
+      offset += step.size();
+      rest = rest.subspan(step.size());
+    }
+  }
+  for (memory::Bytes rest : zeros_) {
+    while (!rest.empty() && !isUnwanted.load()) {
+      const memory::Bytes step = stepOf(rest);
+      memory_.clear(step);
+      rest = rest.subspan(step.size());
+    }
+  }
+}
+
+arch::EntryState Load::finish() {
+  if (failed_ != nullptr && error_ != 0) {
+    throw systemError(failed_->file->name() + ": reading at offset " + std::to_string(failedAt_), error_);
+  }
+  if (failed_ != nullptr) {
+    throw Error(ErrorCode::kInvalidArgument, failed_->tooShort);
+  }
+  writeCommandLine(files_.commandLine, kernel_->commandLineBytes, memory_);
+  writeFirmware(firmware_, memory_);
+  const std::uint64_t rsdp = firmware_.acpi.empty() ? 0 : arch::kRsdp;
+  const std::vector<MapEntry> map = mapOf(memory_);
+  if (kernel_->entry.mode == arch::EntryMode::kPvh) {
+    writeStartInfo({initrd_, rsdp, map}, memory_);
+  } else {
+    writeZeroPage({kernel_->setupHeader, static_cast<std::uint32_t>(files_.commandLine.size()), initrd_, rsdp, map},
+                  memory_);
+    writeLongModeTables(memory_);
+  }
+  return kernel_->entry;
+}
+
+arch::EntryState load(const BootFiles& files, const Firmware& firmware, memory::GuestMemory& memory, bool fresh) {
+  Load whole(files, firmware, memory, fresh);
+  whole.transfer(false);
+  return whole.finish();
 }
 
 }  // namespace vmmhost::kvm::boot

@@ -33,6 +33,9 @@ void enterCreation() {
 std::vector<sock_filter> vcpuFilter(int, std::span<const int>) {
   return {};
 }
+std::vector<sock_filter> loaderFilter(std::span<const int>, int) {
+  return {};
+}
 void enterControl() {
 }
 
@@ -44,6 +47,10 @@ void enterCreation() {
 
 std::vector<sock_filter> vcpuFilter(int vcpuDescriptor, std::span<const int> signalDescriptors) {
   return seccomp::compile(vcpuPolicy(vcpuDescriptor, signalDescriptors));
+}
+
+std::vector<sock_filter> loaderFilter(std::span<const int> files, int signalDescriptor) {
+  return seccomp::compile(loaderPolicy(files, signalDescriptor));
 }
 
 void enterControl() {

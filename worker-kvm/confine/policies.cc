@@ -42,7 +42,7 @@ Rules controlThread(pid_t pid) {
       call(__NR_recvmsg),  // descriptors come with messages
       call(__NR_recvfrom),
       call(__NR_pread64),
-      call(__NR_lseek),  // kernel and initrd
+      call(__NR_lseek),  // headers of kernel and initrd
       call(__NR_close),
       call(__NR_shutdown),
       callWith(__NR_fcntl, 1, F_GETFL),
@@ -169,6 +169,15 @@ seccomp::Policy vcpuPolicy(int vcpuDescriptor, std::span<const int> signalDescri
   }
   append(rules, everyThread());
   return {"kvm-vcpu", std::move(rules), {}};
+}
+
+seccomp::Policy loaderPolicy(std::span<const int> files, int signalDescriptor) {
+  Rules rules = {callOn(__NR_write, signalDescriptor)};
+  for (const int file : files) {
+    rules.push_back(callOn(__NR_pread64, file));
+  }
+  append(rules, everyThread());
+  return {"kvm-loader", std::move(rules), {}};
 }
 
 seccomp::Policy controlPolicy(pid_t pid) {

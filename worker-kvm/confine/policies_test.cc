@@ -206,6 +206,22 @@ TEST(Policies, vcpuThread_runsItsOwnCpuAndSignals) {
   EXPECT_TRUE(vcpu.allows(__NR_exit));
 }
 
+TEST(Policies, loader_readsTheBootFilesAndSignals) {
+  const Evaluated loader(loaderPolicy(std::array{20, 21}, kWake));
+  EXPECT_TRUE(loader.allows(__NR_pread64, {20}));
+  EXPECT_TRUE(loader.allows(__NR_pread64, {21}));
+  EXPECT_FALSE(loader.allows(__NR_pread64, {22}));  // a disk
+  EXPECT_FALSE(loader.allows(__NR_read, {3}));
+  EXPECT_TRUE(loader.allows(__NR_write, {kWake}));
+  EXPECT_FALSE(loader.allows(__NR_write, {3}));  // the host
+  EXPECT_TRUE(loader.allows(__NR_madvise, {0, 4096, MADV_DONTNEED}));
+  EXPECT_FALSE(loader.allows(__NR_mmap));
+  EXPECT_FALSE(loader.allows(__NR_ioctl, {kVcpu, KVM_RUN, 0}));
+  for (const Named& call : kNever) {
+    EXPECT_FALSE(allows(loader, call)) << call.name;
+  }
+}
+
 TEST(Policies, controlThread_drivesTheVmAndReachesItsOwnThreadsOnly) {
   const Evaluated control(controlPolicy(kPid));
   for (const auto request : std::initializer_list<std::uint64_t>{KVM_GET_REGS, KVM_SET_REGS, KVM_SET_SREGS,

@@ -115,6 +115,23 @@ Bytes GuestMemory::require(std::uint64_t address, std::uint64_t bytes, std::stri
   return *found;
 }
 
+void GuestMemory::clear(Bytes bytes) const noexcept {
+  const auto zero = [](Bytes part) { std::fill(part.begin(), part.end(), std::uint8_t{0}); };
+  const bool isShared = std::any_of(regions_.begin(), regions_.end(), [](const Region& one) { return one.memfd; });
+  const std::uint64_t before = -reinterpret_cast<std::uintptr_t>(bytes.data()) % kHugePageBytes;
+  if (isShared || bytes.size() < before + kHugePageBytes) {
+    zero(bytes);
+    return;
+  }
+  const std::uint64_t whole = (bytes.size() - before) / kHugePageBytes * kHugePageBytes;
+  const Bytes middle = bytes.subspan(before, whole);
+  zero(bytes.first(before));
+  if (::madvise(middle.data(), middle.size(), MADV_DONTNEED) != 0) {
+    zero(middle);
+  }
+  zero(bytes.subspan(before + whole));
+}
+
 void GuestMemory::write(std::uint64_t address, ConstBytes data, std::string_view what) {
   const Bytes target = require(address, data.size(), what);
   std::copy(data.begin(), data.end(), target.begin());

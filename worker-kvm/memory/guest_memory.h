@@ -66,6 +66,9 @@ class GuestMemory {
   // The same; throws kInvalidArgument that names `what` and the range.
   Bytes require(std::uint64_t address, std::uint64_t bytes, std::string_view what) const;
   void write(std::uint64_t address, ConstBytes data, std::string_view what);
+  // Makes bytes of one region zero. Whole pages of private memory are given back: that many cost little, and take no
+  // memory until they are used. Any thread; allocates nothing.
+  void clear(Bytes bytes) const noexcept;
 
  private:
   std::vector<Region> regions_;

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "tests/support/refusal.h"
 #include "vmmhost/error.h"
@@ -84,6 +86,28 @@ TEST(GuestMemory, everyRange_beginsWhereHugePagesDo) {
     for (const auto& region : memory.regions()) {
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(region.host.data()) % (2 << 20), 0U);
       region.host.front() = region.host.back() = 1;  // all of it is there
+    }
+  }
+}
+
+TEST(GuestMemory, clearing_takesExactlyWhatItIsTold) {
+  constexpr std::size_t kMiB = std::size_t{1} << 20;
+  for (const bool shared : {false, true}) {
+    const std::array<Range, 1> ranges = {Range{0, 8 * kMiB}};
+    GuestMemory memory(ranges, shared);
+    const Bytes all = memory.regions().front().host;
+    for (const auto& [start, bytes] : {std::pair<std::size_t, std::size_t>{100, 200},
+                                       {2 * kMiB, 2 * kMiB},
+                                       {2 * kMiB - 1, 4 * kMiB + 2},
+                                       {4 * kMiB + 1, 2 * kMiB},
+                                       {0, 8 * kMiB},
+                                       {5, 0}}) {
+      std::fill(all.begin(), all.end(), std::uint8_t{7});
+      memory.clear(all.subspan(start, bytes));
+      for (std::size_t at = 0; at < all.size(); ++at) {
+        const int wanted = at >= start && at < start + bytes ? 0 : 7;
+        ASSERT_EQ(all[at], wanted) << at << " of " << start << " and " << bytes << (shared ? ", shared" : "");
+      }
     }
   }
 }

@@ -84,18 +84,17 @@ kj::Promise<void> KvmMachine::resume() {
 
 kj::Promise<void> KvmMachine::reset() {
   requireAlive("reset");
-  ++resetsUnderWay_;
-  apply();
-  return whenParked().then([this]() { return whenQuiet(); }).then([this]() -> kj::Promise<void> {
-    --resetsUnderWay_;
-    try {
-      requireAlive("reset");
-      restart();
-    } catch (const Error& error) {
-      return worker::fail(error);
-    }
-    return kj::READY_NOW;
-  });
+  // No guest code runs until one is done: whoever asks meanwhile has the same.
+  if (!isResetting_) {
+    isResetting_ = true;
+    apply();
+    reset_ = whenParked()
+                 .then([this]() { return whenQuiet(); })
+                 .then([this]() { return whenLoaded(); })
+                 .then([this]() { return restart(); })
+                 .fork();
+  }
+  return reset_.addBranch();
 }
 
 kj::Promise<void> KvmMachine::pressPowerButton() {
@@ -130,18 +129,46 @@ kj::Promise<void> KvmMachine::whenQuiet() {
   return kj::mv(pair.promise);
 }
 
-void KvmMachine::restart() {
+kj::Promise<void> KvmMachine::whenLoaded() {
+  try {
+    requireAlive("reset");
+  } catch (const Error& error) {
+    isResetting_ = false;
+    return worker::fail(error);
+  }
+  try {
+    machine_->beginLoad();
+  } catch (const Error& error) {
+    return failReset(error);
+  }
+  auto pair = kj::newPromiseAndFulfiller<void>();
+  waitingForLoad_.add(kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
+}
+
+kj::Promise<void> KvmMachine::restart() {
+  isResetting_ = false;
+  try {
+    requireAlive("reset");  // its end may have been waiting to be looked at
+  } catch (const Error& error) {
+    return worker::fail(error);
+  }
   try {
     machine_->reset();
   } catch (const Error& error) {
-    // Half loaded: guest code must not run. The host hears of it as the machine's end too.
-    life_ = Life::kEnded;
-    events_.ended(schema::EndCause::WORKER_FAULT, "the VM could not be reset: " + error.message());
-    throw;
+    return failReset(error);
   }
   counters_->add(counters::Cell::kResets);
   events_.resetDone();
   apply();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> KvmMachine::failReset(const Error& error) {
+  isResetting_ = false;
+  life_ = Life::kEnded;
+  events_.ended(schema::EndCause::WORKER_FAULT, "the VM could not be reset: " + error.message());
+  return worker::fail(error);
 }
 
 kj::Promise<void> KvmMachine::watch() {
@@ -173,11 +200,17 @@ void KvmMachine::lookAtMachine() {
     }
     waitingForQuiet_.clear();
   }
+  if (!waitingForLoad_.empty() && machine_->isLoaded()) {
+    for (auto& waiting : waitingForLoad_) {
+      waiting->fulfill();
+    }
+    waitingForLoad_.clear();
+  }
   if (const auto end = machine_->ended(); life_ == Life::kStarted && end) {
     if (end->cause != EndCause::kWatchdog || !resetsByWatchdog_) {
       life_ = Life::kEnding;
       apply();
-    } else if (resetsUnderWay_ == 0) {
+    } else if (!isResetting_) {
       worker::log(worker::LogLevel::kWarning, std::string("reset: ") + end->detail.data());
       watchdogTask_ = reset().eagerlyEvaluate([](auto&&) {
         // restart() has told the host.
@@ -199,7 +232,7 @@ void KvmMachine::lookAtMachine() {
 }
 
 void KvmMachine::apply() {
-  if (life_ != Life::kStarted || paused_ || resetsUnderWay_ > 0) {
+  if (life_ != Life::kStarted || paused_ || isResetting_) {
     machine_->park();
     return;
   }

@@ -65,7 +65,10 @@ class KvmMachine final : public worker::Machine {
   // Lets the virtual CPUs run, or asks them to park, as the wishes below say.
   void apply();
   kj::Promise<void> whenQuiet();
-  void restart();
+  kj::Promise<void> whenLoaded();
+  kj::Promise<void> restart();
+  // Half loaded: guest code must not run. The host hears of it as the machine's end too.
+  kj::Promise<void> failReset(const Error& error);
   void reportEnd();
   void requireAlive(const char* operation) const;
 
@@ -79,9 +82,11 @@ class KvmMachine final : public worker::Machine {
   const bool resetsByWatchdog_;
   Life life_ = Life::kCreated;
   bool paused_ = false;
-  int resetsUnderWay_ = 0;
+  bool isResetting_ = false;
+  kj::ForkedPromise<void> reset_ = nullptr;  // the last one
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForPark_;
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForQuiet_;
+  kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForLoad_;
   kj::Promise<void> watchTask_;
   kj::Promise<void> endTask_ = kj::READY_NOW;
   kj::Promise<void> watchdogTask_ = kj::READY_NOW;

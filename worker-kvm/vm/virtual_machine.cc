@@ -77,7 +77,8 @@ VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, coun
       bootTimer_(ports_, *this),
       supportedCpuid_(device.supportedCpuid()),
       pciWindow64_(arch::pciWindow64(parameters_.memoryBytes, physicalAddressBits(supportedCpuid_))),
-      pci_(ports_, mmio_, pciWindow64_) {
+      pci_(ports_, mmio_, pciWindow64_),
+      loader_(wake_) {
   bootPhases_.reserve(256);
   makeDevices();
   firmware_ = makeFirmware();
@@ -150,7 +151,9 @@ boot::Firmware VirtualMachine::makeFirmware() const {
   return firmware;
 }
 
-void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor) {
+void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor,
+                                  std::vector<sock_filter> loaderFilter) {
+  loader_.start(std::move(loaderFilter));
   for (const auto& runner : runners_) {
     runner->startThread(filterFor(runner->vcpu()));
   }
@@ -182,8 +185,22 @@ std::string VirtualMachine::describe(const EndReport& report) {
   return text;
 }
 
+std::vector<int> VirtualMachine::bootDescriptors() const {
+  std::vector<int> descriptors = {parameters_.boot.kernel->descriptor()};
+  if (parameters_.boot.initrd) {
+    descriptors.push_back(parameters_.boot.initrd->descriptor());
+  }
+  return descriptors;
+}
+
+void VirtualMachine::beginLoad() {
+  load_ = std::make_unique<boot::Load>(parameters_.boot, firmware_, memory_, false);
+  loader_.begin(*load_);
+}
+
 void VirtualMachine::reset() {
-  const arch::EntryState entry = boot::load(parameters_.boot, firmware_, memory_, false);
+  const auto load = std::move(load_);
+  const arch::EntryState entry = load->finish();
   pci_.reset();
   ports_.resetDevices();
   mmio_.resetDevices();

@@ -30,6 +30,7 @@
 #include "worker-kvm/smbios/tables.h"
 #include "worker-kvm/vm/control_calls.h"
 #include "worker-kvm/vm/interrupts.h"
+#include "worker-kvm/vm/loader.h"
 #include "worker-kvm/vm/platform.h"
 #include "worker-kvm/vm/run_control.h"
 #include "worker-kvm/vm/vcpu_runner.h"
@@ -63,8 +64,11 @@ class VirtualMachine final : private devices::MachineControl,
   ~VirtualMachine() override;
 
   // Starts the threads, parked. `filterFor` gives the seccomp program of a virtual CPU's thread (empty: none), which is
-  // installed before allParked() is true.
-  void startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor);
+  // installed before allParked() is true; `loaderFilter` is that of the thread that loads, which reads from
+  // bootDescriptors() and writes to wake().
+  void startThreads(const std::function<std::vector<sock_filter>(Vcpu&)>& filterFor,
+                    std::vector<sock_filter> loaderFilter);
+  std::vector<int> bootDescriptors() const;
 
   void run();
   void park();  // ask; allParked() tells when it is so
@@ -75,10 +79,14 @@ class VirtualMachine final : private devices::MachineControl,
   std::string describe(const EndReport& report);
 
   // Asks the devices to stop touching guest memory; devicesQuiet() tells when they have. All virtual CPUs are parked
-  // and stay so, and only reset() follows.
+  // and stay so, and only beginLoad() follows.
   void beginQuiet() { pci_.beginQuiet(); }
   bool devicesQuiet() const { return pci_.isQuiet(); }
-  // Back to the boot state. All virtual CPUs are parked and stay so, the devices are quiet. Throws Error.
+  // Begins to read the boot files into memory anew, on a thread of its own; isLoaded() tells when that is done, and
+  // only reset() follows. All virtual CPUs are parked and stay so, the devices are quiet. Throws Error.
+  void beginLoad();
+  bool isLoaded() const { return loader_.isDone(); }
+  // Back to the boot state. Throws Error.
   void reset();
 
   // Asks the guest to switch off.
@@ -136,6 +144,8 @@ class VirtualMachine final : private devices::MachineControl,
   kvm_sregs initialSpecialRegisters_{};
   std::optional<kvm_lapic_state> initialLocalApic_;  // of the first virtual CPU; others differ in the number only
   std::vector<std::unique_ptr<VcpuRunner>> runners_;
+  std::unique_ptr<boot::Load> load_;  // from beginLoad() to reset()
+  Loader loader_;
 };
 
 }  // namespace vmmhost::kvm::vm

@@ -44,7 +44,7 @@ class VirtualMachineTest : public testing::Test {
   void create(const std::string& guest) { create(parametersFor(guest)); }
   void create(Parameters parameters) {
     machine_ = std::make_unique<VirtualMachine>(*device_, std::move(parameters), counters_);
-    machine_->startThreads([](Vcpu&) { return std::vector<sock_filter>(); });
+    machine_->startThreads([](Vcpu&) { return std::vector<sock_filter>(); }, {});
     waitUntil([this] { return machine_->allParked(); });
   }
 
@@ -77,6 +77,11 @@ class VirtualMachineTest : public testing::Test {
   void park() {
     machine_->park();
     waitUntil([this] { return machine_->allParked(); });
+  }
+  void reset() {
+    machine_->beginLoad();
+    waitUntil([this] { return machine_->isLoaded(); });
+    machine_->reset();
   }
   EndReport runToEnd() {
     machine_->run();
@@ -226,7 +231,7 @@ TEST_F(VirtualMachineTest, reset_startsTheGuestFromTheBeginning) {
     park();
     takeOutput();
     output_.clear();
-    machine_->reset();
+    reset();
     EXPECT_EQ(output_, "");
     machine_->run();
     waitForOutput("echo ready\n");
@@ -242,7 +247,7 @@ TEST_F(VirtualMachineTest, reset_restoresWhatTheGuestWroteOver) {
   const std::string first = output_;
   EXPECT_EQ(first, "touched 14336 KiB\n");
   output_.clear();
-  machine_->reset();
+  reset();
   EXPECT_FALSE(machine_->ended());
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
   EXPECT_EQ(output_, first);
@@ -357,7 +362,7 @@ TEST_F(VirtualMachineTest, fullIrqchip_bootsAndResets) {
   parameters.irqchip = IrqchipMode::kFull;
   create(std::move(parameters));
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
-  machine_->reset();
+  reset();
   output_.clear();
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
   EXPECT_EQ(output_, "hello from the guest\ngood bye\n");
