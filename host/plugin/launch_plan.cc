@@ -200,6 +200,13 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
       fault("asks for an unknown seccomp policy: " + config::inQuotes(to.seccompPolicy));
     }
   }
+  if (to.seccompPolicy == "worker-static") {
+    // Its filter lets it execute the worker's descriptor, and cannot see that an absolute path with it is another file.
+    if (to.root != LaunchPlan::Root::kEmpty) {
+      fault("asks for a root with files under the seccomp policy worker-static, which opens none of them");
+    }
+    to.proc = false;  // as it can open nothing there
+  }
   const std::string worker = workerPath(from.worker, folder);
   to.argv.push_back(worker.substr(worker.rfind('/') + 1));
   checkCount(from.arguments, from.argument_count, kMaxArguments, "arguments");

@@ -100,7 +100,9 @@ TEST_F(LaunchPlanTest, nullAndEndlessTexts_areRefused) {
 
 TEST_F(LaunchPlanTest, bindsElsewhere_areRefused) {
   const auto withBind = [](const vmmhost_bind& bind) {
-    return [&bind](vmmhost_launch_plan& p) { p.binds = &bind, p.bind_count = 1, p.root = VMMHOST_ROOT_SYSTEM; };
+    return [&bind](vmmhost_launch_plan& p) {
+      p.binds = &bind, p.bind_count = 1, p.root = VMMHOST_ROOT_SYSTEM, p.seccomp = "worker-system";
+    };
   };
   for (const char* source : {"/etc", "/", "/usr/../etc", "/usr/./lib", "/usr//lib", "/usrx", "/opt/", "usr/lib",
                              "/run/docker.sock", "/var/lib/x"}) {
@@ -131,6 +133,19 @@ TEST_F(LaunchPlanTest, devices_areBelowDevAndHaveNamesOfTheirOwn) {
   expectFault("[a-z0-9-]", [](auto& p) { p.devices = &odd, p.device_count = 1; });
   static const vmmhost_device twice[] = {{"kvm", "/dev/kvm", 0, 0}, {"kvm", "/dev/kvm", 0, 0}};
   expectFault("two devices", [](auto& p) { p.devices = twice, p.device_count = 2; });
+}
+
+// Of what it can execute nothing is to be there.
+TEST_F(LaunchPlanTest, staticPolicy_isForAnEmptyRootWithoutProc) {
+  for (const char* policy : {static_cast<const char*>(nullptr), "worker-static"}) {
+    expectFault("a root with files", [&](auto& p) { p.seccomp = policy, p.root = VMMHOST_ROOT_SYSTEM; });
+    plan.seccomp = policy;
+    plan.flags = VMMHOST_PLAN_PROC;
+    EXPECT_FALSE(copyLaunchPlan(plan, root.string()).proc);
+  }
+  plan.seccomp = "worker-dynamic";
+  plan.root = VMMHOST_ROOT_SYSTEM;
+  EXPECT_TRUE(copyLaunchPlan(plan, root.string()).proc);
 }
 
 TEST_F(LaunchPlanTest, rings_areBounded_andNotForWorkersThatStartPrograms) {

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "host/base/build_info.h"
+#include "ipc/spawn/libraries.h"
 #include "vmmhost/confinement.h"
 #include "vmmhost/rings.h"
 
@@ -22,6 +23,7 @@ constexpr std::size_t kKeptLines = 20;
 constexpr std::uint64_t kLogBytesPerSecond = 64 * 1024;
 
 constexpr int kRpcDescriptor = 3;
+constexpr std::string_view kDynamicPolicy = "worker-dynamic";
 
 std::string signalName(int number) {
   const char* name = ::sigabbrev_np(number);
@@ -65,8 +67,17 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   request.descriptors = {{null.get(), 0}, {null.get(), 1}, {logWrite.get(), 2}, {sockets.remote.get(), kRpcDescriptor}};
   request.rings = spec.plan.rings;
   spawn::Jail& jail = request.jail;
-  jail.root =
-      spec.plan.root == plugin::LaunchPlan::Root::kSystem ? spawn::Jail::Root::kSystem : spawn::Jail::Root::kEmpty;
+  if (spec.plan.root == plugin::LaunchPlan::Root::kSystem && spec.plan.seccompPolicy == kDynamicPolicy) {
+    // What its executable is made of, and no programs: see addExecutable() of ipc/seccomp.
+    const spawn::Libraries libraries = spawn::librariesOf(spec.plan.worker.get());
+    for (const std::string& file : libraries.files) {
+      spec.plan.binds.push_back({file, file});
+    }
+    jail.root = spawn::Jail::Root::kBinds;
+    jail.loader = libraries.loader;
+  } else if (spec.plan.root == plugin::LaunchPlan::Root::kSystem) {
+    jail.root = spawn::Jail::Root::kSystem;
+  }
   jail.proc = spec.plan.proc;
   jail.dev = spec.plan.dev;
   jail.tmp = spec.plan.tmp;
@@ -195,8 +206,9 @@ void WorkerProcess::verify(bool afterConfirm) {
       expected.newNamespaces.push_back(name);
     }
   }
-  for (const auto& mount : spawn::expectedMounts(spec_.plan.root == plugin::LaunchPlan::Root::kSystem, spec_.plan.proc,
-                                                 spec_.plan.dev, spec_.plan.tmp)) {
+  const bool hasSystem =
+      spec_.plan.root == plugin::LaunchPlan::Root::kSystem && spec_.plan.seccompPolicy != kDynamicPolicy;
+  for (const auto& mount : spawn::expectedMounts(hasSystem, spec_.plan.proc, spec_.plan.dev, spec_.plan.tmp)) {
     expected.mounts.push_back({mount.target, {}, mount.readOnly});
   }
   for (const auto& bind : spec_.plan.binds) {

@@ -169,6 +169,10 @@ void addSelfConfinement(Policy& policy) {
 }
 
 void addExecutable(Policy& policy, const BaseParameters& parameters) {
+  // Once that is closed there is none of its number again, and a path that is relative to it leads nowhere. An absolute
+  // one is not relative to anything, and is in memory, where no filter sees it, nor pins it, as the worker can put
+  // another text there. So what may be executed is for the root and Landlock to say: nothing at all under
+  // worker-static, under worker-dynamic the worker and its loader.
   if (parameters.executableDescriptor >= 0) {
     allowIf(policy, __NR_execveat,
             {equals32(0, static_cast<std::uint32_t>(parameters.executableDescriptor)), equals32(4, AT_EMPTY_PATH)});

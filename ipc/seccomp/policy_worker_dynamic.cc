@@ -1,12 +1,17 @@
 // For sanitizer builds, whose runtimes cannot be linked statically: the static worker's policy, and what the dynamic
 // loader and the runtimes of ASan, UBSan and TSan ask for. Not for production: it maps executable memory.
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <cerrno>
 
 #include "ipc/seccomp/call_table.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 namespace vmmhost::seccomp {
 
@@ -44,6 +49,13 @@ Policy workerDynamic(const BaseParameters& parameters) {
   // Leak checking and symbolizing start processes: refused, and both say so and go on or end.
   failWith(policy, EPERM, {__NR_clone, __NR_personality, kFork, kVfork});
   failWith(policy, EINVAL, {__NR_prctl});
+  // Its memory has a path where there is a /proc, and is not to be a program.
+  for (Rule& rule : policy.allow) {
+    if (rule.number == __NR_memfd_create) {
+      rule.checks = {ArgCheck{1, 0xffffffffu & ~MFD_ALLOW_SEALING, MFD_CLOEXEC | MFD_NOEXEC_SEAL}};
+    }
+  }
+  failWith(policy, EINVAL, {__NR_memfd_create});
   return policy;
 }
 

@@ -79,6 +79,11 @@ int restrictByLandlock(const Plan& plan) noexcept {
   int result = addRule(ruleset, plan.executableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
   if (result == 0 && plan.system) {
     result = addPath(ruleset, "/", kRead | LANDLOCK_ACCESS_FS_EXECUTE);
+  } else if (result == 0 && plan.binds) {
+    result = addPath(ruleset, "/", kRead);
+    if (result == 0 && !plan.loader.empty()) {
+      result = addPath(ruleset, plan.loader.c_str(), LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
+    }
   }
   if (result == 0 && plan.dev) {
     result = addPath(ruleset, "/dev", kRead | LANDLOCK_ACCESS_FS_WRITE_FILE);

@@ -28,8 +28,11 @@ struct Bind {
 inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
 
 struct Jail {
-  enum class Root { kEmpty, kSystem };
+  // kBinds: `binds` and nothing else, without programs: of what is there, only the worker itself and its loader can be
+  // executed.
+  enum class Root { kEmpty, kSystem, kBinds };
   Root root = Root::kEmpty;
+  std::string loader;  // with kBinds: the path of one of them, which runs dynamic executables
   bool proc = false;
   bool dev = false;
   bool tmp = false;

@@ -202,6 +202,8 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   Plan plan;
   plan.root = ::geteuid() == 0;
   plan.system = jail.root == Jail::Root::kSystem;
+  plan.binds = jail.root == Jail::Root::kBinds;
+  plan.loader = plan.binds ? jail.loader : std::string();
   plan.proc = jail.proc;
   plan.dev = jail.dev;
   plan.tmp = jail.tmp;

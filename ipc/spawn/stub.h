@@ -76,13 +76,14 @@ struct Plan {
   };
 
   bool root = false;  // started by root: drop supplementary groups
-  bool system = false, proc = false, dev = false, tmp = false;
+  bool system = false, binds = false, proc = false, dev = false, tmp = false;
   bool userNamespace = true, cgroupNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;
   std::vector<Mount> mounts;  // bind mounts; devices last
   std::vector<Limit> limits;
   std::vector<Descriptor> descriptors;
+  std::string loader;  // inside; empty: none. It can be executed, other files cannot, unless the root is `system`
   std::vector<sock_filter> filter;
   std::vector<char*> argv;  // ends with null
   unsigned rings = 0;

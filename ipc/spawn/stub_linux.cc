@@ -194,7 +194,7 @@ class Stub {
   void buildRoot() noexcept {
     check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, Stage::kMountPrivate);
     // Any existing folder will do to hang the new root on for a moment; /proc exists wherever this can run.
-    check(::mount("none", "/proc", "tmpfs", kRootFlags, "mode=0555,size=64k,nr_inodes=64") == 0, Stage::kMountRoot);
+    check(::mount("none", "/proc", "tmpfs", kRootFlags, "mode=0555,size=64k,nr_inodes=1024") == 0, Stage::kMountRoot);
     check(::chdir("/proc") == 0, Stage::kMountRoot);
     std::uint32_t index = 0;
     for (const auto& directory : plan_.directories) {

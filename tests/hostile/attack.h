@@ -10,7 +10,8 @@ namespace vmmhost::hostile {
 
 // The two jails that workers live in: that of worker-kvm (a static executable in an empty root, policy worker-static)
 // and that of the QEMU backend (a dynamic one in a read-only system root with a /proc, policy worker-system).
-enum class Jail { kStatic, kSystem };
+// And that of a dynamic executable which starts no programs (worker-dynamic), for some of the attacks.
+enum class Jail { kStatic, kSystem, kDynamic };
 
 // What the worker holds when it attacks; -1 where it has none (yet).
 struct Loot {
@@ -71,7 +72,7 @@ struct Attack {
   constexpr const Outcome& in(Jail jail) const { return jail == Jail::kStatic ? inStatic : inSystem; }
 };
 
-// Their names on the command line: "constructor", "confirm", "start", "thread"; "static", "system".
+// Their names on the command line: "constructor", "confirm", "start", "thread"; "static", "system", "dynamic".
 const char* momentName(Moment moment);
 const char* jailName(Jail jail);
 

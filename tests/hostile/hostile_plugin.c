@@ -1,6 +1,6 @@
 /* vmmhost-backend-hostile.so: plans the launch of hostile-worker with the attack that the platform options "attack" and
- * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's) or "system" (as the QEMU backend's). "forge"
- * names a part of the plan to be something that no plugin may ask for. Plain C, and no Cap'n Proto: a plugin as a third
+ * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's), "system" (as the QEMU backend's) or "dynamic"
+ * (worker-dynamic). "forge" names a part of the plan to be something that no plugin may ask for. Plain C, and no Cap'n Proto: a plugin as a third
  * party may write it. Built for another worker as well, with HOSTILE_NAME and HOSTILE_WORKER. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +90,8 @@ static int forge(const char* what, vmmhost_launch_plan* plan) {
     plan->seccomp = "none";
   } else if (strcmp(what, "policy-path") == 0) {
     plan->seccomp = "../worker-system";
+  } else if (strcmp(what, "static-among-programs") == 0) {
+    plan->seccomp = "worker-static";
   } else if (strcmp(what, "root-host") == 0) {
     plan->root = 7;
   } else if (strcmp(what, "flags-unknown") == 0) {
@@ -143,6 +145,11 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->max_processes = 1 + 24;
     plan->overhead_bytes = (uint64_t)384 << 20;
     plan->create_timeout_ms = 20000;
+  } else if (strcmp(jail, "dynamic") == 0) {
+    plan->worker = "hostile-worker-dynamic";
+    plan->root = VMMHOST_ROOT_SYSTEM;
+    plan->flags = VMMHOST_PLAN_PROC;
+    plan->seccomp = "worker-dynamic";
   } else {
     plan->worker = HOSTILE_WORKER;
 #ifdef VMMHOST_SANITIZED /* its runtime is a shared library */

@@ -206,6 +206,26 @@ TEST(LargeWorker, isStoppedAndLookedAt_inTime) {
   }
 }
 
+// What execveat lets it start once more is said in docs/plugins.md: itself and its libraries, nothing else.
+TEST(DynamicJail, startsNoPrograms) {
+  for (const auto& [name, wanted] : {std::pair("exec-absolute", "errno 2\""),
+                                     {"exec-pinned", "errno 2\""},
+                                     {"exec-library", "errno 13\""},
+                                     {"exec-memory", "errno 13\""},
+                                     {"exec-self", "the worker exited with code 42"},
+                                     // The loader's own, for a file that is not there.
+                                     {"exec-loader", "the worker exited with code 127"}}) {
+    Surroundings surroundings(User::kCaller);
+    const Attack* attack = findAttack(name);
+    ASSERT_NE(attack, nullptr) << name;
+    for (const Moment moment : {Moment::kConstructor, Moment::kStart}) {
+      const Result result = surroundings.run(*attack, moment, Jail::kDynamic);
+      EXPECT_NE(result.output.find(wanted), std::string::npos) << name << ": " << result.output;
+      EXPECT_EQ(surroundings.damage(), "") << name;
+    }
+  }
+}
+
 TEST(AttackList, names_areUniqueAndFound) {
   std::set<std::string> names;
   for (const Attack& attack : allAttacks()) {
@@ -304,8 +324,8 @@ TEST(Damage, ofEachKind_isNamed) {
 TEST(ForgedPlans, areRefusedBeforeAnythingStarts) {
   for (const char* part :
        {"bind-run", "bind-upwards", "bind-over-proc", "device-elsewhere", "device-upwards", "limit-descriptors",
-        "limit-locked-memory", "policy-none", "policy-path", "root-host", "flags-unknown", "worker-elsewhere",
-        "worker-upwards", "processes", "memory", "rings", "rings-beside-programs"}) {
+        "limit-locked-memory", "policy-none", "policy-path", "static-among-programs", "root-host", "flags-unknown",
+        "worker-elsewhere", "worker-upwards", "processes", "memory", "rings", "rings-beside-programs"}) {
     Surroundings surroundings(User::kCaller);
     const Result result = surroundings.runForged(part);
     EXPECT_NE(result.exitCode, 0) << part;

@@ -135,11 +135,13 @@ typedef struct vmmhost_probe_result {
 /* The root file system that the worker sees; always read-only. */
 enum {
   VMMHOST_ROOT_EMPTY = 0, /* nothing at all: the worker is a static executable */
-  VMMHOST_ROOT_SYSTEM = 1 /* /usr, the dynamic loader's paths and cache, and the plan's binds */
+  VMMHOST_ROOT_SYSTEM = 1 /* /usr, the dynamic loader's paths and cache, and the plan's binds. Under "worker-dynamic"
+                           * the libraries that the worker's file names, its loader, and the plan's binds; not under
+                           * "worker-static" */
 };
 
 enum {
-  VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own PID namespace */
+  VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own processes and nothing else; none with "worker-static" */
   VMMHOST_PLAN_DEV = 1u << 1,  /* /dev with null, zero, urandom (root SYSTEM only) */
   VMMHOST_PLAN_TMP = 1u << 2   /* a private writable /tmp of bounded size (root SYSTEM only) */
 };

@@ -59,7 +59,7 @@ int install(std::span<const sock_filter> program, bool allThreads) noexcept;
 // Parameters that only the spawner knows.
 struct BaseParameters {
   // The descriptor that the stub executes: execveat is allowed on it alone. It equals RLIMIT_NOFILE, so that it can
-  // never be opened again once it was closed on exec.
+  // never be opened again once it was closed on exec. That says nothing of absolute paths: those are for the root.
   int executableDescriptor = -1;
   // How many rings it starts with (vmmhost/rings.h); on these alone is io_uring_enter allowed.
   unsigned rings = 0;
@@ -68,7 +68,8 @@ struct BaseParameters {
 // Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for
 // another name. Each lets a worker install further filters, which can only take rights away.
 //   "worker-static"   a static executable that uses KJ, Cap'n Proto and KVM and never opens, connects or executes
-//   "worker-dynamic"  the same with a dynamic loader in a read-only library root (sanitizer builds)
+//                     (an absolute path with execveat is no part of what it sees: only for roots without any file)
+//   "worker-dynamic"  the same with a dynamic loader in a read-only root of its libraries (sanitizer builds)
 //   "worker-system"   a worker that starts programs of the system root (execve, fork), but creates no socket and
 //                     connects nowhere: socketpair is its only way to talk to them
 Policy basePolicy(std::string_view name, const BaseParameters& parameters);

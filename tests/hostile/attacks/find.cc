@@ -8,7 +8,8 @@ const char* momentName(Moment moment) {
 }
 
 const char* jailName(Jail jail) {
-  return jail == Jail::kStatic ? "static" : "system";
+  constexpr const char* kNames[] = {"static", "system", "dynamic"};
+  return kNames[static_cast<int>(jail)];
 }
 
 bool isTime(const Attack& attack, Moment moment) {

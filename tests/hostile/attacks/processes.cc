@@ -9,6 +9,8 @@
 #include <sys/uio.h>
 
 #include <csignal>
+#include <cstdio>
+#include <cstring>
 
 #include "tests/hostile/attack.h"
 #include "tests/hostile/attacks/raw.h"
@@ -33,6 +35,47 @@ int executeMemory(const Loot&) {
 
 int executeAgain(const Loot&) {
   return raw(__NR_execveat, kExecutableSlot, "", kArguments, nullptr, AT_EMPTY_PATH);
+}
+
+// The filter looks at the number and not at the path, which is absolute: the number does not count then.
+int executePath(const char* path, char* const* arguments = kArguments) {
+  return raw(__NR_execveat, kExecutableSlot, path, arguments, nullptr, AT_EMPTY_PATH);
+}
+
+// From memory of its own, which could as well lie where the spawn stub had its path.
+int executePinned(const Loot&) {
+  constexpr std::size_t kPage = 4096;
+  char* const page =
+      static_cast<char*>(::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (page == MAP_FAILED) {
+    return errno;
+  }
+  std::memcpy(page, "/bin/sh", 8);
+  return executePath(page);
+}
+
+int executeNamedMemory(const Loot&) {
+  constexpr unsigned kNoExecSeal = 8;  // MFD_NOEXEC_SEAL
+  int memory = makeMemory();
+  if (memory < 0) {
+    memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC | kNoExecSeal));
+  }
+  [[maybe_unused]] const auto written = ::write(memory, "#!/bin/sh\n", 10);
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
+  return executePath(path);
+}
+
+// As the worker that it is, which then leaves.
+int executeSelf(const Loot& loot) {
+  char* const arguments[] = {const_cast<char*>("hostile-worker"), const_cast<char*>("leave"),
+                             const_cast<char*>("constructor"), const_cast<char*>(loot.token), nullptr};
+  return executePath("/proc/self/exe", arguments);
+}
+
+int executeByLoader(const Loot&) {
+  char* const arguments[] = {const_cast<char*>("ld.so"), const_cast<char*>("/usr/bin/true"), nullptr};
+  return executePath("/lib64/ld-linux-x86-64.so.2", arguments);
 }
 
 int readHost(const Loot&) {
@@ -90,6 +133,13 @@ constexpr Attack kAttacks[] = {
     // The one descriptor that may be executed is closed for good: its number is beyond the limit.
     {"exec-again", executeAgain, fails(EBADF), fails(EBADF)},
     {"exec-slot", makeDescriptorAtSlot, fails(EINVAL), fails(EINVAL)},
+    // By path: there is nothing in an empty root, and programs of a system root may be started anyhow.
+    {"exec-absolute", [](const Loot&) { return executePath("/usr/bin/true"); }, fails(ENOENT), kEnded},
+    {"exec-pinned", executePinned, fails(ENOENT), kEnded},
+    {"exec-library", [](const Loot&) { return executePath("/lib/x86_64-linux-gnu/libc.so.6"); }, fails(ENOENT), kEnded},
+    {"exec-memory", executeNamedMemory, fails(ENOENT), kEnded},
+    {"exec-self", executeSelf, fails(ENOENT), kEnded},
+    {"exec-loader", executeByLoader, fails(ENOENT), kEnded},
     {"keep-descriptor", keepDescriptor, kRefused, kRefused, When::kConstructor},
     {"fork", [](const Loot&) { return leaveChild(__NR_fork, 0); }, kKilled, kHarmless},
     {"vfork", leaveShortChild, kKilled, kHarmless},
@@ -123,6 +173,8 @@ constexpr Attack kAttacks[] = {
     // No attack: it does nothing, and so does not notice that its host is gone.
     {"sit", [](const Loot&) { return raw(__NR_ppoll, nullptr, 0, nullptr, nullptr, 8); }, kHarmless, kHarmless,
      When::kStays},
+    // What a worker does that was started once more.
+    {"leave", [](const Loot&) -> int { ::_exit(42); }, kEnded, kEnded, When::kStays},
 };
 
 }  // namespace
