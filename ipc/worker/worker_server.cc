@@ -8,6 +8,7 @@
 #include "ipc/rpc/answer.h"
 #include "ipc/rpc/connection.h"
 #include "ipc/worker/event_sender.h"
+#include "ipc/worker/heap.h"
 #include "ipc/worker/host_services.h"
 #include "vmmhost/worker/worker.h"
 
@@ -268,6 +269,7 @@ kj::Exception toKj(const Error& error) {
 }
 
 int serve(Backend& backend, const ServeOptions& options) {
+  shareOneHeap();
   auto io = kj::setupAsyncIo();
   rpc::Limits limits;
   limits.acceptDescriptors = true;

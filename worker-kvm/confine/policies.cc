@@ -168,6 +168,7 @@ seccomp::Policy vcpuPolicy(int vcpuDescriptor, std::span<const int> signalDescri
     rules.push_back(callWith(__NR_write, 0, static_cast<std::uint32_t>(descriptor)));
   }
   append(rules, everyThread());
+  append(rules, heap());
   return {"kvm-vcpu", std::move(rules), {}};
 }
 

@@ -8,6 +8,8 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sockios.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -18,6 +20,10 @@
 #include <array>
 #include <csignal>
 #include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "worker-kvm/confine/confine.h"
 #include "worker-kvm/kvm/device.h"
@@ -198,7 +204,8 @@ TEST(Policies, vcpuThread_runsItsOwnCpuAndSignals) {
   EXPECT_FALSE(vcpu.allows(__NR_write, {2}));  // the log
   EXPECT_FALSE(vcpu.allows(__NR_write, {3}));  // the host
   EXPECT_FALSE(vcpu.allows(__NR_read, {3}));
-  EXPECT_FALSE(vcpu.allows(__NR_mmap));
+  EXPECT_FALSE(vcpu.allows(__NR_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, 5}));
+  EXPECT_FALSE(vcpu.allows(__NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS}));
   EXPECT_FALSE(vcpu.allows(__NR_close, {3}));
   EXPECT_FALSE(vcpu.allows(__NR_tgkill, {kPid}));
   EXPECT_TRUE(vcpu.allows(__NR_futex));
@@ -235,6 +242,44 @@ TEST(Policies, controlThread_drivesTheVmAndReachesItsOwnThreadsOnly) {
   EXPECT_TRUE(control.allows(__NR_epoll_wait));
   EXPECT_TRUE(control.allows(__NR_writev));
 }
+
+#ifndef VMMHOST_SANITIZED
+// What an allocator and the C++ library do where a thread uses them first, from a thread that is confined already.
+void* allocateAsVcpu(void*) {
+  const std::vector<sock_filter> filter = seccomp::compile(vcpuPolicy(kVcpu, std::array{kWake}));
+  if (seccomp::install(filter, false) != 0) {
+    ::_exit(2);
+  }
+  std::vector<std::unique_ptr<char[]>> blocks;
+  for (std::size_t bytes = 16; bytes < std::size_t{4} << 20; bytes *= 2) {
+    blocks.push_back(std::make_unique<char[]>(bytes));
+  }
+  blocks.clear();
+  try {
+    throw std::runtime_error(std::to_string(1.5) + std::string(1 << 20, 'x'));
+  } catch (const std::exception&) {
+  }
+  return nullptr;
+}
+
+TEST(Policies, threadOfAVirtualCpu_mayAllocate) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::mallopt(M_ARENA_MAX, 1);  // as serve() has it
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    for (int round = 0; round < 20; ++round) {
+      pthread_t thread{};
+      if (::pthread_create(&thread, nullptr, allocateAsVcpu, nullptr) != 0 || ::pthread_join(thread, nullptr) != 0) {
+        ::_exit(3);
+      }
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << (WIFSIGNALED(status) ? "ended by a signal" : "");
+}
+#endif
 
 // The kernel's verdict, not only the evaluator's.
 TEST(Policies, installedControlFilter_endsTheProcessOnOpen) {

@@ -53,7 +53,8 @@ Rules heap() {
       call(__NR_mremap),
       callWith(__NR_madvise, 2, MADV_FREE),
       callWithout(__NR_mprotect, 2, PROT_EXEC),
-      {__NR_mmap, {{2, PROT_EXEC, 0}, {3, MAP_SHARED, 0}}},
+      {__NR_mmap,
+       {{2, PROT_EXEC, 0}, {3, MAP_TYPE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_GROWSDOWN, MAP_PRIVATE | MAP_ANONYMOUS}}},
   };
 }
 

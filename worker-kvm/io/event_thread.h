@@ -28,7 +28,7 @@ class EventThread {
     virtual void ready(std::uint32_t events) noexcept = 0;  // EPOLLIN, ...
   };
 
-  // Work that is posted without memory: for the threads of virtual CPUs, whose filters let no heap grow, and for what
+  // Work that is posted without memory: for the threads of virtual CPUs, which wait for no lock of the heap, and for what
   // is posted often. Made once; outlives what was posted of it.
   class Job {
    public:

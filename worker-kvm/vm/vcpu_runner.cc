@@ -46,7 +46,7 @@ void VcpuRunner::threadMain(const std::vector<sock_filter>& filter) {
   }
 }
 
-// Nothing below allocates memory: the thread's filter has no system call for it.
+// Nothing below allocates memory: an exit takes no lock of the heap.
 void VcpuRunner::runGuest() noexcept {
   while (true) {
     vcpu_.setImmediateExit(false);

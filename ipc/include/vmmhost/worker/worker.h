@@ -146,7 +146,9 @@ struct ServeOptions {
 };
 
 // Serves the protocol until the host closes the connection, then returns 0: the caller leaves the process. Returns
-// another exit code if the protocol was broken. Blocks the calling thread in its event loop.
+// another exit code if the protocol was broken. Blocks the calling thread in its event loop. To be called before the
+// process has other threads: from here on glibc's allocator has one heap for all of them, so that under a filter no
+// thread's first allocation opens a file.
 int serve(Backend& backend, const ServeOptions& options = {});
 
 // Writes one log record to descriptor 2, which the host carries to its own log: one line, at most 4 KiB, control
