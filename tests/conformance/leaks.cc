@@ -113,6 +113,18 @@ std::set<std::string> runtimeEntries(const std::string& folder) {
   return found;
 }
 
+// VMs whose workers made a call that their jail forbids.
+std::set<std::string> endedByTheirFilters(const std::string& folder) {
+  std::set<std::string> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (readFile(entry.path() / "exit.json").find("ended by SIGSYS") != std::string::npos) {
+      found.insert(entry.path().filename());
+    }
+  }
+  return found;
+}
+
 // Their files. In /proc/net/unix they have no path, since they are bound through descriptors of their folders.
 std::set<std::string> socketsBelow(const std::string& folder) {
   std::set<std::string> found;
@@ -244,6 +256,10 @@ std::vector<std::string> LeakCheck::look(const std::vector<pid_t>& hostPids) {
         return now;
       })) {
     tell("control group");
+  }
+  // Whatever a case is about, and whether or not it looks at how its VMs ended.
+  for (const std::string& name : endedByTheirFilters(folder_ + "/state")) {
+    left.push_back("the record of " + name + ", whose worker was ended by SIGSYS");
   }
   if (!within([&]() { return threadCount() <= threads_; })) {
     left.push_back(std::to_string(threadCount() - threads_) + " threads");

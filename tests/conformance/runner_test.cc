@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -339,6 +340,15 @@ TEST_F(Leaks, socketThatIsLeft_isNamed) {
   const auto left = leaks.look({::getpid()});
   ASSERT_EQ(left.size(), 1u);
   EXPECT_EQ(left[0], "socket " + folder_ + "/run/.door");
+}
+
+TEST_F(Leaks, workerThatItsFilterEnded_isNamed) {
+  const auto look = [&] { return LeakCheck(folder_, std::chrono::milliseconds(20)).look({::getpid()}); };
+  std::filesystem::create_directories(folder_ + "/state/vm");
+  std::ofstream(folder_ + "/state/vm/exit.json") << R"({"detail": "the worker was ended by SIGKILL"})";
+  EXPECT_TRUE(look().empty());
+  std::ofstream(folder_ + "/state/vm/exit.json") << R"({"detail": "the worker was ended by SIGSYS (a system call)"})";
+  EXPECT_EQ(look(), std::vector<std::string>{"the record of vm, whose worker was ended by SIGSYS"});
 }
 
 TEST_F(Leaks, threadThatIsLeft_isCounted) {

@@ -115,6 +115,9 @@ class Result:
 
 class VmmhostTest(unittest.TestCase):
     maxDiff = None
+    # A worker that its own filter ends is at fault, whatever a test is about. Those whose workers are told to make a
+    # forbidden call say so.
+    may_make_forbidden_calls = False
 
     def setUp(self):
         self.before_cgroups = cgroups()
@@ -138,7 +141,7 @@ class VmmhostTest(unittest.TestCase):
         # What a test left running on purpose is its own to end; whatever is left then is a leak.
         try:
             self.assert_nothing_left()
-            self.assert_small_workers()
+            self.assert_good_workers()
         finally:
             for process in self.background:
                 if process.poll() is None:
@@ -182,15 +185,22 @@ class VmmhostTest(unittest.TestCase):
                 for name in os.listdir(runtime) if not name.startswith(".")}
         self.assertEqual(left, {}, "runtime entries left")
 
-    def assert_small_workers(self):
-        """Looks at the records of VMs that ended: each tells what its worker used."""
+    def assert_good_workers(self):
+        """Looks at the records of VMs that ended: each tells how its worker ended, and what it used."""
         state = os.path.join(self.folder, "state")
         for name in os.listdir(state):
             path = os.path.join(state, name, "exit.json")
             if os.path.exists(path):  # else it runs, or its state was not kept
-                info = json.loads(read(path))
+                text = read(path).decode(errors="replace")
+                self.assert_no_forbidden_call(text)
+                info = json.loads(text)
                 if info.get("kind") != "supervisorDied":  # which a later command wrote, that knows no more
                     self.assert_small_worker(info.get("backend"), info["outcome"])
+
+    def assert_no_forbidden_call(self, *texts):
+        for text in texts:
+            if not self.may_make_forbidden_calls and "ended by SIGSYS" in text:
+                self.fail(f"a worker made a call that its jail forbids: {text}")
 
     def assert_small_worker(self, backend, outcome):
         if backend != "kvm" or SANITIZED:
@@ -205,12 +215,13 @@ class VmmhostTest(unittest.TestCase):
 
     def run_vmmhost(self, *arguments, stdin=None, timeout=DEADLINE, environment=None, **options):
         if "rm" in arguments:
-            self.assert_small_workers()
+            self.assert_good_workers()
         options.setdefault("cwd", self.folder)  # a working directory that whoever runs the command can reach
         done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout,
                               errors="replace", env={**self.environment, **(environment or {})},
                               stdin=subprocess.DEVNULL if stdin is None else None, **options)
         result = Result(done.returncode, done.stdout, done.stderr)
+        self.assert_no_forbidden_call(result.out, result.err)
         if arguments[:1] == ("run",) and {"--json", "--rm"} <= set(arguments) and done.returncode in (0, 1, 3):
             self.assert_small_worker(result.json["backend"], result.json["outcome"])
         return result
@@ -230,7 +241,9 @@ class VmmhostTest(unittest.TestCase):
 
     def finish(self, process, timeout=DEADLINE):
         out, err = process.communicate(timeout=timeout)
-        return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        result = Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        self.assert_no_forbidden_call(result.out, result.err)
+        return result
 
     def detached(self, name, backend, *arguments, kernel="loop"):
         self.check("run", "--backend", backend, "--name", name, "--detach", "--memory", "64M",

@@ -76,14 +76,24 @@ class Harness(VmmhostTest):
         path = os.path.join(self.folder, "state", "vm", "exit.json")
         with open(path) as file:
             kept = json.load(file)
-        self.assert_small_workers()
+        self.assert_good_workers()
         for used in (0, MAX_WORKER_PRIVATE + 1):
             kept["outcome"]["workerPrivateBytes"] = used
             with open(path, "w") as file:
                 json.dump(kept, file)
-            self.fails(self.assert_small_workers, used)
+            self.fails(self.assert_good_workers, used)
         self.fails(lambda: self.assert_small_worker("kvm", {"kind": "guest", "workerPrivateBytes": 0}), "guest")
         os.unlink(path)  # as it is now, every check of it fails
+        self.check("rm", "vm")
+
+    def test_worker_that_its_filter_ended_is_seen(self):
+        """In what a command says, and in the record of a VM that nobody asked about."""
+        self.environment["VMMHOST_PLUGIN_PATH"] = os.environ["VMMHOST_FAKE_PLUGINS"]
+        fault = ("run", "--backend", "fake", "--name", "vm", "--kernel", guest("loop"), "--cmdline",
+                 "fault=die:syscall:running")
+        self.fails(lambda: self.run_vmmhost(*fault), "a call that its jail forbids", "SIGSYS")
+        self.fails(self.assert_good_workers, "a call that its jail forbids", "SIGSYS")
+        self.may_make_forbidden_calls = True
         self.check("rm", "vm")
 
     def test_what_does_not_come_about_fails(self):
