@@ -57,7 +57,6 @@ void addThreadsAndMemoryBasics(Policy& policy) {
                     __NR_brk,
                     __NR_munmap,
                     __NR_mremap,
-                    __NR_madvise,
                     // threads; tgkill reaches only what its PID namespace holds
                     __NR_futex,
                     __NR_set_robust_list,
@@ -89,6 +88,10 @@ void addThreadsAndMemoryBasics(Policy& policy) {
                     __NR_exit,
                     __NR_exit_group,
                 });
+  // What a C library and ours advise, by number: others have the kernel look for equal pages, write pages out or read
+  // ahead. Advice that is refused does no harm.
+  allowValues(policy, __NR_madvise, 2, {MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE});
+  failWith(policy, EINVAL, {__NR_madvise});
   // pthread_create, exactly as C libraries call it: neither a process nor a namespace comes of it.
   allowIf(policy, __NR_clone,
           {ArgCheck{0, ~std::uint64_t{kCloneDetached},
@@ -141,11 +144,13 @@ void addDescriptorInput(Policy& policy) {
                     __NR_fsync,
                     __NR_fdatasync,
                     __NR_close,
-                    __NR_close_range,
                     __NR_fstat,
                     __NR_recvmsg,
                     __NR_shutdown,
                 });
+  // With flags a thread could go on with a table of descriptors that nobody outside sees.
+  allowIf(policy, __NR_close_range, {equals32(2, 0)});
+  failWith(policy, EINVAL, {__NR_close_range});
   // Neither locks, leases nor owners: they act on the host's side of an open file description. Not F_SETFL either.
   allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC});
   allowIf(policy, __NR_recvfrom, {equals64(4, 0)});  // recv()

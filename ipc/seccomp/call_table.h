@@ -1,6 +1,7 @@
 // Helpers and shared groups for writing policies as tables.
 #pragma once
 
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include <cstdint>
@@ -79,6 +80,10 @@ constexpr ArgCheck without(std::uint8_t index, std::uint64_t bits) {
 constexpr ArgCheck only32(std::uint8_t index, std::uint32_t bits) {
   return ArgCheck{index, static_cast<std::uint32_t>(~bits), 0};
 }
+
+// Flags of mmap for memory that no limit of a worker counts: huge pages are the machine's, and what grows downwards is
+// a stack to the kernel, of which RLIMIT_DATA knows nothing.
+inline constexpr std::uint64_t kUnboundedMemory = MAP_HUGETLB | MAP_GROWSDOWN;
 
 void allow(Policy& policy, std::initializer_list<std::uint32_t> numbers);
 void allowIf(Policy& policy, std::uint32_t number, std::initializer_list<ArgCheck> checks);

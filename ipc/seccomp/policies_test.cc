@@ -247,6 +247,40 @@ TEST(BasePolicy, staticWorker_writesDurably_andDoesNotAppend) {
   EXPECT_EQ(verdict(program, {"", __NR_pwritev2, {5, 0x1000, 1, 0, 0, RWF_APPEND}}), SECCOMP_RET_KILL_PROCESS);
 }
 
+TEST(BasePolicy, noPolicy_hasMemoryThatNoLimitCounts) {
+  const std::pair<const char*, std::uint32_t> refusals[] = {{"worker-static", SECCOMP_RET_KILL_PROCESS},
+                                                            {"worker-dynamic", SECCOMP_RET_KILL_PROCESS},
+                                                            {"worker-system", SECCOMP_RET_ERRNO | EPERM}};
+  for (const auto& [name, refusal] : refusals) {
+    const auto program = programOf(name);
+    for (const std::uint64_t flag : {0, MAP_HUGETLB, MAP_HUGETLB | 21 << 26, MAP_GROWSDOWN}) {
+      for (const std::uint64_t kind : {MAP_PRIVATE | MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED}) {
+        EXPECT_EQ(verdict(program, {"", __NR_mmap, {0, 1 << 21, PROT_READ | PROT_WRITE, kind | flag, 5}}),
+                  flag == 0 ? SECCOMP_RET_ALLOW : refusal)
+            << name << ' ' << flag << ' ' << kind;
+      }
+    }
+  }
+}
+
+TEST(BasePolicy, everyPolicy_advisesWhatIsInUse_andHidesNoDescriptors) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const auto program = programOf(name);
+    const auto advise = [&](std::uint64_t advice) { return verdict(program, {"", __NR_madvise, {0, 4096, advice}}); };
+    for (const std::uint64_t advice : {MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE}) {
+      EXPECT_EQ(advise(advice), SECCOMP_RET_ALLOW) << name << ' ' << advice;
+    }
+    // Equal pages, pages out, poison; and a number that the kernel does not have yet.
+    for (const std::uint64_t advice : {12, 13, 20, 21, 22, 23, 25, 100, 101, 1000}) {
+      EXPECT_EQ(advise(advice), SECCOMP_RET_ERRNO | EINVAL) << name << ' ' << advice;
+    }
+    EXPECT_EQ(verdict(program, {"", __NR_close_range, {4, 255, 0}}), SECCOMP_RET_ALLOW);
+    for (const std::uint64_t flags : {2, 4, 6, 8}) {
+      EXPECT_EQ(verdict(program, {"", __NR_close_range, {4, 255, flags}}), SECCOMP_RET_ERRNO | EINVAL) << flags;
+    }
+  }
+}
+
 TEST(BasePolicy, dynamicWorker_readsFilesButNeverWritesThem) {
   const auto program = programOf("worker-dynamic");
   EXPECT_EQ(verdict(program, {"", __NR_openat, {0, 0, O_RDONLY | O_CLOEXEC}}), SECCOMP_RET_ALLOW);
@@ -367,7 +401,7 @@ int useWhatIsAllowed() {
     return 3;
   }
   void* mapped = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-  if (mapped == MAP_FAILED || ::madvise(mapped, kSize, MADV_DONTDUMP) != 0 || ::munmap(mapped, kSize) != 0) {
+  if (mapped == MAP_FAILED || ::madvise(mapped, kSize, MADV_DONTNEED) != 0 || ::munmap(mapped, kSize) != 0) {
     return 4;
   }
   if (::prctl(PR_SET_NAME, "tested") != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0 || ::raise(SIGCONT) != 0) {

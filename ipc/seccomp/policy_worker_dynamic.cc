@@ -35,7 +35,6 @@ Policy workerDynamic(const BaseParameters& parameters) {
                     kReadlink,  // a runtime asks for the name of its executable and complains in the log without one
                     __NR_readlinkat,
                     __NR_uname,
-                    __NR_mmap,
                     __NR_mprotect,
                     __NR_dup,
                     __NR_pipe2,
@@ -43,6 +42,8 @@ Policy workerDynamic(const BaseParameters& parameters) {
                     __NR_mincore,
                     __NR_getppid,
                 });
+  allowIf(policy, __NR_mmap, {without(3, kUnboundedMemory)});
+  allowValues(policy, __NR_madvise, 2, {MADV_DONTDUMP, MADV_DODUMP, MADV_NOHUGEPAGE});  // shadow memory
   // Runtimes lower these two for themselves and give up if they cannot; raising takes a capability.
   allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals32(1, RLIMIT_CORE)});
   allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals32(1, RLIMIT_STACK)});

@@ -27,8 +27,8 @@ Policy workerStatic(const BaseParameters& parameters) {
 
   // No memory ever becomes executable: the kernel maps a static executable's code itself, at exec. Shared anonymous
   // memory would escape the limits on private data, so that only descriptors are mapped shared.
-  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), ArgCheck{3, MAP_TYPE, MAP_PRIVATE}});
-  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), without(3, MAP_ANONYMOUS)});
+  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), ArgCheck{3, MAP_TYPE | kUnboundedMemory, MAP_PRIVATE}});
+  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), without(3, MAP_ANONYMOUS | kUnboundedMemory)});
   allowIf(policy, __NR_mprotect, {without(2, PROT_EXEC)});
 
   // Guest memory that something shares. Its size is set by writing the last byte: ftruncate would also shrink disks.

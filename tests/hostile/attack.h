@@ -91,6 +91,7 @@ std::span<const Attack> processAttacks();
 std::span<const Attack> kernelAttacks();
 std::span<const Attack> memoryAttacks();
 std::span<const Attack> lootAttacks();
+std::span<const Attack> quotaAttacks();
 std::span<const Attack> ringAttacks();
 std::span<const Attack> systemAttacks();
 

@@ -28,10 +28,10 @@ bool isTime(const Attack& attack, Moment moment) {
 }
 
 std::span<const Group> groups() {
-  static const Group kGroups[] = {{"files", fileAttacks()},        {"sockets", socketAttacks()},
-                                  {"processes", processAttacks()}, {"kernel", kernelAttacks()},
-                                  {"memory", memoryAttacks()},     {"loot", lootAttacks()},
-                                  {"rings", ringAttacks()},        {"surroundings", systemAttacks()}};
+  static const Group kGroups[] = {
+      {"files", fileAttacks()},    {"sockets", socketAttacks()}, {"processes", processAttacks()},
+      {"kernel", kernelAttacks()}, {"memory", memoryAttacks()},  {"loot", lootAttacks()},
+      {"quotas", quotaAttacks()},  {"rings", ringAttacks()},     {"surroundings", systemAttacks()}};
   return kGroups;
 }
 
