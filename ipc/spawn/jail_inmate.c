@@ -2,10 +2,12 @@
  *   e: exit with code 7          o: open("/")              s: socket()            f: fork()
  *   u: answers its user id as 4 bytes                      n: answers the number of its open descriptors as 4 bytes
  *   r: answers the length of its last argument as 4 bytes; R: io_uring_enter on descriptor 5, answers its errno;
+ *   q: queues signals until it may queue no more, answers how many
  *   x: io_uring_enter on descriptor 3      m: io_uring_setup                       b: registers buffers on descriptor 4
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -42,6 +44,15 @@ int main(int argc, char** argv) {
       case 'R':
         answer = syscall(SYS_io_uring_enter, 5, 0, 0, 0, NULL, 0) < 0 ? (uint32_t)errno : 0;
         break;
+      case 'q': {
+        sigset_t all;
+        sigfillset(&all);
+        sigprocmask(SIG_BLOCK, &all, NULL);
+        while (answer < 1000 && syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGRTMAX) == 0) {
+          ++answer;
+        }
+        break;
+      }
       case 'x':
         answer = (uint32_t)syscall(SYS_io_uring_enter, 3, 0, 0, 0, NULL, 0);
         break;

@@ -26,6 +26,9 @@ struct Bind {
 };
 
 inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
+// Signals of a worker that wait, which the kernel counts by user. Those that carry nothing, as pthread_kill's, arrive
+// beyond it as well.
+inline constexpr std::uint64_t kMaxPendingSignals = 64;
 
 struct Jail {
   // kBinds: `binds` and nothing else, without programs: of what is there, only the worker itself and its loader can be
@@ -50,7 +53,8 @@ struct Jail {
   };
   // RLIMIT_NOFILE; fewer where the caller may not have that many itself, but never below kMaxDescriptors.
   int maxDescriptors = kMaxDescriptors;
-  std::vector<Rlimit> rlimits;    // besides NOFILE, CORE, MEMLOCK and MSGQUEUE, which are always set
+  // Besides NOFILE, CORE, MEMLOCK, MSGQUEUE and SIGPENDING, which are always set; of the last a lower value holds.
+  std::vector<Rlimit> rlimits;
   std::set<std::string> without;  // of kPartNames
   // Control groups to start in, see Cgroup.
   std::vector<int> cgroupTasks;  // v1: open `tasks` files

@@ -188,11 +188,13 @@ void addLimits(Plan& plan, const Jail& jail) {
   add(RLIMIT_CORE, 1);
   add(RLIMIT_MEMLOCK, 0);
   add(RLIMIT_MSGQUEUE, 0);
+  add(RLIMIT_SIGPENDING, kMaxPendingSignals);
   for (const auto& limit : jail.rlimits) {
     if (const auto error = tooLow(limit.resource, limit.needed, "the worker of this VM")) {
       throw *error;
     }
-    add(limit.resource, limit.value);
+    const bool isSignals = limit.resource == RLIMIT_SIGPENDING;
+    add(limit.resource, isSignals ? std::min(limit.value, kMaxPendingSignals) : limit.value);
   }
 }
 

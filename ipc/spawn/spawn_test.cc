@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <thread>
@@ -226,6 +227,15 @@ TEST_F(SpawnTest, softLimitOfDescriptors_isNoneForAWorker) {
               const Child child = start();
             }),
             "");
+}
+
+TEST_F(SpawnTest, signalsThatWait_areFew_whateverAPlanSays) {
+  for (const std::uint64_t wanted : {std::uint64_t{0}, kMaxPendingSignals, std::uint64_t{100'000}}) {
+    request_.jail.rlimits = {{RLIMIT_SIGPENDING, wanted}};
+    connect();
+    Child child = start();
+    EXPECT_EQ(order('q'), std::min(wanted, kMaxPendingSignals));
+  }
 }
 
 TEST_F(SpawnTest, exitCodeIsReported) {

@@ -50,6 +50,24 @@ int setIntervalTimer(const Loot&) {
   return raw(__NR_setitimer, ITIMER_REAL, &often, nullptr);
 }
 
+// Signals that wait: those above SIGRTMIN are queued one by one. Given back, to be able to tell.
+int queueSignals(const Loot&) {
+  constexpr int kEnough = 512;
+  const int signal = SIGRTMIN + 3;
+  sigset_t blocked;
+  ::sigemptyset(&blocked);
+  ::sigaddset(&blocked, signal);
+  if (::pthread_sigmask(SIG_BLOCK, &blocked, nullptr) != 0) {
+    return errno;
+  }
+  int error = 0;
+  for (int queued = 0; queued < kEnough && error == 0; ++queued) {
+    error = raw(__NR_tgkill, ::getpid(), ::syscall(__NR_gettid), signal);
+  }
+  ::signal(signal, SIG_IGN);
+  return error;
+}
+
 int advise(int advice) {
   page[0] = 1;
   return raw(__NR_madvise, page, kPage, advice);
@@ -68,6 +86,7 @@ constexpr Attack kAttacks[] = {
     {"hide-descriptors", [](const Loot&) { return raw(__NR_close_range, 200U, 201U, 2U); }, fails(EINVAL),
      fails(EINVAL)},
     {"pipe-pages", enlargePipe, kKilled, fails(EINVAL)},
+    {"signals-that-wait", queueSignals, fails(EAGAIN), fails(EAGAIN)},
     {"timer", makeTimer},
     {"interval-timer", setIntervalTimer},
 };
