@@ -69,7 +69,7 @@ class EventInterrupts final : public virtio::Interrupts {
 class Driver {
  public:
   explicit Driver(BlockDevice& device, const EventInterrupts& interrupts)
-      : device_(device), interrupts_(interrupts), memory_(std::vector<memory::Range>{{0, 16 << 20}}, false) {
+      : device_(device), interrupts_(interrupts), memory_(std::vector<memory::Range>{{0, 16 << 20}}) {
     const virtio::QueueLayout layout{kQueueSize, kDescriptors, kAvailable, kUsed, true, false};
     virtio::Activation activation;
     activation.features = device.features();

@@ -199,7 +199,7 @@ constexpr unsigned kFrames = 512;
 
 class Bench {
  public:
-  explicit Bench(unsigned rounds) : rounds_(rounds), tap_("bench0"), memory_(oneRange(), false) {
+  explicit Bench(unsigned rounds) : rounds_(rounds), tap_("bench0"), memory_(oneRange()) {
     taps_ = tap_.takeQueues();
     const unsigned long offloads = tapOffloads(kGuestCsum | kGuestTso4);
     test::check(::ioctl(taps_[0].get(), TUNSETOFFLOAD, offloads) == 0, "TUNSETOFFLOAD");
@@ -311,7 +311,7 @@ class Bench {
 // Two devices, a bridge between them, and one thread that is both drivers.
 class Joined {
  public:
-  Joined() : memory_(oneRange(), false) {
+  Joined() : memory_(oneRange()) {
     const Fd control(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     test::check(::ioctl(control.get(), SIOCBRADDBR, "bench-br") == 0, "making a bridge");
     ifreq request{};

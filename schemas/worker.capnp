@@ -9,7 +9,7 @@ using import "error.capnp".Error;
 using import "vm.capnp".VmConfig;
 
 const protocolMajor :UInt16 = 1;  # a different major is refused
-const protocolMinor :UInt16 = 1;  # 1: vsock
+const protocolMinor :UInt16 = 2;  # 1: vsock; 2: Resource.memory
 
 struct Hello {
   protocolMajor @0 :UInt16;
@@ -33,6 +33,7 @@ struct Resource {
       index @4 :UInt32;
       queue @5 :UInt32;          # from 0 on
     }
+    memory @6 :Void;             # since 1.2: of memory.size bytes, for guest memory that is shared: see Resources::takeMemory
   }
 }
 

@@ -16,7 +16,13 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
   vm::Parameters parameters;
   parameters.cpus = config.getCpus().getCount();
   parameters.memoryBytes = config.getMemory().getSize();
-  parameters.sharedMemory = config.getMemory().getShared();
+  if (config.getMemory().getShared()) {
+    parameters.memoryFile = resources.takeMemory();
+    if (!parameters.memoryFile) {
+      throw Error(ErrorCode::kUnsupported, "memory.shared: this host makes no memory that can be shared",
+                  "install a host of this worker's version");
+    }
+  }
   parameters.irqchip = config::wantsFullIrqchip(config) ? vm::IrqchipMode::kFull : vm::IrqchipMode::kSplit;
   const auto boot = config.getBoot();
   parameters.boot.commandLine = boot.getCmdline().cStr();

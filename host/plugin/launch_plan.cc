@@ -22,6 +22,7 @@ constexpr std::uint32_t kMaxRlimits = 16;
 constexpr std::uint32_t kMaxProcesses = 65536;
 constexpr std::uint64_t kMaxOverheadBytes = std::uint64_t{64} << 30;
 constexpr std::uint64_t kMaxTimeoutMs = 600'000;
+constexpr std::uint32_t kMinorOfNewPolicies = 2;
 
 [[noreturn]] void fault(const std::string& what) {
   throw Error(ErrorCode::kInternal, "its launch plan " + what, "report this to its maker");
@@ -177,13 +178,14 @@ std::chrono::milliseconds timeout(std::uint64_t given, std::chrono::milliseconds
 
 }  // namespace
 
-LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& folder) {
+LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& folder, std::uint32_t abi) {
   LaunchPlan to;
+  to.hasOldPolicy = (abi & 0xffff) < kMinorOfNewPolicies;
   if (from.root != VMMHOST_ROOT_EMPTY && from.root != VMMHOST_ROOT_SYSTEM) {
     fault("asks for an unknown kind of root, " + std::to_string(from.root));
   }
   to.root = from.root == VMMHOST_ROOT_SYSTEM ? LaunchPlan::Root::kSystem : LaunchPlan::Root::kEmpty;
-  constexpr std::uint32_t kFlags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP;
+  constexpr std::uint32_t kFlags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP | VMMHOST_PLAN_REOPENABLE;
   if ((from.flags & ~kFlags) != 0) {
     fault("has flags that this host does not know");
   }
@@ -193,6 +195,7 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   to.proc = (from.flags & VMMHOST_PLAN_PROC) != 0;
   to.dev = (from.flags & VMMHOST_PLAN_DEV) != 0;
   to.tmp = (from.flags & VMMHOST_PLAN_TMP) != 0;
+  to.reopensBootFiles = (from.flags & VMMHOST_PLAN_REOPENABLE) != 0;
   if (from.seccomp != nullptr) {
     to.seccompPolicy = copyText(from.seccomp, 64, "seccomp policy");
     constexpr std::string_view kPolicies[] = {"worker-static", "worker-dynamic", "worker-system"};

@@ -156,6 +156,15 @@ TEST_F(LaunchPlanTest, rings_areBounded_andNotForWorkersThatStartPrograms) {
   expectFault("rings", [](auto& p) { p.seccomp = "worker-system", p.root = VMMHOST_ROOT_SYSTEM; });
 }
 
+TEST_F(LaunchPlanTest, policyIsOld_forPluginsThatWereBuiltBeforeIt) {
+  const auto isOld = [&](std::uint32_t abi) { return copyLaunchPlan(plan, root.string(), abi).hasOldPolicy; };
+  EXPECT_TRUE(isOld(0x10000));
+  EXPECT_TRUE(isOld(0x10001));
+  EXPECT_FALSE(isOld(0x10002));
+  EXPECT_FALSE(isOld(0x10003));
+  EXPECT_FALSE(isOld(VMMHOST_PLUGIN_ABI));
+}
+
 TEST_F(LaunchPlanTest, unknownChoices_areRefused) {
   expectFault("root", [](auto& p) { p.root = 2; });
   expectFault("flags", [](auto& p) { p.flags = 1u << 31; });

@@ -37,7 +37,7 @@ class LoadedPlugin final : public Plugin {
     });
     const Release release(*this, plan);
     try {
-      return copyLaunchPlan(plan, path_.substr(0, path_.rfind('/')));
+      return copyLaunchPlan(plan, path_.substr(0, path_.rfind('/')), library_.functions->abi);
     } catch (const Error& error) {
       throw backendError(library_.name, error);
     }

@@ -42,6 +42,8 @@ struct LaunchPlan {
   bool dev = false;
   bool tmp = false;
   std::string seccompPolicy = "worker-static";
+  bool hasOldPolicy = false;  // as it was up to 1.1 of the plugin interface
+  bool reopensBootFiles = false;
   std::vector<Bind> binds;
   std::vector<Device> devices;
   std::vector<Rlimit> rlimits;

@@ -10,6 +10,8 @@
 #include <cerrno>
 
 #include "host/runtime/sockets.h"
+#include "host/vm/reopenable.h"
+#include "vmmhost/memory_file.h"
 
 namespace vmmhost::vm {
 namespace {
@@ -24,6 +26,7 @@ constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;    // of the pr
 constexpr std::uint32_t kLeastThreads = 2;  // of a worker, besides those of virtual CPUs
 constexpr std::uint64_t kStackBytes = std::uint64_t{8} << 20;
 constexpr std::uint64_t kLeastStackBytes = std::uint64_t{256} << 10;
+constexpr std::uint16_t kMinorOfMemory = 2;  // of the worker protocol
 constexpr auto kAbilityTimeout = std::chrono::seconds(10);
 
 std::uint64_t nanoseconds(clockid_t clock) {
@@ -175,6 +178,9 @@ kj::Promise<void> Vm::start() {
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
   resources_ = openResources(config, spec_.workingDirectory);
+  if (spec_.plan.reopensBootFiles) {
+    makeReopenable(resources_, config.asReader().getBoot(), spec_.uid, spec_.gid);
+  }
   prepareVsock(config);
   mark("files-open");
 
@@ -286,6 +292,10 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
   }
   consoleRemotes_.clear();
   attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
+  if (originalConfig_.getMemory().getShared() && worker_->protocolMinor() >= kMinorOfMemory) {
+    attach([&](auto resource) { resource.setMemory(); },
+           makeMemoryFile("guest-memory", originalConfig_.getMemory().getSize()));
+  }
 }
 
 void Vm::takeVm(schema::Worker::CreateResults::Reader created) {

@@ -85,6 +85,7 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
     jail.binds.push_back({bind.source, bind.target});
   }
   jail.seccompPolicy = spec.plan.seccompPolicy;
+  jail.makesMemoryFiles = spec.plan.hasOldPolicy;
   jail.uid = spec.uid;
   jail.gid = spec.gid;
   jail.rlimits = spec.rlimits;
@@ -232,6 +233,10 @@ void WorkerProcess::verify(bool afterConfirm) {
                 "this is a fault of the backend or of this system; nothing of the VM was sent to the worker");
   }
   verified_ = std::move(report.verified);
+  verified_.push_back("seccomp policy: " + spec_.plan.seccompPolicy +
+                      (spec_.plan.hasOldPolicy ? ", OLD: as for plugins built for version 1.1 of the interface, whose "
+                                                 "workers also make files of memory that no limit counts"
+                                               : ""));
 }
 
 kj::Promise<void> WorkerProcess::handshake() {
@@ -259,6 +264,7 @@ kj::Promise<void> WorkerProcess::handshake() {
                                          ", this host " + std::to_string(schema::PROTOCOL_MAJOR),
                                      "install a backend of the same major version");
                        }
+                       protocolMinor_ = worker.getProtocolMinor();
                        spec_.mark("worker-hello");
                        verify(false);
                        spec_.mark("verified");

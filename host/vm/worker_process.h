@@ -5,6 +5,7 @@
 #include <kj/async-unix.h>
 
 #include <chrono>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -45,6 +46,7 @@ class WorkerProcess {
 
   schema::Worker::Client worker() { return worker_; }
   pid_t pid() const { return child_.pid(); }
+  std::uint16_t protocolMinor() const { return protocolMinor_; }  // as it said in its hello
   const std::vector<std::string>& verified() const { return verified_; }
 
   // Fulfilled when the process has ended and its log was read to the end. May be asked for repeatedly.
@@ -83,6 +85,7 @@ class WorkerProcess {
   kj::UnixEventPort::FdObserver statusObserver_;
   std::unique_ptr<rpc::Connection> connection_;
   schema::Worker::Client worker_ = nullptr;
+  std::uint16_t protocolMinor_ = 0;
   std::string partialLine_;
   std::deque<std::string> lastLog_;
   std::uint64_t logBudget_ = 0;

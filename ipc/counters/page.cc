@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,10 +11,7 @@
 
 #include "vmmhost/counters.h"
 #include "vmmhost/error.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
+#include "vmmhost/memory_file.h"
 
 namespace vmmhost::counters {
 namespace {
@@ -52,23 +48,6 @@ bip::mapped_region map(int fd, bip::mode_t mode) {
   }
 }
 
-Fd makePage() {
-  int fd = ::memfd_create("vmmhost-counters", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-  const bool isOldKernel = fd < 0 && errno == EINVAL;  // before 6.3
-  if (isOldKernel) {
-    fd = ::memfd_create("vmmhost-counters", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  }
-  if (fd < 0) {
-    throw systemError("making the counters page", errno);
-  }
-  Fd page(fd);
-  if ((isOldKernel && ::fchmod(fd, 0600) != 0) || ::ftruncate(fd, kPageBytes) != 0 ||
-      ::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    throw systemError("sealing the counters page", errno);
-  }
-  return page;
-}
-
 }  // namespace
 
 std::string_view cellName(Cell cell) noexcept {
@@ -77,7 +56,7 @@ std::string_view cellName(Cell cell) noexcept {
 }
 
 struct HostPage::Impl {
-  Fd memory = makePage();
+  Fd memory = makeMemoryFile("vmmhost-counters", kPageBytes);
   // Sealed against shrinking before it is mapped: no access here can ever raise SIGBUS.
   bip::mapped_region region = map(memory.get(), bip::read_only);
 

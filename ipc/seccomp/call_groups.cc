@@ -4,6 +4,7 @@
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
+#include <linux/memfd.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -15,6 +16,10 @@
 
 #include "ipc/seccomp/call_table.h"
 #include "vmmhost/rings.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 namespace vmmhost::seccomp {
 namespace {
@@ -205,6 +210,11 @@ void addDiskInput(Policy& policy, const BaseParameters& parameters) {
 void addKvm(Policy& policy) {
   // _IOC_TYPE: which of them a thread needs is for the worker's own filters to say.
   allowIf(policy, __NR_ioctl, {ArgCheck{1, 0xff00, KVMIO << 8}});
+}
+
+void addMemoryFiles(Policy& policy) {
+  // Kernels before 6.3 do not know MFD_NOEXEC_SEAL; nothing here executes a descriptor anyhow.
+  allowIf(policy, __NR_memfd_create, {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
 }
 
 void addTap(Policy& policy) {

@@ -98,8 +98,9 @@ void addDescriptorInput(Policy& policy);         // reading, writing and asking 
 void addSelfConfinement(Policy& policy);         // prctl and seccomp as far as they take rights away, own name
 void addExecutable(Policy& policy, const BaseParameters& parameters);  // execveat on the one descriptor
 void addKvm(Policy& policy);
-void addTap(Policy& policy);         // frames are read and written as the event loop does
-void addGivingBack(Policy& policy);  // holes in files, and nothing else that fallocate does
+void addMemoryFiles(Policy& policy);  // memfd_create, but not of huge pages
+void addTap(Policy& policy);          // frames are read and written as the event loop does
+void addGivingBack(Policy& policy);   // holes in files, and nothing else that fallocate does
 // What the rings of vmmhost/rings.h take, and what does the same without them.
 void addDiskInput(Policy& policy, const BaseParameters& parameters);
 

@@ -29,6 +29,8 @@
 #include "ipc/seccomp/test_calls.h"
 #include "tests/support/built.h"
 #include "vmmhost/error.h"
+#include "vmmhost/fd.h"
+#include "vmmhost/memory_file.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
@@ -37,9 +39,14 @@ namespace {
 
 constexpr int kExecutable = 250;
 constexpr std::uint32_t kX32 = 0x40000000;
+constexpr std::size_t kSize = 1 << 20;
 
 std::vector<sock_filter> programOf(const char* name) {
   return compile(basePolicy(name, {.executableDescriptor = kExecutable}));
+}
+// For workers of plugins that were built for version 1.1 of the interface.
+std::vector<sock_filter> oldProgramOf(const char* name) {
+  return compile(basePolicy(name, {.executableDescriptor = kExecutable, .makesMemoryFiles = true}));
 }
 
 std::uint32_t verdict(std::span<const sock_filter> program, const Call& call) {
@@ -92,9 +99,8 @@ std::size_t stepsOf(std::span<const sock_filter> program, std::uint32_t number) 
   return steps;
 }
 
-// Runs `work` in a child under the policy; its wait status. The child ends with what `work` returns.
-int statusUnder(const char* policy, const std::function<int()>& work) {
-  const std::vector<sock_filter> program = programOf(policy);
+// Runs `work` in a child under a policy; its wait status. The child ends with what `work` returns.
+int statusUnder(const std::vector<sock_filter>& program, const std::function<int()>& work) {
   const pid_t child = ::fork();
   if (child == 0) {
     const rlimit noCore{0, 0};
@@ -107,6 +113,10 @@ int statusUnder(const char* policy, const std::function<int()>& work) {
   int status = 0;
   EXPECT_EQ(::waitpid(child, &status, 0), child);
   return status;
+}
+
+int statusUnder(const char* policy, const std::function<int()>& work) {
+  return statusUnder(programOf(policy), work);
 }
 
 bool isKilledBySeccomp(int status) {
@@ -168,8 +178,6 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
       {"mmap private", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull}},
       {"mmap a shared descriptor", __NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 5}},
       {"relocated data becomes read-only", __NR_mprotect, {0x1000, 4096, PROT_READ}},
-      {"memfd", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x0008u}},
-      {"memfd on an old kernel", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING}},
       {"KVM_RUN", __NR_ioctl, {5, KVM_RUN}},
       {"KVM_CREATE_VM", __NR_ioctl, {5, KVM_CREATE_VM}},
       {"TUNSETOFFLOAD", __NR_ioctl, {5, TUNSETOFFLOAD}},
@@ -190,6 +198,29 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
   }
   EXPECT_EQ(verdict(program, {"clone3", __NR_clone3}), SECCOMP_RET_ERRNO | ENOSYS);
   EXPECT_EQ(verdict(program, {"readlinkat", __NR_readlinkat}), SECCOMP_RET_ERRNO | ENOENT);
+}
+
+TEST(BasePolicy, filesOfMemory_areMadeByWorkersOfOlderPluginsAlone) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const std::uint32_t refusal =
+        std::string(name) == "worker-system" ? SECCOMP_RET_ERRNO | EINVAL : SECCOMP_RET_KILL_PROCESS;
+    const auto old = oldProgramOf(name);
+    const auto now = programOf(name);
+    for (const std::uint64_t flags : {MFD_CLOEXEC | MFD_ALLOW_SEALING, MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x0008u}) {
+      EXPECT_EQ(verdict(old, {"", __NR_memfd_create, {0x1000, flags}}), SECCOMP_RET_ALLOW) << name;
+      EXPECT_EQ(verdict(now, {"", __NR_memfd_create, {0x1000, flags}}), refusal) << name;
+    }
+    for (const std::uint64_t flags : {0u, MFD_CLOEXEC | 0x0010u, MFD_CLOEXEC | MFD_HUGETLB}) {
+      EXPECT_EQ(verdict(old, {"", __NR_memfd_create, {0x1000, flags}}), refusal) << name << ' ' << flags;
+    }
+    // Else an old policy is as closed as the new one.
+    for (const Call& call : deniedToAll()) {
+      EXPECT_EQ(verdict(old, call), SECCOMP_RET_KILL_PROCESS) << name << ": " << call.name;
+    }
+    EXPECT_EQ(verdict(old, {"", __NR_close_range, {4, 255, 2}}), SECCOMP_RET_ERRNO | EINVAL);
+    EXPECT_NE(verdict(old, {"", __NR_mmap, {0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB}}),
+              SECCOMP_RET_ALLOW);
+  }
 }
 
 TEST(BasePolicy, withoutExecutable_execveatIsDenied) {
@@ -382,7 +413,7 @@ TEST(UnderPolicy, int80_endsTheProcess) {
 }
 #endif
 
-int useWhatIsAllowed() {
+int useWhatIsAllowed(int memory) {
   const int events = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   const int poll = ::epoll_create1(EPOLL_CLOEXEC);
   epoll_event event{};
@@ -395,9 +426,7 @@ int useWhatIsAllowed() {
   if (::fcntl(events, F_GETFL) < 0 || ::fcntl(events, F_DUPFD_CLOEXEC, 0) < 0) {
     return 2;
   }
-  const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  constexpr std::size_t kSize = 1 << 20;
-  if (::pwrite(memory, "", 1, kSize - 1) != 1 || ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+  if ((::fcntl(memory, F_GET_SEALS) & F_SEAL_SEAL) == 0) {
     return 3;
   }
   void* mapped = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
@@ -413,8 +442,24 @@ int useWhatIsAllowed() {
 }
 
 TEST(UnderPolicy, allowedCalls_work) {
+  const Fd memory = makeMemoryFile("guest", kSize);
   for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
-    EXPECT_EQ(statusUnder(name, useWhatIsAllowed), 0) << name;
+    EXPECT_EQ(statusUnder(name, [&] { return useWhatIsAllowed(memory.get()); }), 0) << name;
+  }
+}
+
+TEST(UnderPolicy, oldPolicies_letWorkersMakeFilesOfMemory) {
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    EXPECT_EQ(statusUnder(oldProgramOf(name),
+                          [] {
+                            const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+                            return ::pwrite(memory, "", 1, kSize - 1) == 1 &&
+                                           ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK) == 0
+                                       ? 0
+                                       : 1;
+                          }),
+              0)
+        << name;
   }
 }
 

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
-#include <linux/memfd.h>
 #include <linux/sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -15,10 +14,6 @@
 #include <cerrno>
 
 #include "ipc/seccomp/call_table.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
 
 namespace vmmhost::seccomp {
 namespace {
@@ -72,14 +67,16 @@ void addFiles(Policy& policy) {
   failWith(policy, ENOTTY, {__NR_ioctl});
 }
 
-void addMemory(Policy& policy) {
+void addMemory(Policy& policy, const BaseParameters& parameters) {
   allowIf(policy, __NR_mmap, {without(3, kUnboundedMemory)});
   failWith(policy, EPERM, {__NR_mmap});
   // What QEMU advises of its guest's memory, but for KSM: whether pages of two VMs are equal shows in their timing.
   allowValues(policy, __NR_madvise, 2,
               {MADV_WILLNEED, MADV_REMOVE, MADV_DONTFORK, MADV_DOFORK, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP});
   allow(policy, {__NR_mprotect, __NR_mincore, __NR_membarrier, __NR_get_mempolicy, __NR_msync});
-  allowIf(policy, __NR_memfd_create, {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
+  if (parameters.makesMemoryFiles) {
+    addMemoryFiles(policy);
+  }
   failWith(policy, EINVAL, {__NR_memfd_create});
   failWith(policy, EPERM, {__NR_set_mempolicy, __NR_mbind, __NR_mlock, __NR_mlock2, __NR_mlockall});
   failWith(policy, ENOSYS, {__NR_io_uring_setup, __NR_io_setup});
@@ -156,7 +153,7 @@ Policy workerSystem(const BaseParameters& parameters) {
   addKvm(policy);
   addTapOfPrograms(policy);
   addFiles(policy);
-  addMemory(policy);
+  addMemory(policy, parameters);
   addProcesses(policy);
   addPairs(policy);
   return policy;

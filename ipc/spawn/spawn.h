@@ -41,6 +41,7 @@ struct Jail {
   bool tmp = false;
   std::vector<Bind> binds;
   std::string seccompPolicy = "worker-static";
+  bool makesMemoryFiles = false;  // as workers of plugins before 1.2 may
   // Host ids of the worker. The caller's own, or (as root) ids that no other process uses; never 0.
   uid_t uid = 0;
   gid_t gid = 0;

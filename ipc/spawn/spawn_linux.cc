@@ -242,7 +242,11 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   if (request.rings > rings::kMaxRings) {
     throw Error(ErrorCode::kInternal, "more rings than a worker can have");
   }
-  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, {plan.executableSlot, request.rings}));
+  seccomp::BaseParameters parameters;
+  parameters.executableDescriptor = plan.executableSlot;
+  parameters.rings = request.rings;
+  parameters.makesMemoryFiles = jail.makesMemoryFiles;
+  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, parameters));
   argvStorage = request.argv;
   if (request.rings > 0) {
     argvStorage.emplace_back(rings::emptyArgument().data());

@@ -33,6 +33,10 @@ std::vector<Fd> Resources::takeNic(std::uint32_t index) {
   return queues;
 }
 
+Fd Resources::takeMemory() {
+  return std::move(memory_);
+}
+
 Fd Resources::takeCounters() {
   return std::move(counters_);
 }

@@ -249,6 +249,9 @@ class WorkerServer final : public schema::Worker::Server {
       case schema::Resource::NIC:
         resources_.nics_[resource.getNic().getIndex()][resource.getNic().getQueue()] = std::move(fd);
         return;
+      case schema::Resource::MEMORY:
+        resources_.memory_ = std::move(fd);
+        return;
       case schema::Resource::COUNTERS:
         resources_.counters_ = std::move(fd);
         return;

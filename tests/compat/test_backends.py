@@ -24,6 +24,11 @@ class FakeBackend(CompatTest):
         passed = [case["name"] for case in found["cases"] if case["result"] == "passed"]
         self.assertGreaterEqual(len(passed), 40, found["counts"])
 
+    def test_policy_of_then_is_told(self):
+        info = self.detached("vm", "fake")
+        self.assertIn("seccomp policy: worker-static, OLD", "\n".join(info["jail"]))
+        self.check("rm", "-f", "vm")
+
     def test_faults_of_its_own_server(self):
         """With a fault it serves the protocol itself, without the SDK."""
         for fault, kernel, code in (("exit:7:running", "loop", 1), ("error:create", "loop", 125),

@@ -83,6 +83,9 @@ class Verbs:
         self.assertTrue(info["detached"])
         self.assertGreater(info["workerPid"], 0)
         self.assertTrue(info["jail"], "what was verified is told")
+        policies = [line for line in info["jail"] if line.startswith("seccomp policy: worker-")]
+        self.assertEqual(len(policies), 1, info["jail"])
+        self.assertNotIn("OLD", policies[0], "a backend of this tree")
         self.assertEqual([row["name"] for row in self.check("ps", "--json").json], ["one"])
         self.check("pause", "one")
         self.assertEqual(self.state("one"), "paused")

@@ -65,7 +65,7 @@ void load(std::span<const std::uint8_t> bytes) {
   firmware.acpi = firmware.smbios = {1, 2, 3, 4};
   for (const auto protocol : {kvm::boot::ElfProtocol::kAuto, kvm::boot::ElfProtocol::kLinux64}) {
     files.elfProtocol = protocol;
-    kvm::memory::GuestMemory memory(kvm::arch::memoryRanges(kMemoryBytes), false);
+    kvm::memory::GuestMemory memory(kvm::arch::memoryRanges(kMemoryBytes));
     fuzz::accepted([&] {
       const kvm::arch::EntryState entry = kvm::boot::load(files, firmware, memory, true);
       fuzz::require(memory.at(entry.address, 1).has_value(), "the entry is in memory");

@@ -68,7 +68,7 @@ void headers(FuzzedDataProvider& input) {
 
 // Frames in both directions over queues that the input lays out.
 void queues(FuzzedDataProvider& input) {
-  static memory::GuestMemory memory(std::array{memory::Range{0, kMemoryBytes}}, false);
+  static memory::GuestMemory memory(std::array{memory::Range{0, kMemoryBytes}});
   const memory::Bytes all = *memory.at(0, kMemoryBytes);
   std::fill(all.begin(), all.end(), std::uint8_t{0});
   QueueLayout layout;

@@ -20,7 +20,7 @@ constexpr std::uint64_t kHigh = 0x8000;
 
 kvm::memory::GuestMemory& memory() {
   // A hole between the two, as below the PCI window.
-  static kvm::memory::GuestMemory memory(std::vector<kvm::memory::Range>{{0, kLow}, {kHighStart, kHigh}}, false);
+  static kvm::memory::GuestMemory memory(std::vector<kvm::memory::Range>{{0, kLow}, {kHighStart, kHigh}});
   return memory;
 }
 

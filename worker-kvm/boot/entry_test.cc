@@ -35,7 +35,7 @@ class EntryTest : public testing::Test {
 
   // What the code writes to port 0x600, 4 bytes, before it stops.
   std::uint32_t answer(const BootFiles& files) {
-    memory::GuestMemory memory(arch::memoryRanges(64 << 20), false);
+    memory::GuestMemory memory(arch::memoryRanges(64 << 20));
     const arch::EntryState entry = load(files, {}, memory, true);
     Vm vm = device_->createVm();
     vm.setReservedPages(arch::kIdentityMap, arch::kTaskState);

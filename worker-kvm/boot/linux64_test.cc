@@ -45,7 +45,7 @@ class Linux64Test : public testing::Test {
     return std::nullopt;
   }
 
-  memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB), false};
+  memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB)};
 };
 
 TEST_F(Linux64Test, zeroPageOfBzImage_hasItsHeaderAndWhatALoaderFillsIn) {

@@ -76,7 +76,7 @@ class LoadTest : public testing::Test {
     return "accepted";
   }
 
-  memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB), false};
+  memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB)};
   BootFiles files_;
   Firmware firmware_;
 };

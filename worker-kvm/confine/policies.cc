@@ -106,10 +106,7 @@ Rules machineCreation() {
       callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
       callWith(__NR_fcntl, 1, F_GET_SEALS),      // the page of counters
       callWith(__NR_madvise, 2, MADV_HUGEPAGE),  // guest memory
-      call(__NR_memfd_create),
-      callWith(__NR_fcntl, 1, F_ADD_SEALS),
-      call(__NR_pwrite64),                   // sizes a memfd
-      callWithout(__NR_mmap, 2, PROT_EXEC),  // counters, kvm_run and shared guest memory are shared mappings
+      callWithout(__NR_mmap, 2, PROT_EXEC),      // counters, kvm_run and shared guest memory are shared mappings
       // pthread_create, exactly: neither a process nor a namespace comes of it.
       callWith(__NR_clone, 0,
                CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |

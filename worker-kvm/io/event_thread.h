@@ -28,8 +28,8 @@ class EventThread {
     virtual void ready(std::uint32_t events) noexcept = 0;  // EPOLLIN, ...
   };
 
-  // Work that is posted without memory: for the threads of virtual CPUs, which wait for no lock of the heap, and for what
-  // is posted often. Made once; outlives what was posted of it.
+  // Work that is posted without memory: for the threads of virtual CPUs, which wait for no lock of the heap, and for
+  // what is posted often. Made once; outlives what was posted of it.
   class Job {
    public:
     Job() = default;

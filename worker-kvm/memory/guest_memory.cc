@@ -1,50 +1,25 @@
 #include "worker-kvm/memory/guest_memory.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "vmmhost/error.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
-#endif
 
 namespace vmmhost::kvm::memory {
 
 namespace {
 
-// Size and seals before it is mapped: whoever shares it can rely on both.
-Fd makeSealedMemfd(std::uint64_t bytes) {
-  Fd memfd(::memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
-  if (!memfd && errno == EINVAL) {
-    memfd = Fd(::memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  }
-  if (!memfd) {
-    throw systemError("memfd_create for guest memory", errno);
-  }
-  // Written at its end instead of ftruncate, which a worker is not allowed: it could cut the files it was handed.
-  const std::uint8_t zero = 0;
-  if (::pwrite(memfd.get(), &zero, 1, static_cast<off_t>(bytes - 1)) != 1) {
-    throw systemError("sizing the memfd of guest memory to " + std::to_string(bytes) + " bytes", errno);
-  }
-  if (::fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    throw systemError("sealing the memfd of guest memory", errno);
-  }
-  return memfd;
-}
-
 // Huge pages of the host's and of the guest's page tables fall together only where both begin at a multiple of their
 // size; ranges do (0 and 4 GiB), so their mappings must. Nothing if there is no room.
 constexpr std::uint64_t kHugePageBytes = std::uint64_t{2} << 20;
 
-std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor) {
+std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor, std::uint64_t offset) {
   // Room for the alignment first, then the memory itself over the middle of it; the ends go back.
   const std::uint64_t roomBytes = bytes + kHugePageBytes;
   void* room = ::mmap(nullptr, roomBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -54,7 +29,8 @@ std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor) {
   auto* const start = static_cast<std::uint8_t*>(room);
   const std::uint64_t before = -reinterpret_cast<std::uintptr_t>(start) % kHugePageBytes;
   auto* const aligned = start + before;
-  if (::mmap(aligned, bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, descriptor, 0) == MAP_FAILED) {
+  if (::mmap(aligned, bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, descriptor,
+             static_cast<off_t>(offset)) == MAP_FAILED) {
     const int error = errno;
     ::munmap(start, roomBytes);
     errno = error;
@@ -69,12 +45,12 @@ std::optional<Bytes> mapAligned(std::uint64_t bytes, int kind, int descriptor) {
 
 }  // namespace
 
-GuestMemory::GuestMemory(std::span<const Range> ranges, bool shared) {
+GuestMemory::GuestMemory(std::span<const Range> ranges, Fd file) : file_(std::move(file)) {
   regions_.reserve(ranges.size());  // so that nothing throws between a mapping and its owner
+  const int kind = file_ ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  std::uint64_t offset = 0;
   for (const Range& range : ranges) {
-    Fd memfd = shared ? makeSealedMemfd(range.bytes) : Fd();
-    const int kind = shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-    const auto mapping = mapAligned(range.bytes, kind, memfd.get());
+    const auto mapping = mapAligned(range.bytes, kind, file_.get(), file_ ? offset : 0);
     if (!mapping) {
       const Error error = systemError("mapping " + std::to_string(range.bytes) + " bytes of guest memory", errno);
       for (const Region& region : regions_) {
@@ -84,7 +60,8 @@ GuestMemory::GuestMemory(std::span<const Range> ranges, bool shared) {
     }
     // Where the host has them: fewer faults of the guest and of loading, and shorter walks ever after. A wish, no need.
     ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
-    regions_.push_back({range, *mapping, std::move(memfd)});
+    regions_.push_back({range, *mapping, offset});
+    offset += range.bytes;
   }
 }
 

@@ -35,9 +35,10 @@ inline std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_
 
 class GuestMemory {
  public:
-  // Private anonymous memory, not reserved in advance, or (shared) one sealed memfd per range that another process can
-  // map too. Either begins at a multiple of 2 MiB, and huge pages are asked for. Throws Error.
-  GuestMemory(std::span<const Range> ranges, bool shared);
+  // Private anonymous memory, not reserved in advance, or the bytes of `file`, the ranges in it one behind the other,
+  // which another process can map too. Either begins at a multiple of 2 MiB, and huge pages are asked for. Throws
+  // Error.
+  explicit GuestMemory(std::span<const Range> ranges, Fd file = Fd());
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
@@ -45,9 +46,10 @@ class GuestMemory {
   struct Region {
     Range guest;
     Bytes host;
-    Fd memfd;  // empty for private memory
+    std::uint64_t fileOffset;
   };
   std::span<const Region> regions() const noexcept { return regions_; }
+  int file() const noexcept { return file_.get(); }  // -1: private memory
   // Bytes of all regions together.
   std::uint64_t totalBytes() const noexcept;
 
@@ -71,6 +73,7 @@ class GuestMemory {
   void clear(Bytes bytes) const noexcept;
 
  private:
+  Fd file_;
   std::vector<Region> regions_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "tests/support/refusal.h"
 #include "vmmhost/error.h"
+#include "vmmhost/memory_file.h"
 #include "worker-kvm/arch/x86_64/layout.h"
 
 namespace vmmhost::kvm::memory {
@@ -35,7 +36,7 @@ TEST(MemoryRanges, leaveTheDeviceGapOut) {
 
 TEST(GuestMemory, accessAcrossRegionsOrIntoTheGap_isRefused) {
   const std::array<Range, 2> ranges = {Range{0, 8192}, Range{0x10000, 4096}};
-  GuestMemory memory(ranges, false);
+  GuestMemory memory(ranges);
   EXPECT_EQ(memory.totalBytes(), 12288U);
   EXPECT_TRUE(memory.at(8191, 1));
   EXPECT_FALSE(memory.at(8191, 2));
@@ -53,36 +54,45 @@ TEST(GuestMemory, accessAcrossRegionsOrIntoTheGap_isRefused) {
 
 TEST(GuestMemory, whatIsWritten_isReadAtTheSameAddress) {
   const std::array<Range, 2> ranges = {Range{0, 8192}, Range{0x10000, 4096}};
-  GuestMemory memory(ranges, false);
+  GuestMemory memory(ranges);
   const std::array<std::uint8_t, 3> data = {1, 2, 3};
   memory.write(0x10ffd, data, "data");
   EXPECT_EQ((*memory.at(0x10fff, 1))[0], 3);
 }
 
-TEST(GuestMemory, sharedMemory_isTheMemfdAndCannotChangeItsSize) {
-  const std::array<Range, 1> ranges = {Range{0, 8192}};
-  GuestMemory memory(ranges, true);
-  const int memfd = memory.regions().front().memfd.get();
-  ASSERT_GE(memfd, 0);
-  const std::array<std::uint8_t, 1> data = {42};
-  memory.write(5000, data, "data");
+TEST(GuestMemory, rangesOfAFile_areInItOneBehindTheOther) {
+  const std::array<Range, 2> ranges = {Range{0, 8192}, Range{4 * kGiB, 4096}};
+  GuestMemory memory(ranges, makeMemoryFile("test", 12288));
+  ASSERT_GE(memory.file(), 0);
+  const std::array<std::uint8_t, 1> low = {42};
+  const std::array<std::uint8_t, 1> high = {43};
+  memory.write(5000, low, "data");
+  memory.write(4 * kGiB + 1, high, "data");
   std::uint8_t seen = 0;
-  EXPECT_EQ(::pread(memfd, &seen, 1, 5000), 1);
+  EXPECT_EQ(::pread(memory.file(), &seen, 1, 5000), 1);
   EXPECT_EQ(seen, 42);
+  EXPECT_EQ(::pread(memory.file(), &seen, 1, 8193), 1);
+  EXPECT_EQ(seen, 43);
+}
+
+TEST(MemoryFile, cannotChangeItsSizeNorItsSeals) {
+  const Fd file = makeMemoryFile("test", 8192);
   for (const off_t bytes : {4096, 16384}) {
     errno = 0;
-    EXPECT_NE(::ftruncate(memfd, bytes), 0);
+    EXPECT_NE(::ftruncate(file.get(), bytes), 0);
     EXPECT_EQ(errno, EPERM) << bytes;
   }
   errno = 0;
-  EXPECT_NE(::fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+  EXPECT_EQ(::pwrite(file.get(), "x", 1, 8192), -1);
+  EXPECT_EQ(errno, EPERM);
+  EXPECT_NE(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_WRITE), 0);
   EXPECT_EQ(errno, EPERM);
 }
 
 TEST(GuestMemory, everyRange_beginsWhereHugePagesDo) {
   for (const bool shared : {false, true}) {
     const std::array<Range, 3> ranges = {Range{0, 4096}, Range{0x200000, 12288}, Range{4 * kGiB, 4096}};
-    GuestMemory memory(ranges, shared);
+    GuestMemory memory(ranges, shared ? makeMemoryFile("test", 20480) : Fd());
     for (const auto& region : memory.regions()) {
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(region.host.data()) % (2 << 20), 0U);
       region.host.front() = region.host.back() = 1;  // all of it is there
@@ -114,8 +124,7 @@ TEST(GuestMemory, clearing_takesExactlyWhatItIsTold) {
 
 TEST(GuestMemory, moreThanTheSystemHas_isAnErrorAndNotAnAbort) {
   const std::array<Range, 2> ranges = {Range{0, 4096}, Range{4096, std::uint64_t{1} << 56}};
-  tests::expectRefusal("mapping 72057594037927936 bytes of guest memory",
-                       [&] { const GuestMemory memory(ranges, false); });
+  tests::expectRefusal("mapping 72057594037927936 bytes of guest memory", [&] { const GuestMemory memory(ranges); });
 }
 
 }  // namespace

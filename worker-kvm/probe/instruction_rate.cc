@@ -62,7 +62,7 @@ std::uint64_t fastestRate(const TimedRun& run) {
 
 std::uint64_t measureInstructionRate(const Device& device) {
   const memory::Range range{0, kMemoryBytes};
-  memory::GuestMemory memory({&range, 1}, false);
+  memory::GuestMemory memory({&range, 1});
   memory.write(kCodeAddress, kCode, "the probe");
   Vm vm = device.createVm();
   vm.setMemory(0, 0, memory.regions().front().host);

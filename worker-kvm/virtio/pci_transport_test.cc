@@ -53,7 +53,7 @@ class RecordedDoorbells final : public devices::Doorbells {
 
 class PciTransportTest : public ::testing::Test {
  protected:
-  PciTransportTest() : memory_(std::vector<memory::Range>{{0, 1 << 20}}, false) {
+  PciTransportTest() : memory_(std::vector<memory::Range>{{0, 1 << 20}}) {
     auto device = std::make_unique<FakeDevice>();
     device_ = device.get();
     root_.add(std::make_unique<PciTransport>(std::move(device),

@@ -23,7 +23,7 @@ constexpr std::uint16_t kNext = 1, kWrite = 2, kIndirect = 4;
 // The driver's side.
 class QueueTest : public ::testing::Test {
  protected:
-  QueueTest() : memory_(std::array{memory::Range{0, kMemoryBytes}}, false) {}
+  QueueTest() : memory_(std::array{memory::Range{0, kMemoryBytes}}) {}
 
   template <typename Value>
   void put(std::uint64_t address, Value value) {

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "vmmhost/memory_file.h"
 #include "worker-kvm/memory/guest_memory.h"
 #include "worker-kvm/virtio/device.h"
 #include "worker-kvm/vm/wake.h"
@@ -204,7 +205,9 @@ class Driver {
   static constexpr std::uint64_t kMemoryBytes = 64 << 20;
 
   explicit Driver(std::size_t queues, bool sharedMemory = false)
-      : memory_(std::vector<memory::Range>{{0, kMemoryBytes}}, sharedMemory), interrupts_(queues) {}
+      : memory_(std::vector<memory::Range>{{0, kMemoryBytes}},
+                sharedMemory ? makeMemoryFile("test", kMemoryBytes) : Fd()),
+        interrupts_(queues) {}
 
   // Agrees on `features` and starts the device with queues of `size`; those `without` are not enabled.
   void start(Device& device, std::uint64_t features, std::uint16_t size = 128,

@@ -66,7 +66,7 @@ const char* reasonName(devices::EndReason reason) {
 VirtualMachine::VirtualMachine(const Device& device, Parameters parameters, counters::WorkerPage& counters)
     : parameters_(std::move(parameters)),
       control_(wake_),
-      memory_(arch::memoryRanges(parameters_.memoryBytes), parameters_.sharedMemory),
+      memory_(arch::memoryRanges(parameters_.memoryBytes), std::move(parameters_.memoryFile)),
       vm_(makeVm(device, memory_)),
       calls_(wake_),
       interrupts_(vm_, parameters_.irqchip, mmio_, calls_),

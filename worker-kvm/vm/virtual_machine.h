@@ -40,7 +40,7 @@ namespace vmmhost::kvm::vm {
 struct Parameters {
   std::uint32_t cpus = 1;
   std::uint64_t memoryBytes = 0;  // a multiple of the page size, at least 2 MiB
-  bool sharedMemory = false;
+  Fd memoryFile;                  // of so many bytes, to be shared; none: private memory
   IrqchipMode irqchip = IrqchipMode::kSplit;
   boot::BootFiles boot;
   std::optional<smbios::Uuid> uuid;

@@ -11,6 +11,7 @@
 #include <iterator>
 
 #include "tests/support/built.h"
+#include "vmmhost/memory_file.h"
 
 namespace vmmhost::kvm::vm {
 namespace {
@@ -270,7 +271,7 @@ TEST_F(VirtualMachineTest, unansweredMemory_readsAllOnes) {
 
 TEST_F(VirtualMachineTest, sharedMemory_worksAsPrivateMemoryDoes) {
   Parameters parameters = parametersFor("memory_touch");
-  parameters.sharedMemory = true;
+  parameters.memoryFile = makeMemoryFile("test", parameters.memoryBytes);
   create(std::move(parameters));
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
   EXPECT_EQ(output_, "touched 14336 KiB\n");

@@ -102,6 +102,9 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
     plan->root = VMMHOST_ROOT_SYSTEM;
     plan->worker = VMMHOST_BACKEND_QEMU_WORKER;
     plan->flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV;
+    if ((host->abi & 0xffff) >= 2) {
+      plan->flags |= VMMHOST_PLAN_REOPENABLE;  // an older host lets the worker copy a kernel itself
+    }
     plan->seccomp = "worker-system";
     plan->max_processes = spec.cpus + kOtherThreads;
     plan->overhead_bytes = kOverheadBytes;

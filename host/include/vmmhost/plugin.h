@@ -143,7 +143,10 @@ enum {
 enum {
   VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own processes and nothing else; none with "worker-static" */
   VMMHOST_PLAN_DEV = 1u << 1,  /* /dev with null, zero, urandom (root SYSTEM only) */
-  VMMHOST_PLAN_TMP = 1u << 2   /* a private writable /tmp of bounded size (root SYSTEM only) */
+  VMMHOST_PLAN_TMP = 1u << 2,  /* a private writable /tmp of bounded size (root SYSTEM only) */
+  /* Since 1.2. Kernel, initrd and firmware are files that the worker can open anew, by /proc/self/fd: those that its
+   * user may not read come as a copy in memory, of at most 1 GiB. */
+  VMMHOST_PLAN_REOPENABLE = 1u << 3
 };
 
 typedef struct vmmhost_bind {
@@ -197,7 +200,9 @@ typedef struct vmmhost_launch_plan {
 /* The plugin itself: static data of the shared object. */
 typedef struct vmmhost_plugin {
   uint32_t size;
-  uint32_t abi;     /* VMMHOST_PLUGIN_ABI that it was built against: it knows the fields of vm.capnp that there were */
+  /* VMMHOST_PLUGIN_ABI that it was built against: it knows the fields of vm.capnp that there were, and its workers are
+   * held to the policies as they are since then. Up to 1.1 they may also make files of memory. */
+  uint32_t abi;
   const char* name; /* 1 to 32 bytes of [a-z0-9-]: what --backend takes */
   const char* version;
   const char* description; /* one line */

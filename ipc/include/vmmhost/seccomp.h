@@ -63,6 +63,8 @@ struct BaseParameters {
   int executableDescriptor = -1;
   // How many rings it starts with (vmmhost/rings.h); on these alone is io_uring_enter allowed.
   unsigned rings = 0;
+  // What workers of earlier plugins are allowed: since 1.2 the host makes the memory that a worker shares.
+  bool makesMemoryFiles = false;
 };
 
 // Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for

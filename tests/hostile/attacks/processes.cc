@@ -96,11 +96,8 @@ int useInt80(const Loot&) {
   return result > 0 ? 0 : static_cast<int>(-result);
 }
 
-int makeDescriptorAtSlot(const Loot&) {
-  const int memory = makeMemory();
-  const int error = raw(__NR_fcntl, memory, F_DUPFD_CLOEXEC, kExecutableSlot);
-  ::close(memory);
-  return error;
+int makeDescriptorAtSlot(const Loot& loot) {
+  return rawOpen(__NR_fcntl, loot.rpc, F_DUPFD_CLOEXEC, kExecutableSlot);
 }
 
 // A process that stays, holding everything that the worker holds.
@@ -120,8 +117,8 @@ int leaveShortChild(const Loot&) {
   return child < 0 ? errno : 0;
 }
 
-int keepDescriptor(const Loot&) {
-  return makeMemory() < 0 ? errno : 0;
+int keepDescriptor(const Loot& loot) {
+  return raw(__NR_fcntl, loot.rpc, F_DUPFD_CLOEXEC, 10);
 }
 
 constexpr Attack kAttacks[] = {

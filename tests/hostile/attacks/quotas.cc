@@ -77,6 +77,7 @@ constexpr Attack kAttacks[] = {
     {"huge-pages", takeHugePages, kKilled, fails(EPERM)},
     {"huge-memfd", [](const Loot&) { return rawOpen(__NR_memfd_create, "x", MFD_CLOEXEC | MFD_HUGETLB); }, kKilled,
      fails(EINVAL)},
+    {"memory-file", [](const Loot&) { return rawOpen(__NR_memfd_create, "x", MFD_CLOEXEC); }, kKilled, fails(EINVAL)},
     // A stack, as far as the kernel can tell: RLIMIT_DATA does not count it.
     {"grow-down", [](const Loot&) { return map(std::size_t{8} << 30, MAP_GROWSDOWN | MAP_NORESERVE); }, kKilled,
      fails(EPERM)},

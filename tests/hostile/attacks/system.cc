@@ -283,6 +283,9 @@ int reopenSocket(const Loot& loot) {
 // The worker's own code from memory: it goes on as a worker, and is not the planned file.
 int becomeMemory(const Loot& loot) {
   const int memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC));
+  if (memory < 0) {
+    return errno;
+  }
   const int self = ::open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   static char block[65536];
   for (ssize_t got = 0; (got = ::read(self, block, sizeof block)) > 0;) {
@@ -367,7 +370,7 @@ constexpr Attack kAttacks[] = {
     {"own-name", findOwnName, kKilled, fails(ENOENT)},
     {"disk-reopen", reopenDisk, kKilled, fails(EACCES), When::kHolding},
     {"socket-reopen", reopenSocket, kKilled, fails(ENXIO)},
-    {"memfd-become", becomeMemory, kKilled, kRefused, When::kConstructor},
+    {"memfd-become", becomeMemory, kKilled, fails(EINVAL), When::kConstructor},
     {"descriptors-in-flight", keepDescriptorsInFlight},
     {"take-memory", takeMemory, fails(ENOMEM), kOutOfMemory, When::kStart},
     {"lock-by-mapping", lockMemoryByMapping, fails(EPERM), fails(EPERM)},

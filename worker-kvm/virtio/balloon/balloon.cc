@@ -46,14 +46,12 @@ Balloon::~Balloon() {
 
 confine::Rules Balloon::rulesFor(const memory::GuestMemory& memory) {
   confine::Rules rules;
-  for (const auto& region : memory.regions()) {
-    if (region.memfd) {
-      rules.push_back({__NR_fallocate,
-                       {{0, k32Bits, static_cast<std::uint32_t>(region.memfd.get())},
-                        {1, k32Bits, static_cast<std::uint32_t>(kHole)}}});
-    } else {
-      rules.push_back(confine::callWith(__NR_madvise, 2, MADV_DONTNEED));
-    }
+  if (memory.file() >= 0) {
+    rules.push_back(
+        {__NR_fallocate,
+         {{0, k32Bits, static_cast<std::uint32_t>(memory.file())}, {1, k32Bits, static_cast<std::uint32_t>(kHole)}}});
+  } else {
+    rules.push_back(confine::callWith(__NR_madvise, 2, MADV_DONTNEED));
   }
   return rules;
 }
@@ -248,9 +246,9 @@ bool Balloon::reportPiece(Served& served) noexcept {
 
 // What the system does not take back stays as it is: nothing depends on it.
 void Balloon::giveBack(const memory::GuestMemory::Region& region, std::uint64_t offset, std::uint64_t bytes) noexcept {
-  if (region.memfd) {
-    while (::fallocate(region.memfd.get(), kHole, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0 &&
-           errno == EINTR) {
+  if (memory_.file() >= 0) {
+    const auto place = static_cast<off_t>(region.fileOffset + offset);
+    while (::fallocate(memory_.file(), kHole, place, static_cast<off_t>(bytes)) != 0 && errno == EINTR) {
     }
   } else {
     ::madvise(region.host.data() + offset, bytes, MADV_DONTNEED);

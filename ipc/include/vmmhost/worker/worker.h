@@ -40,6 +40,10 @@ class Resources {
   // IFF_MULTI_QUEUE where there are several. The worker reads, writes and sets offloads (TUNSETOFFLOAD); under the base
   // policy "worker-system" also the size of the header (TUNSETVNETHDRSZ). All else of the device is the host's.
   std::vector<Fd> takeNic(std::uint32_t index);
+  // The guest's memory of a VM whose configuration says memory.shared: a file of memory.size bytes that is sealed at
+  // this size, made by the host, to be mapped shared. Empty otherwise, and from a host before 1.2. No worker can make
+  // one itself.
+  Fd takeMemory();
   // Shared memory for counters (ipc/counters); empty when the host offers none.
   Fd takeCounters();
   // A ring that the process was started with, see vmmhost/rings.h; no descriptor in it when there is none left.
@@ -52,6 +56,7 @@ class Resources {
   std::map<std::uint32_t, Fd> consoles_;
   std::map<std::uint32_t, std::map<std::uint32_t, Fd>> nics_;  // by card, by queue
   Fd counters_;
+  Fd memory_;
   std::vector<rings::Ring> rings_;  // the next one is the last
 };
 
