@@ -1,5 +1,11 @@
 #include "worker-kvm/backend.h"
 
+#include <sys/eventfd.h>
+
+#include <cerrno>
+#include <utility>
+#include <vector>
+
 #include "vmmhost/counters.h"
 #include "vmmhost/error.h"
 #include "worker-kvm/config/check.h"
@@ -36,6 +42,23 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
   return parameters;
 }
 
+// Something on each free number below `first`, so that what comes from now on has that or a higher one: no filter lets
+// duplicate a descriptor to where it should be.
+std::vector<Fd> fillDescriptors(int first) {
+  std::vector<Fd> fillers;
+  while (first > 0) {
+    Fd filler(::eventfd(0, EFD_CLOEXEC));
+    if (!filler) {
+      throw systemError("eventfd", errno);
+    }
+    if (filler.get() >= first) {
+      break;
+    }
+    fillers.push_back(std::move(filler));
+  }
+  return fillers;
+}
+
 std::unique_ptr<counters::WorkerPage> openCounters(worker::Resources& resources) {
   Fd page = resources.takeCounters();
   return page ? std::make_unique<counters::WorkerPage>(std::move(page)) : std::make_unique<counters::WorkerPage>();
@@ -61,6 +84,7 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
   ConfiguredDevices devices = devicesOf(config, resources, events, io);
   parts.console = std::move(devices.serialConsole);
   parts.controls = std::move(devices.controls);
+  const int firstSocket = devices.firstSocket;
   {
     // /dev/kvm could make VMs without end: it is closed before anything of the guest runs.
     const Device device(resources.takeDevice("kvm"));
@@ -74,14 +98,16 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
       confine::loaderFilter(machine.bootDescriptors(), machine.wake().descriptor()));
   auto created = std::make_unique<vm::KvmMachine>(std::move(parts), events, io);
   auto parked = created->whenParked();
-  return parked.then([created = std::move(created)]() mutable -> kj::Promise<std::unique_ptr<worker::Machine>> {
-    try {
-      confine::enterControl();
-    } catch (const Error& error) {
-      return worker::fail<std::unique_ptr<worker::Machine>>(error);
-    }
-    return std::unique_ptr<worker::Machine>(std::move(created));
-  });
+  return parked.then(
+      [created = std::move(created), firstSocket]() mutable -> kj::Promise<std::unique_ptr<worker::Machine>> {
+        try {
+          created->keep(fillDescriptors(firstSocket));
+          confine::enterControl();
+        } catch (const Error& error) {
+          return worker::fail<std::unique_ptr<worker::Machine>>(error);
+        }
+        return std::unique_ptr<worker::Machine>(std::move(created));
+      });
 }
 
 }  // namespace vmmhost::kvm

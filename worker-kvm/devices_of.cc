@@ -138,6 +138,9 @@ void addVsock(schema::VmConfig::Reader config, worker::Events& events, kj::Async
   if (config.getVsock().getCid() != 0) {
     options.guestCid = config.getVsock().getCid();
   }
+  options.firstDescriptor = static_cast<int>(config::descriptors(config));
+  options.duplicates = false;
+  devices.firstSocket = options.firstDescriptor;
   devices.makers.push_back(virtioDevice([options, link](const vm::Platform&) {
     auto device = std::make_unique<virtio::vsock::Vsock>(options, *link);
     link->join(*device);

@@ -15,8 +15,9 @@ namespace vmmhost::kvm {
 
 struct ConfiguredDevices {
   std::vector<vm::DeviceMaker> makers;  // in the order of their device numbers
-  vm::DeviceControls controls;          // work once the makers were called
-  Fd serialConsole;                     // empty: nobody is at the serial port
+  int firstSocket = 0;  // the number from which on the sockets of vsock connections are to be; 0: whatever it is
+  vm::DeviceControls controls;  // work once the makers were called
+  Fd serialConsole;             // empty: nobody is at the serial port
 };
 
 // Of a configuration that was checked. Takes what the devices need out of `resources`; `events` and `io` outlive the

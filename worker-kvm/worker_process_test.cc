@@ -91,6 +91,7 @@ class WorkerProcessTest : public testing::Test {
     spawn::Request request;
     request.executable = executable.get();
     request.argv = {"vmmhost-worker-kvm"};
+    request.epolls = 8;
     request.descriptors = {{null.get(), 0}, {null.get(), 1}, {log.write.get(), 2}, {sockets.remote.get(), 3}};
     request.jail.uid = ::getuid() == 0 ? kTestUid : ::getuid();
     request.jail.gid = ::getuid() == 0 ? kTestUid : ::getgid();

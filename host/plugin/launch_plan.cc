@@ -9,6 +9,8 @@
 #include "host/config/text.h"
 #include "host/plugin/host_api.h"
 #include "host/plugin/trusted_file.h"
+#include "ipc/spawn/spawn.h"
+#include "vmmhost/epolls.h"
 #include "vmmhost/rings.h"
 
 namespace vmmhost::plugin {
@@ -23,6 +25,10 @@ constexpr std::uint32_t kMaxProcesses = 65536;
 constexpr std::uint64_t kMaxOverheadBytes = std::uint64_t{64} << 30;
 constexpr std::uint64_t kMaxTimeoutMs = 600'000;
 constexpr std::uint32_t kMinorOfNewPolicies = 2;
+constexpr std::uint32_t kUsualDescriptors = 256;
+constexpr std::uint32_t kFewestDescriptors = spawn::kMinDescriptors;
+constexpr std::uint32_t kMostDescriptors = 4096;
+constexpr std::uint32_t kFurtherDescriptors = 16;  // besides rings and epoll instances, for an event loop and its files
 
 [[noreturn]] void fault(const std::string& what) {
   throw Error(ErrorCode::kInternal, "its launch plan " + what, "report this to its maker");
@@ -169,6 +175,29 @@ void copyRlimits(const vmmhost_launch_plan& from, LaunchPlan& to) {
   }
 }
 
+// Each instance of epoll watches as many descriptors as there are: a worker that makes instances has few of both.
+void copyDescriptors(const vmmhost_launch_plan& from, LaunchPlan& to) {
+  if (from.epoll_count > epolls::kMaxEpolls) {
+    fault("asks for " + std::to_string(from.epoll_count) + " instances of epoll, more than " +
+          std::to_string(epolls::kMaxEpolls));
+  }
+  if (from.max_descriptors != 0 &&
+      (from.max_descriptors < kFewestDescriptors || from.max_descriptors > kMostDescriptors)) {
+    fault("asks for " + std::to_string(from.max_descriptors) + " descriptors, not " +
+          std::to_string(kFewestDescriptors) + " to " + std::to_string(kMostDescriptors));
+  }
+  to.epolls = from.epoll_count;
+  to.maxDescriptors = from.max_descriptors == 0 ? kUsualDescriptors : from.max_descriptors;
+  if (to.epolls == 0 && !to.hasOldPolicy) {
+    to.maxDescriptors = kFewestDescriptors;
+  }
+  const std::uint32_t first = static_cast<std::uint32_t>(rings::kFirstDescriptor);
+  if (first + to.rings + to.epolls + kFurtherDescriptors > to.maxDescriptors) {
+    fault("asks for " + std::to_string(to.rings) + " rings and " + std::to_string(to.epolls) +
+          " instances of epoll, for which its " + std::to_string(to.maxDescriptors) + " descriptors are too few");
+  }
+}
+
 std::chrono::milliseconds timeout(std::uint64_t given, std::chrono::milliseconds otherwise, const char* what) {
   if (given > kMaxTimeoutMs) {
     fault("has a " + std::string(what) + " timeout of more than ten minutes");
@@ -232,6 +261,7 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
     fault("asks for rings, which its seccomp policy has no room for");
   }
   to.rings = from.ring_count;
+  copyDescriptors(from, to);
   to.maxProcesses = from.max_processes;
   to.overheadBytes = from.overhead_bytes;
   to.helloTimeout = timeout(from.hello_timeout_ms, to.helloTimeout, "hello");

@@ -156,6 +156,27 @@ TEST_F(LaunchPlanTest, rings_areBounded_andNotForWorkersThatStartPrograms) {
   expectFault("rings", [](auto& p) { p.seccomp = "worker-system", p.root = VMMHOST_ROOT_SYSTEM; });
 }
 
+TEST_F(LaunchPlanTest, workersThatMakeEpollInstances_haveFewDescriptors) {
+  const auto descriptors = [&](std::uint32_t epolls, std::uint32_t wanted, std::uint32_t abi = VMMHOST_PLUGIN_ABI) {
+    plan.epoll_count = epolls;
+    plan.max_descriptors = wanted;
+    return copyLaunchPlan(plan, root.string(), abi).maxDescriptors;
+  };
+  EXPECT_EQ(descriptors(0, 0), 64u);
+  EXPECT_EQ(descriptors(0, 4096), 64u);
+  EXPECT_EQ(descriptors(1, 0), 256u);
+  EXPECT_EQ(descriptors(1, 64), 64u);
+  EXPECT_EQ(descriptors(128, 4096), 4096u);
+  EXPECT_EQ(descriptors(0, 0, 0x10001), 256u) << "as it was";
+}
+
+TEST_F(LaunchPlanTest, epollInstancesAndDescriptors_areBounded) {
+  expectFault("129 instances of epoll", [](auto& p) { p.epoll_count = 129; });
+  expectFault("63 descriptors", [](auto& p) { p.max_descriptors = 63; });
+  expectFault("4097 descriptors", [](auto& p) { p.max_descriptors = 4097; });
+  expectFault("too few", [](auto& p) { p.epoll_count = 64, p.max_descriptors = 64; });
+}
+
 TEST_F(LaunchPlanTest, policyIsOld_forPluginsThatWereBuiltBeforeIt) {
   const auto isOld = [&](std::uint32_t abi) { return copyLaunchPlan(plan, root.string(), abi).hasOldPolicy; };
   EXPECT_TRUE(isOld(0x10000));

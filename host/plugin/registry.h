@@ -48,8 +48,10 @@ struct LaunchPlan {
   std::vector<Device> devices;
   std::vector<Rlimit> rlimits;
   std::uint32_t rings = 0;
-  std::uint32_t maxProcesses = 0;   // 0: virtual CPUs + 8
-  std::uint64_t overheadBytes = 0;  // 0: 64 MiB
+  std::uint32_t epolls = 0;          // 0: the worker makes its own
+  std::uint32_t maxDescriptors = 0;  // what holds, but for a vsock device's
+  std::uint32_t maxProcesses = 0;    // 0: virtual CPUs + 8
+  std::uint64_t overheadBytes = 0;   // 0: 64 MiB
   std::chrono::milliseconds helloTimeout{5000};
   std::chrono::milliseconds createTimeout{15000};
 };

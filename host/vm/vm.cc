@@ -200,7 +200,10 @@ kj::Promise<void> Vm::launch() {
   worker.uid = spec_.uid;
   worker.gid = spec_.gid;
   worker.without = spec_.without;
-  worker.maxDescriptors = spawn::kMaxDescriptors + (vsock_ ? Vsock::kMaxConnections : 0);
+  // Those that make instances of epoll themselves have few, whatever they are for.
+  const bool isBounded = worker.plan.epolls > 0 || worker.plan.hasOldPolicy;
+  worker.maxDescriptors =
+      static_cast<int>(worker.plan.maxDescriptors) + (vsock_ && isBounded ? Vsock::kMaxConnections : 0);
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
   worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan), resources_.diskPlans.largest()},

@@ -30,6 +30,16 @@ std::string signalName(int number) {
   return name == nullptr ? std::to_string(number) : std::string("SIG") + name;
 }
 
+std::string describePolicy(const plugin::LaunchPlan& plan) {
+  if (plan.hasOldPolicy) {
+    return plan.seccompPolicy +
+           ", OLD: as for plugins built for version 1.1 of the interface, whose workers also make "
+           "files of memory and instances of epoll that no limit counts";
+  }
+  return plan.seccompPolicy + (plan.epolls > 0 ? ", with " + std::to_string(plan.epolls) + " instances of epoll"
+                                               : ", making instances of epoll with few descriptors");
+}
+
 }  // namespace
 
 WorkerProcess::WorkerProcess(kj::AsyncIoContext& io, WorkerSpec spec, Log& log)
@@ -66,6 +76,7 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   request.argv = spec.plan.argv;
   request.descriptors = {{null.get(), 0}, {null.get(), 1}, {logWrite.get(), 2}, {sockets.remote.get(), kRpcDescriptor}};
   request.rings = spec.plan.rings;
+  request.epolls = spec.plan.epolls;
   spawn::Jail& jail = request.jail;
   if (spec.plan.root == plugin::LaunchPlan::Root::kSystem && spec.plan.seccompPolicy == kDynamicPolicy) {
     // What its executable is made of, and no programs: see addExecutable() of ipc/seccomp.
@@ -86,6 +97,7 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   }
   jail.seccompPolicy = spec.plan.seccompPolicy;
   jail.makesMemoryFiles = spec.plan.hasOldPolicy;
+  jail.makesEpolls = spec.plan.hasOldPolicy || spec.plan.epolls == 0;
   jail.uid = spec.uid;
   jail.gid = spec.gid;
   jail.rlimits = spec.rlimits;
@@ -233,10 +245,7 @@ void WorkerProcess::verify(bool afterConfirm) {
                 "this is a fault of the backend or of this system; nothing of the VM was sent to the worker");
   }
   verified_ = std::move(report.verified);
-  verified_.push_back("seccomp policy: " + spec_.plan.seccompPolicy +
-                      (spec_.plan.hasOldPolicy ? ", OLD: as for plugins built for version 1.1 of the interface, whose "
-                                                 "workers also make files of memory that no limit counts"
-                                               : ""));
+  verified_.push_back("seccomp policy: " + describePolicy(spec_.plan));
 }
 
 kj::Promise<void> WorkerProcess::handshake() {

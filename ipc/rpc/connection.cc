@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "ipc/rpc/message_stream.h"
+#include "ipc/rpc/received.h"
 
 namespace vmmhost::rpc {
 namespace {
@@ -124,7 +125,8 @@ kj::Promise<Fd> receiveDescriptor(schema::Descriptor::Client descriptor) {
   return descriptor.getFd()
       .then([](kj::Maybe<int> fd) -> Fd {
         KJ_IF_MAYBE (number, fd) {
-          return guarded([number]() { return duplicate(*number); })();
+          Fd taken = received::take(*number);
+          return taken ? kj::mv(taken) : guarded([number]() { return duplicate(*number); })();
         }
         raise(Error(ErrorCode::kProtocol, "a capability that should carry a descriptor came without one"));
       })

@@ -30,6 +30,7 @@ struct Limits {
   std::uint64_t flowLimitWords = 8192;   // in calls that are not answered yet: then no further one is taken
   std::chrono::microseconds turn{2000};  // then other work of the loop gets its turn
   bool acceptDescriptors = false;
+  bool duplicatesDescriptors = true;  // what was received; false: it is taken over without, see ipc/rpc/received.h
 };
 
 enum class Side { kClient, kServer };  // of the two-party network; either side may offer a bootstrap capability

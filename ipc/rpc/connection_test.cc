@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -127,9 +128,14 @@ TEST_F(ConnectionTest, descriptorArrives_whenAccepted) {
   EXPECT_EQ(byte, 'x');
 }
 
-TEST_F(ConnectionTest, manyDescriptorsInOneTurn_eachFindTheirCall) {
+class Descriptors : public ConnectionTest, public testing::WithParamInterface<bool> {
+ protected:
+  ~Descriptors() noexcept override {}
+};
+
+TEST_P(Descriptors, manyInOneTurn_eachFindTheirCall) {
   TestWorker::Received received;
-  connect({.maxOpenQuestions = 200, .acceptDescriptors = true}, &received);
+  connect({.maxOpenQuestions = 200, .acceptDescriptors = true, .duplicatesDescriptors = GetParam()}, &received);
   auto worker = client_->bootstrap<schema::Worker>();
   kj::Vector<kj::Promise<void>> calls;
   constexpr std::uint32_t kDescriptors = 50;
@@ -152,6 +158,30 @@ TEST_F(ConnectionTest, manyDescriptorsInOneTurn_eachFindTheirCall) {
     EXPECT_EQ(written, number);
   }
 }
+
+// As often as one likes: nothing of those before is left.
+TEST_P(Descriptors, oneAfterTheOther_leaveNoneBehind) {
+  TestWorker::Received received;
+  connect({.acceptDescriptors = true, .duplicatesDescriptors = GetParam()}, &received);
+  auto worker = client_->bootstrap<schema::Worker>();
+  const auto receive = [&] {
+    received.clear();
+    auto request = worker.attachRequest();
+    request.setDescriptor(makeDescriptor(Fd(::memfd_create("one", MFD_CLOEXEC))));
+    request.send().wait(io_.waitScope);
+    return received.at(0).get();
+  };
+  int highest = 0;
+  for (int i = 0; i < 20; ++i) {
+    highest = std::max(highest, receive());
+  }
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_LE(receive(), highest);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rpc, Descriptors, testing::Bool(),
+                         [](const auto& info) { return info.param ? "duplicated" : "takenOver"; });
 
 TEST_F(ConnectionTest, descriptorIsRefused_whenNotAccepted) {
   TestWorker::Received received;

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ipc/rpc/received.h"
+
 namespace vmmhost::rpc {
 namespace {
 
@@ -275,7 +277,8 @@ BoundedMessageStream::MaybeMessage BoundedMessageStream::finish(kj::Own<capnp::M
   const std::uint64_t messageEnd = received_ - (end_ - begin_);
   while (!pendingFds_.empty() && messageEnd >= pendingFds_.front().readEnd) {
     if (fdCount < fdSpace.size()) {
-      fdSpace[fdCount++] = kj::mv(pendingFds_.front().fd);
+      auto& fd = pendingFds_.front().fd;
+      fdSpace[fdCount++] = limits_.duplicatesDescriptors ? kj::mv(fd) : received::putAside(kj::mv(fd));
     }
     pendingFds_.pop_front();
   }

@@ -112,9 +112,11 @@ void addThreadsAndMemoryBasics(Policy& policy) {
   allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals64(2, 0)});  // reading its own
 }
 
-void addEventLoop(Policy& policy) {
+void addEventLoop(Policy& policy, const BaseParameters& parameters) {
+  if (parameters.makesEpolls) {
+    allow(policy, {__NR_epoll_create1});
+  }
   allow(policy, {
-                    __NR_epoll_create1,
                     __NR_epoll_ctl,
                     kEpollWait,
                     __NR_epoll_pwait,
@@ -157,7 +159,7 @@ void addDescriptorInput(Policy& policy) {
   allowIf(policy, __NR_close_range, {equals32(2, 0)});
   failWith(policy, EINVAL, {__NR_close_range});
   // Neither locks, leases nor owners: they act on the host's side of an open file description. Not F_SETFL either.
-  allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC});
+  allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD});
   allowIf(policy, __NR_recvfrom, {equals64(4, 0)});  // recv()
   // send(), which says nothing that write() does not: no address, no flags that matter to who receives.
   allowIf(policy, __NR_sendto, {equals32(3, MSG_NOSIGNAL | MSG_DONTWAIT), equals64(4, 0)});

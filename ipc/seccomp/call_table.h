@@ -93,9 +93,9 @@ void failWith(Policy& policy, int errnoValue, std::initializer_list<std::uint32_
 
 // Groups that more than one base policy has.
 void addThreadsAndMemoryBasics(Policy& policy);  // threads of its own process, heap, signals to itself, leaving
-void addEventLoop(Policy& policy);               // epoll, eventfd, signalfd, timers, clocks
-void addDescriptorInput(Policy& policy);         // reading, writing and asking about descriptors that it holds
-void addSelfConfinement(Policy& policy);         // prctl and seccomp as far as they take rights away, own name
+void addEventLoop(Policy& policy, const BaseParameters& parameters);  // epoll, eventfd, signalfd, timers, clocks
+void addDescriptorInput(Policy& policy);  // reading, writing and asking about descriptors that it holds
+void addSelfConfinement(Policy& policy);  // prctl and seccomp as far as they take rights away, own name
 void addExecutable(Policy& policy, const BaseParameters& parameters);  // execveat on the one descriptor
 void addKvm(Policy& policy);
 void addMemoryFiles(Policy& policy);  // memfd_create, but not of huge pages

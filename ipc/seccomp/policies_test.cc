@@ -46,7 +46,8 @@ std::vector<sock_filter> programOf(const char* name) {
 }
 // For workers of plugins that were built for version 1.1 of the interface.
 std::vector<sock_filter> oldProgramOf(const char* name) {
-  return compile(basePolicy(name, {.executableDescriptor = kExecutable, .makesMemoryFiles = true}));
+  return compile(
+      basePolicy(name, {.executableDescriptor = kExecutable, .makesMemoryFiles = true, .makesEpolls = true}));
 }
 
 std::uint32_t verdict(std::span<const sock_filter> program, const Call& call) {
@@ -220,6 +221,19 @@ TEST(BasePolicy, filesOfMemory_areMadeByWorkersOfOlderPluginsAlone) {
     EXPECT_EQ(verdict(old, {"", __NR_close_range, {4, 255, 2}}), SECCOMP_RET_ERRNO | EINVAL);
     EXPECT_NE(verdict(old, {"", __NR_mmap, {0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB}}),
               SECCOMP_RET_ALLOW);
+  }
+}
+
+TEST(BasePolicy, epollInstances_areMadeByWorkersOfOlderPluginsAlone_andNoneHasDuplicates) {
+  const Call make = {"", __NR_epoll_create1, {EPOLL_CLOEXEC}};
+  const Call duplicate = {"", __NR_fcntl, {5, F_DUPFD_CLOEXEC}};
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const bool isSystem = std::string(name) == "worker-system";
+    EXPECT_EQ(verdict(oldProgramOf(name), make), SECCOMP_RET_ALLOW) << name;
+    EXPECT_EQ(verdict(oldProgramOf(name), duplicate), SECCOMP_RET_ALLOW) << name;
+    EXPECT_EQ(verdict(programOf(name), make), isSystem ? SECCOMP_RET_ERRNO | EMFILE : SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(programOf(name), duplicate), isSystem ? SECCOMP_RET_ALLOW : SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(programOf(name), {"", __NR_epoll_ctl, {4, EPOLL_CTL_ADD, 5}}), SECCOMP_RET_ALLOW);
   }
 }
 
@@ -413,9 +427,8 @@ TEST(UnderPolicy, int80_endsTheProcess) {
 }
 #endif
 
-int useWhatIsAllowed(int memory) {
+int useWhatIsAllowed(int memory, int poll) {
   const int events = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  const int poll = ::epoll_create1(EPOLL_CLOEXEC);
   epoll_event event{};
   event.events = EPOLLIN;
   std::uint64_t one = 1;
@@ -423,7 +436,7 @@ int useWhatIsAllowed(int memory) {
       ::epoll_wait(poll, &event, 1, 1000) != 1 || ::read(events, &one, 8) != 8) {
     return 1;
   }
-  if (::fcntl(events, F_GETFL) < 0 || ::fcntl(events, F_DUPFD_CLOEXEC, 0) < 0) {
+  if (::fcntl(events, F_GETFL) < 0 || ::fcntl(events, F_SETFD, FD_CLOEXEC) < 0) {
     return 2;
   }
   if ((::fcntl(memory, F_GET_SEALS) & F_SEAL_SEAL) == 0) {
@@ -443,8 +456,9 @@ int useWhatIsAllowed(int memory) {
 
 TEST(UnderPolicy, allowedCalls_work) {
   const Fd memory = makeMemoryFile("guest", kSize);
+  const Fd poll(::epoll_create1(EPOLL_CLOEXEC));
   for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
-    EXPECT_EQ(statusUnder(name, [&] { return useWhatIsAllowed(memory.get()); }), 0) << name;
+    EXPECT_EQ(statusUnder(name, [&] { return useWhatIsAllowed(memory.get(), poll.get()); }), 0) << name;
   }
 }
 

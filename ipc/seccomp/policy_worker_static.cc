@@ -12,13 +12,19 @@ Policy workerStatic(const BaseParameters& parameters) {
   Policy policy;
   policy.name = "worker-static";
   addThreadsAndMemoryBasics(policy);
-  addEventLoop(policy);
+  addEventLoop(policy, parameters);
   addDescriptorInput(policy);
   addSelfConfinement(policy);
   addExecutable(policy, parameters);
   addKvm(policy);
   addTap(policy);
   addDiskInput(policy, parameters);
+
+  // An epoll instance watches each descriptor of a file anew: where their number is to be bounded by that of the files,
+  // there are no duplicates.
+  if (parameters.makesEpolls) {
+    allowValues(policy, __NR_fcntl, 1, {F_DUPFD_CLOEXEC});
+  }
 
   // No memory ever becomes executable: the kernel maps a static executable's code itself, at exec. Shared anonymous
   // memory would escape the limits on private data, so that only descriptors are mapped shared.

@@ -61,7 +61,7 @@ void addFiles(Policy& policy) {
   failWith(policy, EOPNOTSUPP, {__NR_copy_file_range});
   failWith(policy, EPERM, {__NR_ftruncate});
   // QEMU finds no file locks and goes without: the host holds the disk's lock.
-  allowValues(policy, __NR_fcntl, 1, {F_DUPFD, F_SETFL, F_ADD_SEALS, F_GET_SEALS});
+  allowValues(policy, __NR_fcntl, 1, {F_DUPFD, F_DUPFD_CLOEXEC, F_SETFL, F_ADD_SEALS, F_GET_SEALS});
   failWith(policy, EINVAL, {__NR_fcntl});
   allowValues(policy, __NR_ioctl, 1, {FIONREAD, FIOCLEX, BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET, BLKFLSBUF});
   failWith(policy, ENOTTY, {__NR_ioctl});
@@ -82,7 +82,7 @@ void addMemory(Policy& policy, const BaseParameters& parameters) {
   failWith(policy, ENOSYS, {__NR_io_uring_setup, __NR_io_setup});
 }
 
-void addProcesses(Policy& policy) {
+void addProcesses(Policy& policy, const BaseParameters& parameters) {
   allow(policy, {
                     kFork,
                     kVfork,
@@ -113,8 +113,12 @@ void addProcesses(Policy& policy) {
                     kPause,
                     kSelect,
                     __NR_pselect6,
-                    kEpollCreate,
                 });
+  if (parameters.makesEpolls) {
+    allow(policy, {kEpollCreate});
+  } else {
+    failWith(policy, EMFILE, {kEpollCreate, __NR_epoll_create1});  // QEMU does without, and polls
+  }
   allowIf(policy, __NR_clone, {without(0, kNamespaces)});
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_TIMERSLACK)});
   failWith(policy, EINVAL, {__NR_prctl, __NR_seccomp});
@@ -146,7 +150,7 @@ Policy workerSystem(const BaseParameters& parameters) {
   Policy policy;
   policy.name = "worker-system";
   addThreadsAndMemoryBasics(policy);
-  addEventLoop(policy);
+  addEventLoop(policy, parameters);
   addDescriptorInput(policy);
   addSelfConfinement(policy);
   addExecutable(policy, parameters);
@@ -154,7 +158,7 @@ Policy workerSystem(const BaseParameters& parameters) {
   addTapOfPrograms(policy);
   addFiles(policy);
   addMemory(policy, parameters);
-  addProcesses(policy);
+  addProcesses(policy, parameters);
   addPairs(policy);
   return policy;
 }

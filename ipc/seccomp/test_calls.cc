@@ -135,6 +135,7 @@ std::vector<Call> deniedToStatic() {
         {"mmap shared anonymous", __NR_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, kMinusOne}},
         {"mprotect PROT_EXEC", __NR_mprotect, {0, 4096, PROT_READ | PROT_EXEC}},
         {"memfd_create", __NR_memfd_create, {0, MFD_CLOEXEC | MFD_ALLOW_SEALING}},
+        {"epoll_create1", __NR_epoll_create1, {0}}, {"fcntl F_DUPFD_CLOEXEC", __NR_fcntl, {3, F_DUPFD_CLOEXEC}},
         {"memfd_create executable", __NR_memfd_create, {0, MFD_CLOEXEC | 0x0010}},
         {"memfd_create of huge pages", __NR_memfd_create, {0, MFD_CLOEXEC | MFD_HUGETLB}},
         {"memfd_create kept over exec", __NR_memfd_create, {0, 0}}, {"fcntl F_SETLK", __NR_fcntl, {3, F_SETLK}},

@@ -2,6 +2,7 @@
  *   e: exit with code 7          o: open("/")              s: socket()            f: fork()
  *   u: answers its user id as 4 bytes                      n: answers the number of its open descriptors as 4 bytes
  *   r: answers the length of its last argument as 4 bytes; R: io_uring_enter on descriptor 5, answers its errno;
+ *   p: epoll_create1(), answers the descriptor             d: duplicates descriptor 3, answers the descriptor
  *   q: queues signals until it may queue no more, answers how many
  *   x: io_uring_enter on descriptor 3      m: io_uring_setup                       b: registers buffers on descriptor 4
  */
@@ -43,6 +44,12 @@ int main(int argc, char** argv) {
         break;
       case 'R':
         answer = syscall(SYS_io_uring_enter, 5, 0, 0, 0, NULL, 0) < 0 ? (uint32_t)errno : 0;
+        break;
+      case 'p':
+        answer = (uint32_t)syscall(SYS_epoll_create1, 0);
+        break;
+      case 'd':
+        answer = (uint32_t)fcntl(3, F_DUPFD_CLOEXEC, 0);
         break;
       case 'q': {
         sigset_t all;

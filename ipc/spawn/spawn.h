@@ -26,6 +26,7 @@ struct Bind {
 };
 
 inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
+inline constexpr int kMinDescriptors = 64;
 // Signals of a worker that wait, which the kernel counts by user. Those that carry nothing, as pthread_kill's, arrive
 // beyond it as well.
 inline constexpr std::uint64_t kMaxPendingSignals = 64;
@@ -42,6 +43,7 @@ struct Jail {
   std::vector<Bind> binds;
   std::string seccompPolicy = "worker-static";
   bool makesMemoryFiles = false;  // as workers of plugins before 1.2 may
+  bool makesEpolls = false;       // as they may, and workers that are not built with the SDK
   // Host ids of the worker. The caller's own, or (as root) ids that no other process uses; never 0.
   uid_t uid = 0;
   gid_t gid = 0;
@@ -52,7 +54,8 @@ struct Jail {
     std::uint64_t value;
     std::uint64_t needed = 0;
   };
-  // RLIMIT_NOFILE; fewer where the caller may not have that many itself, but never below kMaxDescriptors.
+  // RLIMIT_NOFILE, at least kMinDescriptors; fewer than so many where the caller may not have them itself, but never
+  // for that below kMaxDescriptors.
   int maxDescriptors = kMaxDescriptors;
   // Besides NOFILE, CORE, MEMLOCK, MSGQUEUE and SIGPENDING, which are always set; of the last a lower value holds.
   std::vector<Rlimit> rlimits;
@@ -78,6 +81,9 @@ struct Request {
   // Rings to start with (vmmhost/rings.h), on the descriptors from rings::kFirstDescriptor on; the last argument tells
   // the worker how many there are, which is fewer where the system offers none.
   unsigned rings = 0;
+  // Instances of epoll to start with (vmmhost/epolls.h), on the descriptors behind those of the rings. An argument in
+  // front of that of the rings tells the worker.
+  unsigned epolls = 0;
   Jail jail;
 };
 

@@ -20,6 +20,7 @@
 #include "ipc/spawn/spawn.h"
 #include "ipc/spawn/stub.h"
 #include "ipc/spawn/user_namespace.h"
+#include "vmmhost/epolls.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
@@ -69,6 +70,8 @@ StageText stageText(Stage stage) {
       return {"changing the root", nullptr};
     case Stage::kReadOnly:
       return {"making the root read-only", nullptr};
+    case Stage::kEpolls:
+      return {"making instances of epoll", nullptr};
     case Stage::kLimits:
       return {"setting resource limits", nullptr};
     case Stage::kSignals:
@@ -166,9 +169,12 @@ int lastCapability() {
   return capability;
 }
 
-// As many as wanted, or as the caller may have itself.
+// As many as wanted, or as the caller may have itself. Not a number that the stub has something else on.
 int descriptorLimit(int wanted) {
   rlimit own = {};
+  if (wanted < kExecutableRest) {
+    return std::max(wanted, kMinDescriptors);
+  }
   if (wanted <= kMaxDescriptors || ::getrlimit(RLIMIT_NOFILE, &own) != 0) {
     return kMaxDescriptors;
   }
@@ -231,23 +237,33 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   }
   plan.executableSlot = descriptorLimit(jail.maxDescriptors);
   addLimits(plan, jail);
+  if (request.rings > rings::kMaxRings || request.epolls > epolls::kMaxEpolls) {
+    throw Error(ErrorCode::kInternal, "more rings or epoll instances than a worker can have");
+  }
+  plan.firstEpoll = rings::kFirstDescriptor + static_cast<int>(request.rings);
+  const int firstFree = plan.firstEpoll + static_cast<int>(request.epolls);
+  if (firstFree >= plan.executableSlot) {
+    throw Error(ErrorCode::kInternal, "a worker starts with more descriptors than it may have");
+  }
   for (const Passed& passed : request.descriptors) {
-    const bool isRing = passed.target >= rings::kFirstDescriptor &&
-                        passed.target < rings::kFirstDescriptor + static_cast<int>(request.rings);
-    if (passed.target < 0 || passed.target >= 200 || isRing || request.descriptors.size() > 32) {
+    const bool isTaken = passed.target >= rings::kFirstDescriptor && passed.target < firstFree;
+    if (passed.target < 0 || passed.target >= std::min(200, plan.executableSlot) || isTaken ||
+        request.descriptors.size() > 32) {
       throw Error(ErrorCode::kInternal, "a descriptor of the worker is out of range");
     }
     plan.descriptors.push_back({passed.source, passed.target});
-  }
-  if (request.rings > rings::kMaxRings) {
-    throw Error(ErrorCode::kInternal, "more rings than a worker can have");
   }
   seccomp::BaseParameters parameters;
   parameters.executableDescriptor = plan.executableSlot;
   parameters.rings = request.rings;
   parameters.makesMemoryFiles = jail.makesMemoryFiles;
+  parameters.makesEpolls = jail.makesEpolls;
   plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, parameters));
   argvStorage = request.argv;
+  if (request.epolls > 0) {
+    argvStorage.push_back(epolls::argumentFor({plan.firstEpoll, request.epolls}));
+    plan.epolls = request.epolls;
+  }
   if (request.rings > 0) {
     argvStorage.emplace_back(rings::emptyArgument().data());
     plan.rings = request.rings;

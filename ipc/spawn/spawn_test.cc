@@ -275,6 +275,48 @@ TEST_F(SpawnTest, rings_areThereFromTheFirstInstruction_andNoOthersCanBeMade) {
   }
 }
 
+TEST_F(SpawnTest, epolls_areThereFromTheFirstInstruction_andNoOthersCanBeMade) {
+  request_.epolls = 3;
+  {
+    Child child = start();
+    EXPECT_EQ(order('n'), 7u);
+    EXPECT_EQ(order('r'), std::string("epolls=4+3").size());
+    for (int epoll = 4; epoll < 7; ++epoll) {
+      char target[32] = {};
+      const std::string link = "/proc/" + std::to_string(child.pid()) + "/fd/" + std::to_string(epoll);
+      EXPECT_GT(::readlink(link.c_str(), target, sizeof(target) - 1), 0) << epoll;
+      EXPECT_STREQ(target, "anon_inode:[eventpoll]");
+    }
+  }
+  for (const char what : {'p', 'd'}) {
+    connect();
+    Child child = start();
+    EXPECT_EQ(exitAfter(child, what).value, SIGSYS) << what;
+  }
+  request_.jail.makesEpolls = true;
+  connect();
+  Child child = start();
+  EXPECT_EQ(order('p'), 7u);
+  EXPECT_EQ(order('d'), 8u);
+}
+
+TEST_F(SpawnTest, descriptors_areAsFewAsAsked_butHaveRoomForWhatItStartsWith) {
+  request_.jail.maxDescriptors = 64;
+  request_.epolls = 50;
+  {
+    Child child = start();
+    EXPECT_EQ(order('n'), 54u);
+    rlimit limit = {};
+    EXPECT_EQ(::prlimit(child.pid(), RLIMIT_NOFILE, nullptr, &limit), 0);
+    EXPECT_EQ(limit.rlim_max, 64u);
+    EXPECT_EQ(exitAfter(child, 'o').value, SIGSYS);
+  }
+  request_.epolls = 60;
+  EXPECT_EQ(refusal(), "a worker starts with more descriptors than it may have");
+  request_.epolls = 129;
+  EXPECT_EQ(refusal(), "more rings or epoll instances than a worker can have");
+}
+
 TEST_F(SpawnTest, withoutRings_noCallOnThemIsAllowed) {
   Child child = start();
   EXPECT_EQ(order('r'), std::string("jail-inmate").size());

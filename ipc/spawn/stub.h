@@ -37,6 +37,7 @@ enum class Stage : std::uint32_t {
   kMountTmp,
   kPivot,
   kReadOnly,
+  kEpolls,
   kLimits,
   kSignals,
   kCapabilities,
@@ -88,6 +89,8 @@ struct Plan {
   std::vector<char*> argv;  // ends with null
   unsigned rings = 0;
   char* ringsArgument = nullptr;  // of argv: to be written by the stub
+  unsigned epolls = 0;
+  int firstEpoll = 0;
   std::vector<int> cgroupTasks;
   int executable = -1;
   int executableSlot = 0;

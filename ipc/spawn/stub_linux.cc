@@ -44,6 +44,7 @@ class Stub {
     leaveSession();
     buildRoot();
     makeRings();
+    makeEpolls();
     setLimits();
     resetSignals();
     dropCapabilities();
@@ -298,6 +299,19 @@ class Stub {
     }
     if (plan_.rings > 0) {
       rings::writeArgument(plan_.ringsArgument, made, geometry);
+    }
+  }
+
+  // The last that come to be: the filter has no call for it.
+  void makeEpolls() noexcept {
+    for (unsigned index = 0; index < plan_.epolls; ++index) {
+      const int epoll = static_cast<int>(::syscall(SYS_epoll_create1, 0));
+      const int place = plan_.firstEpoll + static_cast<int>(index);
+      check(epoll >= 0, Stage::kEpolls, index);
+      if (epoll != place) {
+        check(::dup2(epoll, place) == place, Stage::kEpolls, index);
+        ::close(epoll);
+      }
     }
   }
 

@@ -10,6 +10,7 @@
 #include "ipc/worker/event_sender.h"
 #include "ipc/worker/heap.h"
 #include "ipc/worker/host_services.h"
+#include "vmmhost/epolls.h"
 #include "vmmhost/worker/worker.h"
 
 namespace vmmhost::worker {
@@ -273,9 +274,11 @@ kj::Exception toKj(const Error& error) {
 
 int serve(Backend& backend, const ServeOptions& options) {
   shareOneHeap();
+  const bool isBounded = epolls::takeInherited(options.arguments);
   auto io = kj::setupAsyncIo();
   rpc::Limits limits;
   limits.acceptDescriptors = true;
+  limits.duplicatesDescriptors = !isBounded;  // the policy that lets make no epoll instances lets duplicate none
   rpc::Connection connection(io, Fd(options.rpcDescriptor), rpc::Side::kServer, limits,
                              kj::heap<WorkerServer>(backend, options, io));
   connection.onDisconnect().wait(io.waitScope);

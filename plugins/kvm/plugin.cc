@@ -77,6 +77,10 @@ void planThreads(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
   if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
     plan.ring_count = std::min(queues, std::uint32_t{vmmhost::rings::kMaxRings});
   }
+  if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, max_descriptors)) {
+    plan.epoll_count = vmmhost::kvm::config::epolls(config);
+    plan.max_descriptors = vmmhost::kvm::config::descriptors(config);
+  }
   const std::uint32_t nics = config.getNics().size();
   if (disks + nics > 0) {
     plan.max_processes = config.getCpus().getCount() + kOtherwise + disks + kOfAQueue * queues + kOfANic * nics;

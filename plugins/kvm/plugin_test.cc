@@ -165,6 +165,33 @@ TEST_F(KvmPluginTest, disksHaveAQueueForEachProcessor_whileThereAreRings) {
   EXPECT_EQ(ringsFor(16, 16), 32U);
 }
 
+TEST_F(KvmPluginTest, epollInstancesAndDescriptors_areThoseThatTheConfigurationTakes) {
+  const auto planFor = [&](const std::function<void(schema::VmConfig::Builder)>& change) {
+    vmmhost_launch_plan plan{};
+    plan.size = sizeof plan;
+    EXPECT_EQ(withConfig(change,
+                         [&](const vmmhost_config& config) { return plugin_->plan(&host_, &config, &plan, &error_); }),
+              0)
+        << error_.message;
+    return plan;
+  };
+  const vmmhost_launch_plan least = planFor([](auto) {});
+  EXPECT_EQ(least.epoll_count, 3U);
+  EXPECT_EQ(least.max_descriptors, 256U);
+  const vmmhost_launch_plan wide = planFor([](schema::VmConfig::Builder config) {
+    config.initCpus().setCount(8);
+    for (auto disk : config.initDisks(8)) {
+      disk.initFile().setPath("/disk");
+    }
+    for (auto nic : config.initNics(8)) {
+      nic.initAttachment().setTap("tap0");
+    }
+  });
+  EXPECT_EQ(wide.epoll_count, 3U + 8 * 5 + 8 * 8);
+  EXPECT_GT(wide.max_descriptors, 512U);
+  EXPECT_LE(wide.max_descriptors, 4096U);
+}
+
 TEST_F(KvmPluginTest, foreignHost_isRefused) {
   host_.abi = (VMMHOST_PLUGIN_ABI_MAJOR + 1) << 16;
   EXPECT_EQ(entry_(&host_, &error_), nullptr);

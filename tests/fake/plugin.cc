@@ -93,6 +93,7 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
       launch->arguments.push_back(fault.c_str());
     }
     plan->worker = "vmmhost-worker-fake";
+    plan->epoll_count = launch->faults.empty() ? 1 : 0;  // with faults it is not the SDK that serves
     plan->arguments = launch->arguments.data();
     plan->argument_count = static_cast<std::uint32_t>(launch->arguments.size());
     plan->hello_timeout_ms = static_cast<std::uint64_t>(orders.helloTimeout.count());

@@ -44,7 +44,7 @@ void strikeAll(Moment moment) {
 }
 
 __attribute__((constructor(101))) void beforeMain(int argc, char** argv, char**) {
-  for (int index = 1; index < argc; ++index) {
+  for (int index = 1; index < argc && !epolls::parseArgument(argv[index]); ++index) {
     const ParsedFault parsed = parseFault(argv[index]);
     if (parsed.wrong != nullptr || orders.count == kMaxFaults) {
       orders.areBad = true;
@@ -73,7 +73,7 @@ class FakeBackend final : public worker::Backend {
   }
 };
 
-int run() {
+int run(int argc, char** argv) {
   if (orders.areBad) {
     worker::log(worker::LogLevel::kError, "the arguments are no faults");
     return kBadArguments;
@@ -85,12 +85,13 @@ int run() {
   FakeBackend backend;
   worker::ServeOptions options;
   options.build = "fake";
+  options.arguments = {argv, static_cast<std::size_t>(argc)};
   return worker::serve(backend, options);
 }
 
 }  // namespace
 }  // namespace vmmhost::fake
 
-int main() {
-  return vmmhost::fake::run();
+int main(int argc, char** argv) {
+  return vmmhost::fake::run(argc, argv);
 }

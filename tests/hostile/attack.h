@@ -19,8 +19,9 @@ struct Loot {
   int disk = -1;
   int counters = -1;
   int console = -1;
-  const char* token = "";  // part of the names of what the test laid out on the host, see traps.h
-  const char* rings = "";  // the argument that tells of its rings, see vmmhost/rings.h
+  const char* token = "";   // part of the names of what the test laid out on the host, see traps.h
+  const char* rings = "";   // the argument that tells of its rings, see vmmhost/rings.h
+  const char* epolls = "";  // and of its instances of epoll, see vmmhost/epolls.h
 };
 
 // When the attack is made: by a static constructor before main, from the confirm call (greeted, not yet given

@@ -181,6 +181,10 @@ void expectSameJail(const plugin::LaunchPlan& plan, const plugin::LaunchPlan& wa
   EXPECT_EQ(plan.seccompPolicy, wanted.seccompPolicy);
   EXPECT_EQ(bindsOf(plan), bindsOf(wanted));
   EXPECT_EQ(limitsOf(plan), limitsOf(wanted));
+  EXPECT_FALSE(plan.hasOldPolicy);
+  EXPECT_FALSE(wanted.hasOldPolicy);
+  EXPECT_EQ(plan.epolls > 0, wanted.epolls > 0);
+  EXPECT_EQ(plan.maxDescriptors, wanted.maxDescriptors);
   EXPECT_EQ(plan.maxProcesses, wanted.maxProcesses);
   EXPECT_EQ(plan.overheadBytes, wanted.overheadBytes);
 }

@@ -106,6 +106,10 @@ static int forge(const char* what, vmmhost_launch_plan* plan) {
     plan->overhead_bytes = UINT64_MAX;
   } else if (strcmp(what, "rings") == 0) {
     plan->ring_count = 33;
+  } else if (strcmp(what, "epolls") == 0) {
+    plan->epoll_count = 129;
+  } else if (strcmp(what, "descriptors") == 0) {
+    plan->max_descriptors = 65536;
   } else if (strcmp(what, "rings-beside-programs") == 0) {
     plan->seccomp = "worker-system", plan->ring_count = 1;
   } else {
@@ -163,6 +167,7 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->ring_count = 1;
 #endif
   }
+  plan->epoll_count = 1; /* for the SDK's event loop */
   plan->plugin_private = launch;
   plan->release = release;
   if (find_option(json, "forge", forged) == 0 && forge(forged, plan) != 0) {

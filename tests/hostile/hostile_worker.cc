@@ -19,12 +19,13 @@ struct Orders {
   const char* moment;
   const char* token;
   const char* rings;
+  const char* epolls;
   int result;
 };
 Orders orders;
 
 Loot lootOf(int disk, int counters, int console) {
-  return Loot{3, disk, counters, console, orders.token, orders.rings};
+  return Loot{3, disk, counters, console, orders.token, orders.rings, orders.epolls};
 }
 
 bool isTime(Moment moment) {
@@ -43,6 +44,10 @@ __attribute__((constructor(101))) void attackBeforeMain(int argc, char** argv, c
     orders.moment = argv[2];
     orders.token = argv[3];
     orders.rings = argv[argc - 1];
+    orders.epolls = argv[argc - 1];
+    if (std::strncmp(orders.epolls, "epolls=", 7) != 0) {
+      orders.epolls = argv[argc - 2];
+    }
     attackIfTime(Moment::kConstructor, lootOf(-1, -1, -1));
   }
 }
@@ -112,7 +117,9 @@ class HostileBackend final : public worker::Backend {
 }  // namespace
 }  // namespace vmmhost::hostile
 
-int main() {
+int main(int argc, char** argv) {
   vmmhost::hostile::HostileBackend backend;
-  return vmmhost::worker::serve(backend);
+  vmmhost::worker::ServeOptions options;
+  options.arguments = {argv, static_cast<std::size_t>(argc)};
+  return vmmhost::worker::serve(backend, options);
 }

@@ -36,8 +36,9 @@ struct Backend {
   const char* jail;  // for the hostile one
   const char* policy;
   unsigned rings = 0;
+  unsigned epolls = 1;
 };
-constexpr Backend kBackends[] = {{"kvm", "vmmhost-worker-kvm", "", "worker-static"},
+constexpr Backend kBackends[] = {{"kvm", "vmmhost-worker-kvm", "", "worker-static", 0, 4},
                                  {"qemu", "vmmhost-worker-qemu", "", "worker-system"},
                                  {"hostile", "hostile-worker", "static", "worker-static", 1},
                                  {"hostile", "hostile-worker-dynamic", "system", "worker-system"}};
@@ -134,7 +135,8 @@ TEST_F(Outside, filterAtExec_isThePolicysProgram_andTheOnlyOne) {
       ASSERT_EQ(filters.size(), 1u);
       const auto wanted = seccomp::compile(seccomp::basePolicy(backend.policy, {kExecutableSlot, backend.rings}));
       EXPECT_TRUE(isSame(filters.front(), wanted)) << backend.worker;
-      // Before its first instruction everything else stands, too, and it holds four descriptors and its rings.
+      // Before its first instruction everything else stands, too, and it holds four descriptors, its rings and its
+      // instances of epoll.
       confinement::Expectation expected;
       expected.pid = pid;
       struct stat status {};
@@ -147,6 +149,9 @@ TEST_F(Outside, filterAtExec_isThePolicysProgram_andTheOnlyOne) {
       expected.newNamespaces = {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"};
       expected.rootIsReadOnly = false;  // the mounts differ by backend; the host looks at them
       expected.descriptors = std::vector<int>{0, 1, 2, 3};
+      for (unsigned epoll = 0; epoll < backend.epolls; ++epoll) {
+        expected.descriptors->push_back(rings::kFirstDescriptor + static_cast<int>(backend.rings + epoll));
+      }
       expected.firstRing = rings::kFirstDescriptor;
       expected.rings = backend.rings;
       for (const std::string& violation : confinement::verify(expected).violations) {
@@ -219,8 +224,9 @@ TEST_F(Outside, runningKvmWorker_hasGrownFiltersOnEveryThread_andNoDevKvm) {
     ASSERT_FALSE(filters.empty()) << "a thread without filters";
     EXPECT_TRUE(isSame(filters.front(), base));
     EXPECT_TRUE(isAllowed(filters, __NR_exit));
-    for (std::uint32_t number : {__NR_openat, __NR_socket, __NR_connect, __NR_execve, __NR_execveat, __NR_clone,
-                                 __NR_memfd_create, __NR_seccomp, __NR_io_uring_setup, __NR_ptrace}) {
+    for (std::uint32_t number :
+         {__NR_openat, __NR_socket, __NR_connect, __NR_execve, __NR_execveat, __NR_clone, __NR_memfd_create,
+          __NR_epoll_create1, __NR_seccomp, __NR_io_uring_setup, __NR_ptrace}) {
       EXPECT_FALSE(isAllowed(filters, number)) << number;
     }
     for (const std::uint64_t request :

@@ -228,6 +228,44 @@ std::uint32_t queuesPerDisk(schema::VmConfig::Reader config) {
   return std::clamp(std::min(config.getCpus().getCount(), rings::kMaxRings / disks), 1U, kMaxQueuesPerDisk);
 }
 
+namespace {
+
+// As many queues as the host opens a TAP device with at most (host/vm/resources.cc); a card without one has a pair too.
+std::uint32_t netPairs(schema::VmConfig::Reader config) {
+  constexpr std::uint32_t kMostOfANic = 8;
+  constexpr std::uint32_t kMost = 64;
+  const std::uint32_t nics = config.getNics().size();
+  std::uint32_t pairs = 0;
+  for (const auto nic : config.getNics()) {
+    const bool hasTap = nic.getAttachment().isTap();
+    pairs += hasTap ? std::min({config.getCpus().getCount(), kMostOfANic, std::max(1U, kMost / nics)}) : 1;
+  }
+  return pairs;
+}
+
+}  // namespace
+
+std::uint32_t epolls(schema::VmConfig::Reader config) {
+  constexpr std::uint32_t kControlSharedAndVsock = 3;
+  // Besides the threads of its queues a disk has one for what blocks.
+  return kControlSharedAndVsock + config.getDisks().size() * (queuesPerDisk(config) + 1) + netPairs(config);
+}
+
+std::uint32_t descriptors(schema::VmConfig::Reader config) {
+  // A queue has an eventfd for its doorbell and one for its interrupt; a thread has epoll and an eventfd; a ring or a
+  // queue of a TAP device is a descriptor. The rest is what a device has once, with room for what comes and goes.
+  constexpr std::uint32_t kLeast = 256;
+  constexpr std::uint32_t kOnce = 96;
+  constexpr std::uint32_t kOfACpu = 2;
+  constexpr std::uint32_t kOfADevice = 8;
+  constexpr std::uint32_t kOfAQueue = 7;
+  constexpr std::uint32_t kOfAPair = 10;
+  const std::uint32_t disks = config.getDisks().size();
+  const std::uint32_t devices = disks + config.getNics().size() + config.getConsoles().size();
+  return std::max(kLeast, kOnce + kOfACpu * config.getCpus().getCount() + kOfADevice * devices +
+                              kOfAQueue * disks * queuesPerDisk(config) + kOfAPair * netPairs(config));
+}
+
 bool wantsFullIrqchip(schema::VmConfig::Reader config) {
   bool full = false;
   for (const auto option : config.getPlatform().getOptions()) {

@@ -23,6 +23,13 @@ void check(schema::VmConfig::Reader config);
 // a checked configuration.
 std::uint32_t queuesPerDisk(schema::VmConfig::Reader config);
 
+// What a worker for a checked configuration starts with: an instance of epoll for the control thread, and one for each
+// thread of a device.
+std::uint32_t epolls(schema::VmConfig::Reader config);
+
+// The descriptors that it needs at most, without those of vsock connections, which come behind them.
+std::uint32_t descriptors(schema::VmConfig::Reader config);
+
 // "52:54:00:12:34:56", the address of one card, not of a group; else nothing.
 std::optional<std::array<std::uint8_t, 6>> parseMac(std::string_view text);
 

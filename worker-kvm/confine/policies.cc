@@ -48,7 +48,7 @@ Rules controlThread(pid_t pid) {
       callWith(__NR_fcntl, 1, F_GETFL),
       callWith(__NR_fcntl, 1, F_GETFD),
       callWith(__NR_fcntl, 1, F_SETFD),
-      callWith(__NR_fcntl, 1, F_DUPFD_CLOEXEC),
+      call(__NR_eventfd2),  // for the library to keep instead of a descriptor that came, see ipc/rpc/received.h
       callWith(__NR_tgkill, 0, static_cast<std::uint32_t>(pid)),  // kicks virtual CPUs; abort()
       call(__NR_timerfd_settime),
   };
@@ -100,8 +100,6 @@ Rules machineCreation() {
       request(KVM_GET_SREGS),
       request(KVM_GET_LAPIC),
       request(KVM_RUN),
-      call(__NR_eventfd2),
-      call(__NR_epoll_create1),  // threads of devices wait
       call(__NR_timerfd_create),
       callWith(__NR_newfstatat, 3, AT_EMPTY_PATH),
       callWith(__NR_fcntl, 1, F_GET_SEALS),      // the page of counters

@@ -6,8 +6,11 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "vmmhost/counters.h"
+#include "vmmhost/fd.h"
 #include "vmmhost/worker/worker.h"
 #include "worker-kvm/vm/console.h"
 #include "worker-kvm/vm/virtual_machine.h"
@@ -37,6 +40,8 @@ class KvmMachine final : public worker::Machine {
   };
   KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& io);
   ~KvmMachine() noexcept override;
+
+  void keep(std::vector<Fd> descriptors) { kept_ = std::move(descriptors); }  // open, for as long as it lives
 
   // Fulfilled when no virtual CPU runs guest code, or once they were told to run again.
   kj::Promise<void> whenParked();
@@ -80,6 +85,7 @@ class KvmMachine final : public worker::Machine {
   kj::UnixEventPort::FdObserver observer_;
   Console console_;
   const bool resetsByWatchdog_;
+  std::vector<Fd> kept_;
   Life life_ = Life::kCreated;
   bool paused_ = false;
   bool isResetting_ = false;

@@ -106,6 +106,9 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
       plan->flags |= VMMHOST_PLAN_REOPENABLE;  // an older host lets the worker copy a kernel itself
     }
     plan->seccomp = "worker-system";
+    if (VMMHOST_HAS_FIELD(plan, vmmhost_launch_plan, epoll_count)) {
+      plan->epoll_count = 1;  // the event loop's; QEMU polls
+    }
     plan->max_processes = spec.cpus + kOtherThreads;
     plan->overhead_bytes = kOverheadBytes;
     plan->create_timeout_ms = kCreateTimeoutMs;

@@ -15,9 +15,10 @@ SANITIZER_OPTIONS __tsan_default_options() {
 }
 #endif
 
-int main() {
+int main(int argc, char** argv) {
   vmmhost::worker::ServeOptions options;
   options.build = "vmmhost-backend-qemu " VMMHOST_BACKEND_QEMU_VERSION;
+  options.arguments = {argv, static_cast<std::size_t>(argc)};
   // QEMU must not inherit the connection to the host.
   if (::fcntl(options.rpcDescriptor, F_SETFD, FD_CLOEXEC) != 0) {
     vmmhost::worker::log(vmmhost::worker::LogLevel::kError,

@@ -195,13 +195,20 @@ typedef struct vmmhost_launch_plan {
    * since its policy lets it make none (vmmhost/rings.h); at most 32, not with "worker-system". It may get fewer. */
   uint32_t ring_count;
   uint32_t reserved;
+  /* Since 1.2. Instances of epoll that the worker starts with, since its policy lets it make none: one for the event
+   * loop of the SDK, whose epoll_create1() gives them out (ServeOptions::arguments), and one for each further loop; at
+   * most 128. 0: it makes its own, and has at most 64 descriptors then. */
+  uint32_t epoll_count;
+  /* Since 1.2. Descriptors that it may have open; 0: 256. 64 to 4096, and 4096 more for a VM with a vsock device. */
+  uint32_t max_descriptors;
 } vmmhost_launch_plan;
 
 /* The plugin itself: static data of the shared object. */
 typedef struct vmmhost_plugin {
   uint32_t size;
   /* VMMHOST_PLUGIN_ABI that it was built against: it knows the fields of vm.capnp that there were, and its workers are
-   * held to the policies as they are since then. Up to 1.1 they may also make files of memory. */
+   * held to the policies as they are since then. Up to 1.1 they may also make files of memory and
+   * instances of epoll. */
   uint32_t abi;
   const char* name; /* 1 to 32 bytes of [a-z0-9-]: what --backend takes */
   const char* version;

@@ -65,6 +65,9 @@ struct BaseParameters {
   unsigned rings = 0;
   // What workers of earlier plugins are allowed: since 1.2 the host makes the memory that a worker shares.
   bool makesMemoryFiles = false;
+  // Workers of earlier plugins, and those that have few descriptors and are not built with the SDK. All others start
+  // with the instances of epoll that they need (vmmhost/epolls.h); static ones of them duplicate no descriptor either.
+  bool makesEpolls = false;
 };
 
 // Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for

@@ -129,7 +129,7 @@ constexpr Attack kAttacks[] = {
     {"memfd-exec", executeMemory},
     // The one descriptor that may be executed is closed for good: its number is beyond the limit.
     {"exec-again", executeAgain, fails(EBADF), fails(EBADF)},
-    {"exec-slot", makeDescriptorAtSlot, fails(EINVAL), fails(EINVAL)},
+    {"exec-slot", makeDescriptorAtSlot, kKilled, fails(EINVAL)},
     // By path: there is nothing in an empty root, and programs of a system root may be started anyhow.
     {"exec-absolute", [](const Loot&) { return executePath("/usr/bin/true"); }, fails(ENOENT), kEnded},
     {"exec-pinned", executePinned, fails(ENOENT), kEnded},
@@ -137,7 +137,7 @@ constexpr Attack kAttacks[] = {
     {"exec-memory", executeNamedMemory, fails(ENOENT), kEnded},
     {"exec-self", executeSelf, fails(ENOENT), kEnded},
     {"exec-loader", executeByLoader, fails(ENOENT), kEnded},
-    {"keep-descriptor", keepDescriptor, kRefused, kRefused, When::kConstructor},
+    {"keep-descriptor", keepDescriptor, kKilled, kRefused, When::kConstructor},
     {"fork", [](const Loot&) { return leaveChild(__NR_fork, 0); }, kKilled, kHarmless},
     {"vfork", leaveShortChild, kKilled, kHarmless},
     {"clone-process", [](const Loot&) { return leaveChild(__NR_clone, SIGCHLD); }, kKilled, kHarmless},

@@ -1,14 +1,21 @@
 // What the kernel counts by user or by machine, and what no limit of a worker counts. That there is a bound of the VM's
 // own shows in how far an attack gets.
 #include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 
 #include <csignal>
+#include <cstring>
 #include <ctime>
+#include <vector>
 
 #include "tests/hostile/attack.h"
 #include "tests/hostile/attacks/raw.h"
+#include "vmmhost/epolls.h"
+#include "vmmhost/fd.h"
 
 namespace vmmhost::hostile {
 namespace {
@@ -51,8 +58,10 @@ int setIntervalTimer(const Loot&) {
 }
 
 // Signals that wait: those above SIGRTMIN are queued one by one. Given back, to be able to tell.
-int queueSignals(const Loot&) {
-  constexpr int kEnough = 512;
+enum class Keep { kNo, kYes };
+
+int queueSignals(const Loot&, Keep keep) {
+  constexpr int kEnough = 100'000;
   const int signal = SIGRTMIN + 3;
   sigset_t blocked;
   ::sigemptyset(&blocked);
@@ -64,13 +73,93 @@ int queueSignals(const Loot&) {
   for (int queued = 0; queued < kEnough && error == 0; ++queued) {
     error = raw(__NR_tgkill, ::getpid(), ::syscall(__NR_gettid), signal);
   }
-  ::signal(signal, SIG_IGN);
+  if (keep == Keep::kNo) {
+    ::signal(signal, SIG_IGN);
+  }
   return error;
 }
 
 int advise(int advice) {
   page[0] = 1;
   return raw(__NR_madvise, page, kPage, advice);
+}
+
+// All that can be watched: each instance of epoll watches each file under each number that the file can have. Files are
+// descriptors, so that a worker that may duplicate none has as many watches as files.
+class Watches {
+ public:
+  explicit Watches(const Loot& loot) {
+    const auto inherited = epolls::parseArgument(loot.epolls);
+    if (inherited) {
+      for (unsigned index = 0; index < inherited->count; ++index) {
+        epolls_.push_back(inherited->firstDescriptor + static_cast<int>(index));
+      }
+    }
+    // What is not allowed may end the process: a worker that cannot make them in a static jail duplicates nothing.
+    duplicates_ = !inherited || std::strncmp(loot.rings, "rings=", 6) != 0;
+    while (!inherited && epolls_.size() < kThird) {
+      const long made = ::syscall(__NR_epoll_create1, EPOLL_CLOEXEC);
+      if (made < 0) {
+        break;
+      }
+      epolls_.push_back(static_cast<int>(made));
+      made_.emplace_back(static_cast<int>(made));
+    }
+  }
+
+  std::size_t take(std::size_t files) {
+    while (made_.size() < epolls_.size() + files) {
+      made_.emplace_back(::eventfd(0, EFD_CLOEXEC));
+      const int file = made_.back().get();
+      if (file < 0) {
+        made_.pop_back();
+        break;
+      }
+      watch(file);
+      std::vector<Fd> copies;
+      while (duplicates_ && copies.size() < kThird) {
+        copies.emplace_back(::fcntl(file, F_DUPFD_CLOEXEC, 0));
+        if (!copies.back()) {
+          break;
+        }
+        watch(copies.back().get());
+      }
+    }
+    return count_;
+  }
+
+ private:
+  static constexpr std::size_t kThird = 80;  // of the descriptors
+
+  void watch(int descriptor) {
+    epoll_event event{};
+    for (const int epoll : epolls_) {
+      count_ += ::epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) == 0 ? 1 : 0;
+    }
+  }
+
+  std::vector<int> epolls_;
+  std::vector<Fd> made_;
+  bool duplicates_ = false;
+  std::size_t count_ = 0;
+};
+
+int watchEverything(const Loot& loot) {
+  constexpr std::size_t kBound = 65536;  // of the square of its descriptors, in whatever jail
+  return Watches(loot).take(80) > kBound ? E2BIG : 0;
+}
+
+// Everything that a user or the machine has so much of, and stays.
+int takeEverything(const Loot& loot) {
+  static Watches watches(loot);
+  watches.take(200);
+  queueSignals(loot, Keep::kYes);
+  for (int taken = 0; taken < 4096; ++taken) {
+    if (::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC) < 0) {
+      break;
+    }
+  }
+  return 0;
 }
 
 constexpr Attack kAttacks[] = {
@@ -87,7 +176,10 @@ constexpr Attack kAttacks[] = {
     {"hide-descriptors", [](const Loot&) { return raw(__NR_close_range, 200U, 201U, 2U); }, fails(EINVAL),
      fails(EINVAL)},
     {"pipe-pages", enlargePipe, kKilled, fails(EINVAL)},
-    {"signals-that-wait", queueSignals, fails(EAGAIN), fails(EAGAIN)},
+    {"signals-that-wait", [](const Loot& loot) { return queueSignals(loot, Keep::kNo); }, fails(EAGAIN), fails(EAGAIN)},
+    {"epoll-create", [](const Loot&) { return rawOpen(__NR_epoll_create1, EPOLL_CLOEXEC); }, kKilled, fails(EMFILE)},
+    {"epoll-watches", watchEverything, kHarmless, kHarmless},
+    {"take-everything", takeEverything, kHarmless, kHarmless, When::kStays},
     {"timer", makeTimer},
     {"interval-timer", setIntervalTimer},
 };

@@ -124,5 +124,7 @@ int main(int argc, char** argv) {
   vmmhost::hostile::orders = argc > 1 ? argv[1] : "calm";
   vmmhost::hostile::floodTime = std::chrono::milliseconds(argc > 2 ? std::atoi(argv[2]) : 0);
   vmmhost::hostile::FloodBackend backend;
-  return vmmhost::worker::serve(backend);
+  vmmhost::worker::ServeOptions options;
+  options.arguments = {argv, static_cast<std::size_t>(argc)};
+  return vmmhost::worker::serve(backend, options);
 }

@@ -129,7 +129,13 @@ Fd Vsock::place(Fd socket) const {
     throw Error(ErrorCode::kInvalidArgument, "a socket for vsock is none, or one that blocks");
   }
   const auto end = options_.firstDescriptor + static_cast<int>(options_.limits.maxConnections);
-  Fd placed(::fcntl(socket.get(), F_DUPFD_CLOEXEC, options_.firstDescriptor));
+  const bool isBelow = socket.get() < options_.firstDescriptor;
+  Fd placed;
+  if (!isBelow) {
+    placed = std::move(socket);
+  } else if (options_.duplicates) {
+    placed.reset(::fcntl(socket.get(), F_DUPFD_CLOEXEC, options_.firstDescriptor));
+  }
   if (!placed || placed.get() >= end) {
     throw Error(ErrorCode::kResourceExhausted, "the VM has as many vsock connections as it can have", {}, true);
   }

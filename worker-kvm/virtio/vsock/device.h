@@ -35,6 +35,9 @@ struct Options {
   // Sockets get numbers from here on, as many as there may be connections, so that the thread's filter can tell them
   // from all other descriptors. The process may have that many (RLIMIT_NOFILE).
   int firstDescriptor = 256;
+  // Whether one with another number is duplicated. A worker's filter may allow none: then the process has filled all
+  // numbers below, so that none comes.
+  bool duplicates = true;
   // That its packets are used is of little interest to a guest that goes on sending, and hearing of it is dear: it sees
   // a sixteenth of its queue with an answer, an eighth at once, and else what there is this long after the first (nine
   // times as long while it sees others), as network cards do it.

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "vmmhost/epolls.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/mailbox.h"
@@ -146,7 +147,8 @@ kj::Promise<T> fail(const Error& error) {
 struct ServeOptions {
   int rpcDescriptor = 3;
   std::string build = "vmmhost";
-  // What main() was called with, if the launch plan asks for rings: the host tells of them there.
+  // What main() was called with, if the launch plan asks for rings or for instances of epoll: the host tells of them
+  // there.
   std::span<char* const> arguments;
 };
 
