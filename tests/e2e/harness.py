@@ -24,6 +24,7 @@ LONG = os.environ.get("VMMHOST_TEST_LONG", "") == "1"  # the long form of a test
 VMMHOST = os.path.join(STAGE, "bin", "vmmhost")
 # Private memory of worker-kvm besides guest RAM. Sanitizers keep shadow memory, where the figure says nothing.
 MAX_WORKER_PRIVATE = 4 << 20
+WIDE_WORKER_PRIVATE = 10 << 20  # of wide_machine
 # Private memory of a VM's supervisor; of release builds, as debug builds are larger.
 MAX_SUPERVISOR_PRIVATE = 8 << 20
 RELEASE = os.environ.get("VMMHOST_BUILD_TYPE", "") == "Release" and not SANITIZED
@@ -74,6 +75,22 @@ def cgroups():
             if name.startswith("vmmhost-"):
                 found.add(os.path.join(folder, name))
     return found
+
+
+def wide_machine(folder):
+    """Members of a configuration with more of everything than anybody wants: threads, descriptors, first uses of all kinds
+    come together there. 8 processors, 8 disks, 8 cards, 4 consoles, and one of what there is once."""
+    disks = []
+    for number in range(8):
+        path = os.path.join(folder, f"wide{number}.img")
+        with open(path, "wb") as file:
+            file.truncate(8 << 20)
+        disks.append({"file": path, "readOnly": True} if number == 7 else {"file": path})
+    return {
+        "cpus": {"count": 8}, "disks": disks, "nics": [{} for _ in range(8)],
+        "consoles": [{"kind": "serial"}, {"kind": "virtio"}, {"kind": "virtio"}, {"kind": "virtio"}],
+        "rng": {}, "watchdog": {}, "vsock": {}, "balloon": {"targetSize": "8M", "freePageReporting": True},
+    }
 
 
 def private_bytes(pid):

@@ -3,12 +3,14 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
 import unittest
 
-from harness import VmmhostTest, guest, wait_until
+import harness
+from harness import VmmhostTest, guest, kvm_usable, wait_until
 
 FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 MIB = 1 << 20
@@ -106,6 +108,45 @@ class Devices(VmmhostTest):
         self.assertIn("no balloon", refused.err)
         self.assertNotIn("balloon", self.inspect("vm")["abilities"])
         self.end_vm()
+
+
+@unittest.skipUnless(kvm_usable(), "no /dev/kvm here that this user may open")
+class Wide(VmmhostTest):
+    """The machine with 8 of everything on the kvm backend: drivers bring all devices up and reset them in turns, the
+    machine itself is reset meanwhile, and paused."""
+
+    def setUp(self):
+        super().setUp()
+        before = harness.MAX_WORKER_PRIVATE
+        harness.MAX_WORKER_PRIVATE = harness.WIDE_WORKER_PRIVATE
+        self.addCleanup(setattr, harness, "MAX_WORKER_PRIVATE", before)
+
+    def test_devices_are_reset_and_rebound_in_turns(self):
+        path = os.path.join(self.folder, "vm.json")
+        with open(path, "w") as file:
+            json.dump({"boot": {"kernel": guest("hostile_devices"), "cmdline": "rebinds short"},
+                       "memory": {"size": "64M"}, **harness.wide_machine(self.folder)}, file)
+        process = self.start("run", "--backend", "kvm", "--name", "vm", "-f", path, "--json", "--timeout", "240")
+        wait_until(lambda: self.run_vmmhost("logs", "vm").out.count("virtio ") > 0, 60, "the first device is up")
+        info = self.inspect("vm")
+        if os.geteuid() == 0:
+            folder = f"/proc/{info['workerPid']}"
+            limit = int(re.search(r"Max open files +(\d+)", harness.read(f"{folder}/limits").decode()).group(1))
+            below = [number for number in map(int, os.listdir(f"{folder}/fd")) if number < limit - 4096]
+            print(f"descriptors: {len(os.listdir(folder + '/fd'))}, the highest {max(below, default=0)}, limit {limit}")
+        for _ in range(4):
+            self.check("reset", "vm")
+            self.check("pause", "vm")
+            self.check("resume", "vm")
+        outcome = json.loads(self.finish(process, 240).out)["outcome"]
+        self.assertEqual((outcome["kind"], outcome.get("cause")), ("guest", "powerOff"), outcome)
+        said = self.check("logs", "vm").out
+        self.assertIn("done", said)
+        self.assertNotIn("does not reset", said)
+        types = re.findall(r"^virtio ([0-9a-f]+)\r?$", said, re.M)
+        self.assertGreaterEqual(types.count("00000002"), 8)
+        self.assertGreaterEqual(types.count("00000001"), 8)
+        self.check("rm", "vm")
 
 
 if __name__ == "__main__":

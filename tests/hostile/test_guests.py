@@ -1,8 +1,8 @@
 """A guest whose drivers break every rule, on a machine with every device that the kvm backend has. The VM may be ended
 with a cause that is told; its worker never dies by a signal, and answers all the while.
 
-Environment, besides the harness's: VMMHOST_HOSTILE_ATTACK (one of tests/guests/c/hostile_devices.c). With
-VMMHOST_TEST_LONG=1 what is left to chance is tried four times as often.
+Environment, besides the harness's: VMMHOST_HOSTILE_ATTACK (one of tests/guests/c/hostile_devices.c), and
+VMMHOST_HOSTILE_MACHINE=wide for one with 8 of everything. With VMMHOST_TEST_LONG=1 what is left to chance is tried four times as often.
 """
 import json
 import os
@@ -18,7 +18,8 @@ from harness import LONG, VmmhostTest, guest, kvm_usable  # noqa: E402
 
 ATTACK = os.environ["VMMHOST_HOSTILE_ATTACK"]
 MIB = 1 << 20
-harness.MAX_WORKER_PRIVATE = 9 * MIB // 2  # with every device that there is
+WIDE = os.environ.get("VMMHOST_HOSTILE_MACHINE", "") == "wide"
+harness.MAX_WORKER_PRIVATE = harness.WIDE_WORKER_PRIVATE if WIDE else 9 * MIB // 2  # with every device that there is
 ANSWER_SECONDS = 1.0
 # Between two questions: commands without a pause would keep a processor busy that tests beside this one need.
 PAUSE_SECONDS = 0.02
@@ -48,9 +49,14 @@ class HostileGuest(VmmhostTest):
                 file.truncate(8 * MIB)
             return {"file": path, **more}
 
-        return {
+        machine = {
             "boot": {"kernel": guest("hostile_devices"), "cmdline": ATTACK if LONG else ATTACK + " short"},
             "memory": {"size": "64M"},
+        }
+        if WIDE:
+            return {**machine, **harness.wide_machine(self.folder)}
+        return {
+            **machine,
             "disks": [disk("written.img"), disk("read.img", readOnly=True)],
             "rng": {}, "watchdog": {}, "vsock": {}, "nics": [{}],
             "consoles": [{"kind": "serial"}, {"kind": "virtio"}, {"kind": "virtio"}],
@@ -84,7 +90,7 @@ class HostileGuest(VmmhostTest):
             self.assertEqual(attacked, set() if ATTACK in NOT_BY_DEVICE else DEVICES)
         self.assertGreater(answers, 0, "nobody was asked while it ran")
         self.assertLess(slowest, ANSWER_SECONDS, f"an answer took too long\n{log}")
-        with open(os.path.join(self.folder, "read.img"), "rb") as file:
+        with open(os.path.join(self.folder, "wide7.img" if WIDE else "read.img"), "rb") as file:
             self.assertEqual(file.read().count(b"\0"), 8 * MIB, "a disk that is only read was written")
         self.check("rm", ATTACK)
         print(f"{ATTACK}: {outcome['cause']}, {answers} answers, the slowest after {slowest * 1000:.0f} ms", flush=True)

@@ -5,6 +5,7 @@ import subprocess
 import time
 import unittest
 
+import harness
 from lab_harness import LINUX_TIMEOUT, LONG, LabTest, probe, wait_until
 
 MIB = 1 << 20
@@ -190,6 +191,30 @@ class Consoles(DevicesTest):
         self.assertRegex(said, r"(?m)^\[ *\d+\.\d+\] \w")
         self.assertRegex(said, r"(?m)^on (.* )?hvc0$")
         self.check("rm", "vm")
+
+
+class Wide(DevicesTest):
+    """8 processors, disks and cards, 4 consoles: what a driver does on its way in and out, on all of them at once."""
+    ROUNDS = 8 if LONG else 2
+    # In turns within a round: each device loses its driver and gets it again while the others stay.
+    REBIND = ("n=0; while [ $n -lt {rounds} ]; do for d in /sys/bus/virtio/devices/virtio*; do "
+              "v=$(basename $d); b=$(readlink -f $d/driver); [ -e $b/unbind ] || continue; "
+              "echo $v >$b/unbind; echo $v >$b/bind; done; n=$((n + 1)); done; "
+              "ls /sys/block | grep -c ^vd; ls /sys/class/net | grep -c ^eth; "
+              "dd if=/dev/vda of=/dev/null bs=64k count=16 2>/dev/null && echo reads")
+
+    def setUp(self):
+        super().setUp()
+        before = harness.MAX_WORKER_PRIVATE
+        harness.MAX_WORKER_PRIVATE = harness.WIDE_WORKER_PRIVATE
+        self.addCleanup(setattr, harness, "MAX_WORKER_PRIVATE", before)
+
+    def test_drivers_come_and_go(self):
+        said = self.boot_linux("cloud", self.REBIND.format(rounds=self.ROUNDS), "-f",
+                               self.config(**harness.wide_machine(self.folder)))
+        lines = said.splitlines()
+        self.assertEqual(lines.count("8"), 2, said)  # disks and cards that are there in the end
+        self.assertIn("reads", lines)
 
 
 class Clock(DevicesTest):

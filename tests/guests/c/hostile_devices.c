@@ -1,10 +1,11 @@
 /* A guest whose drivers break every rule. The command line says which: pci, bars, msix, window, chains, storm, resets,
- * moves, noise, lies. It says what it did and powers off: whatever it does, its worker has to live and answer. With the
+ * moves, noise, lies; or rebinds, whose drivers keep them. It says what it did and powers off: whatever it does, its worker has to live and answer. With the
  * word "short" behind it, what is left to chance is tried less often; all that is listed is done all the same. */
 #include "guest.h"
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, DEVICES = 32, QUEUES = 8, QUEUE_SIZE_USED = 16 };
 enum { QUEUE_MEMORY = 0x800000, QUEUE_BYTES = 0x4000, INDIRECT_TABLE = 0xa00000, BUFFERS = 0xb00000 };
+enum { REBOUND_QUEUES = 0x1000000, REBOUND_BUFFERS = 0x2000000 }; /* for each device its own */
 
 static struct queue queues[QUEUES];
 static int is_short;
@@ -27,12 +28,12 @@ static unsigned queue_count(const struct virtio* dev) {
   return count < QUEUES ? count : QUEUES;
 }
 
-/* A driver that is right so far, with empty queues. */
-static void start(const struct virtio* dev) {
+/* A driver that is right so far, with empty queues in this memory. */
+static void start_in(const struct virtio* dev, uint32_t memory) {
   virtio_agree(dev);
   for (unsigned i = 0; i < queue_count(dev); ++i) {
     struct queue* queue = &queues[i];
-    const uint32_t at = QUEUE_MEMORY + i * QUEUE_BYTES;
+    const uint32_t at = memory + i * QUEUE_BYTES;
     queue->index = (uint16_t)i;
     queue->size = QUEUE_SIZE_USED;
     queue->available = 0;
@@ -46,6 +47,10 @@ static void start(const struct virtio* dev) {
     queue_place(dev, queue);
   }
   write8(dev->common + DEVICE_STATUS, 15);
+}
+
+static void start(const struct virtio* dev) {
+  start_in(dev, QUEUE_MEMORY);
 }
 
 static void each_virtio(void (*attack)(const struct virtio*)) {
@@ -419,6 +424,48 @@ static void panics(void) {
   }
 }
 
+/* Drivers that come and go: all devices are brought up, with a request under way where they take any, and then each is
+ * reset and brought up again in turns, while the others go on. */
+static void bring_up(const struct virtio* dev, unsigned place) {
+  const uint32_t buffer = REBOUND_BUFFERS + place * QUEUE_BYTES;
+  start_in(dev, REBOUND_QUEUES + place * QUEUES * QUEUE_BYTES);
+  for (unsigned i = 0; i < queue_count(dev); ++i) {
+    if (dev->type == 2) { /* the first sector is read */
+      write32(buffer, 0);
+      write32(buffer + 4, 0);
+      write32(buffer + 8, 0);
+      write32(buffer + 12, 0);
+      queue_describe(&queues[i], 0, buffer, 16, NEXT, 1);
+      queue_describe(&queues[i], 1, buffer + 512, 512, NEXT | WRITE, 2);
+      queue_describe(&queues[i], 2, buffer + 1024, 1, WRITE, 0);
+      queue_offer(&queues[i], 0);
+    }
+    queue_notify(dev, &queues[i]);
+  }
+}
+
+static void rebinds(void) {
+  static struct virtio devices[DEVICES];
+  unsigned count = 0;
+  for (unsigned device = 0; device < DEVICES; ++device) {
+    if (is_there(device) && find_virtio(device, &devices[count])) {
+      put("virtio ");
+      put_hex(devices[count].type);
+      put("\n");
+      bring_up(&devices[count], count);
+      ++count;
+    }
+  }
+  for (unsigned round = rounds(16); round-- != 0;) {
+    for (unsigned i = 0; i < count; ++i) {
+      if (!virtio_reset(&devices[i])) {
+        put("does not reset\n");
+      }
+      bring_up(&devices[i], i);
+    }
+  }
+}
+
 int main(const struct start_info* info) {
   const char* what = (const char*)(uint32_t)info->command_line;
   const char* more = what;
@@ -448,6 +495,8 @@ int main(const struct start_info* info) {
     each_virtio(lies);
   } else if (is(what, "panics")) {
     panics();
+  } else if (is(what, "rebinds")) {
+    rebinds();
   } else {
     put("no such attack\n");
     return 1;
