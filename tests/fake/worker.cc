@@ -9,6 +9,7 @@
 #include "tests/fake/fault_server.h"
 #include "tests/fake/machine.h"
 #include "tests/fake/strike.h"
+#include "vmmhost/epolls.h"
 
 #ifdef VMMHOST_SANITIZED
 // The search for leaks starts a process, which the jail refuses. When this worker is told to die it dies itself: a

@@ -38,7 +38,7 @@ struct Backend {
   unsigned rings = 0;
   unsigned epolls = 1;
 };
-constexpr Backend kBackends[] = {{"kvm", "vmmhost-worker-kvm", "", "worker-static", 0, 4},
+constexpr Backend kBackends[] = {{"kvm", "vmmhost-worker-kvm", "", "worker-static", 0, 3},
                                  {"qemu", "vmmhost-worker-qemu", "", "worker-system"},
                                  {"hostile", "hostile-worker", "static", "worker-static", 1},
                                  {"hostile", "hostile-worker-dynamic", "system", "worker-system"}};

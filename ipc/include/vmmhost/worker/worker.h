@@ -17,7 +17,6 @@
 #include <string>
 #include <vector>
 
-#include "vmmhost/epolls.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/mailbox.h"
