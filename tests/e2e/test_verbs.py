@@ -1,5 +1,6 @@
 """The same verbs, exit codes and JSON on every backend that this machine has, with bare-metal guests."""
 import os
+import shutil
 import signal
 import unittest
 
@@ -164,6 +165,18 @@ class Verbs:
         self.assertEqual(self.check("ps").out.count("running"), 5)
         for index in range(5):
             self.check("rm", "-f", f"n{index}")
+
+    def test_kernel_that_nobody_else_may_read(self):
+        """Root's workers run under another user; a backend that opens it by path is given a copy."""
+        path = os.path.join(self.folder, "private.elf")
+        shutil.copy(guest("poweroff"), path)
+        os.chmod(path, 0o600)
+        result = self.check("run", "--backend", self.backend, "--name", "vm", "--memory", "64M", "--kernel", path,
+                            "--json")
+        self.assertEqual(result.json["outcome"]["cause"], "powerOff")
+        log = self.check("logs", "--vmm", "vm").out
+        self.assertNotIn("epoll", log)
+        self.check("rm", "vm")
 
     def test_triple_fault_is_told_apart_or_is_a_reset(self):
         result = self.run_guest("triple_fault", "--json")
