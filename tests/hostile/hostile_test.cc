@@ -14,7 +14,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -246,67 +245,6 @@ TEST(Traps, ofRoot_layInEveryFolderThatCouldMatter) {
     EXPECT_TRUE(surroundings.traps().coversFolder(folder)) << folder;
   }
 }
-
-// Huge pages of the machine, for as long as it lives.
-class HugePages {
- public:
-  static constexpr long kCount = 32;
-  HugePages() : before_(read("/proc/sys/vm/nr_hugepages")) {
-    if (before_ >= 0) {
-      std::ofstream("/proc/sys/vm/nr_hugepages") << before_ + kCount;
-    }
-  }
-  ~HugePages() {
-    if (before_ >= 0) {
-      std::ofstream("/proc/sys/vm/nr_hugepages") << before_;
-    }
-  }
-  HugePages(const HugePages&) = delete;
-  HugePages& operator=(const HugePages&) = delete;
-
-  long left() const { return read("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"); }
-
- private:
-  static long read(const char* path) {
-    long value = -1;
-    std::ifstream(path) >> value;
-    return value;
-  }
-  long before_;
-};
-
-// As the caller with control groups where there are any, as an ordinary user mostly without.
-class Quotas : public ::testing::TestWithParam<std::tuple<User, Jail>> {};
-
-TEST_P(Quotas, vmsThatTakeAllTheyCan_leaveTheirUserEnough) {
-  const auto [user, jail] = GetParam();
-  if (user == User::kOrdinary && !whyNotOrdinary().empty()) {
-    GTEST_SKIP() << whyNotOrdinary();
-  }
-  std::optional<HugePages> huge;
-  if (::geteuid() == 0) {
-    huge.emplace();
-  }
-  const long hugePages = huge ? huge->left() : 0;
-  const Neighbour greedy(user, "take-everything", jail);
-  ASSERT_TRUE(greedy.answers());
-  const Neighbour alsoGreedy(user, "take-everything", jail);
-  ASSERT_TRUE(alsoGreedy.answers());
-  const Neighbour another(user, "neighbour", jail);
-  EXPECT_TRUE(another.answers());
-  EXPECT_EQ(another.stop(), "");
-  EXPECT_EQ(greedy.stop(), "");
-  EXPECT_EQ(alsoGreedy.stop(), "");
-  EXPECT_EQ(huge ? huge->left() : 0, hugePages);
-}
-
-INSTANTIATE_TEST_SUITE_P(Hostile, Quotas,
-                         ::testing::Combine(::testing::Values(User::kCaller, User::kOrdinary),
-                                            ::testing::Values(Jail::kStatic, Jail::kSystem)),
-                         [](const auto& info) {
-                           return std::string(jailName(std::get<1>(info.param))) +
-                                  (std::get<0>(info.param) == User::kOrdinary ? "_asOrdinaryUser" : "_asCaller");
-                         });
 
 // The positive side of "harm nothing": each kind of harm is seen, and named.
 TEST(Traps, thatWereReachedOrChanged_areNamed) {
