@@ -33,7 +33,7 @@ struct Resource {
       index @4 :UInt32;
       queue @5 :UInt32;          # from 0 on
     }
-    memory @6 :Void;             # since 1.2: of memory.size bytes, for guest memory that is shared: see Resources::takeMemory
+    memory @6 :Void;             # since 1.2: guest memory that is shared, see Resources::takeMemory
   }
 }
 
