@@ -1,6 +1,7 @@
 /* A guest whose drivers break every rule. The command line says which: pci, bars, msix, window, chains, storm, resets,
- * moves, noise, lies; or rebinds, whose drivers keep them. It says what it did and powers off: whatever it does, its worker has to live and answer. With the
- * word "short" behind it, what is left to chance is tried less often; all that is listed is done all the same. */
+ * moves, noise, lies; or rebinds, whose drivers keep them all. It says what it did and powers off: whatever it does, its
+ * worker has to live and answer. With the word "short" behind it, what is left to chance is tried less often; all that is
+ * listed is done all the same. */
 #include "guest.h"
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, DEVICES = 32, QUEUES = 8, QUEUE_SIZE_USED = 16 };
