@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <string>
 
 #include "vmmhost/error.h"
@@ -45,7 +44,9 @@ class ReopenableTest : public testing::Test {
     makeReopenable(resources_, config_.asReader().getBoot(), uid, gid);
     return resources_.files.front().fd.get();
   }
-  bool isItself(int file) { return look(file).st_ino == look(file_.get()).st_ino; }
+  bool isItself(int file) {
+    return look(file).st_ino == look(file_.get()).st_ino && look(file).st_dev == look(file_.get()).st_dev;
+  }
 
   Fd file_;
   std::string content_;
