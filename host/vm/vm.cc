@@ -200,10 +200,10 @@ kj::Promise<void> Vm::launch() {
   worker.uid = spec_.uid;
   worker.gid = spec_.gid;
   worker.without = spec_.without;
-  // Those that make instances of epoll themselves have few, whatever they are for.
-  const bool isBounded = worker.plan.epolls > 0 || worker.plan.hasOldPolicy;
+  // Who makes instances of epoll itself has few descriptors, whatever they are for.
+  const bool mayHaveMany = worker.plan.epolls > 0 || worker.plan.hasOldPolicy;
   worker.maxDescriptors =
-      static_cast<int>(worker.plan.maxDescriptors) + (vsock_ && isBounded ? Vsock::kMaxConnections : 0);
+      static_cast<int>(worker.plan.maxDescriptors) + (vsock_ && mayHaveMany ? Vsock::kMaxConnections : 0);
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
   worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan), resources_.diskPlans.largest()},
