@@ -14,7 +14,7 @@ from harness import VmmhostTest, guest, kvm_usable, wait_until
 
 FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 MIB = 1 << 20
-WIDE_DESCRIPTORS = 576  # of worker-kvm with the wide machine, without those of vsock connections
+WIDE_DESCRIPTORS = 768  # of worker-kvm with the wide machine, without those of vsock connections
 
 
 def set_size(terminal, columns, rows):

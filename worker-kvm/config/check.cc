@@ -254,7 +254,7 @@ std::uint32_t epolls(schema::VmConfig::Reader config) {
 std::uint32_t descriptors(schema::VmConfig::Reader config) {
   // A queue has an eventfd for its doorbell and one for its interrupt; a thread has epoll and an eventfd; a ring or a
   // queue of a TAP device is a descriptor. The rest is what a device has once, with room for what comes and goes.
-  constexpr std::uint32_t kLeast = 256;
+  constexpr std::uint32_t kUnit = 256;  // ranges that begin so take few rules of a filter
   constexpr std::uint32_t kOnce = 96;
   constexpr std::uint32_t kOfACpu = 2;
   constexpr std::uint32_t kOfADevice = 8;
@@ -262,8 +262,9 @@ std::uint32_t descriptors(schema::VmConfig::Reader config) {
   constexpr std::uint32_t kOfAPair = 10;
   const std::uint32_t disks = config.getDisks().size();
   const std::uint32_t devices = disks + config.getNics().size() + config.getConsoles().size();
-  return std::max(kLeast, kOnce + kOfACpu * config.getCpus().getCount() + kOfADevice * devices +
-                              kOfAQueue * disks * queuesPerDisk(config) + kOfAPair * netPairs(config));
+  const std::uint32_t most = kOnce + kOfACpu * config.getCpus().getCount() + kOfADevice * devices +
+                             kOfAQueue * disks * queuesPerDisk(config) + kOfAPair * netPairs(config);
+  return (most + kUnit - 1) / kUnit * kUnit;
 }
 
 bool wantsFullIrqchip(schema::VmConfig::Reader config) {
