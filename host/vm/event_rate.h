@@ -4,6 +4,7 @@
 #include <kj/time.h>
 
 #include <algorithm>
+#include <cstdint>
 
 namespace vmmhost::vm {
 

@@ -176,23 +176,23 @@ void lower(__rlimit_resource_t resource, rlim_t soft, rlim_t hard) {
 }
 
 TEST_F(SpawnTest, limitsOfTheCaller_areKept_whereAWorkerCanDoWithThem) {
-  EXPECT_EQ(inProcess([&] {
-              lower(RLIMIT_CORE, 0, 0);  // as `ulimit -c 0` does it
-              lower(RLIMIT_FSIZE, 1 << 20, 1 << 20);
-              request_.jail.rlimits = {{RLIMIT_FSIZE, 1 << 30, 4096}, {RLIMIT_STACK, 256 << 10}};
-              const Child child = start();
-              for (const auto& [resource, expected] : {std::pair<__rlimit_resource_t, rlim_t>{RLIMIT_CORE, 0},
-                                                       {RLIMIT_FSIZE, 1 << 20},
-                                                       {RLIMIT_STACK, 256 << 10},
-                                                       {RLIMIT_MEMLOCK, 0}}) {
-                rlimit limit = {};
-                if (::prlimit(child.pid(), resource, nullptr, &limit) != 0 || limit.rlim_max != expected) {
-                  throw Error(ErrorCode::kInternal,
-                              "limit " + std::to_string(resource) + " is " + std::to_string(limit.rlim_max));
-                }
-              }
-            }),
-            "");
+  using Expected = std::pair<__rlimit_resource_t, rlim_t>;
+  const std::string said = inProcess([&] {
+    lower(RLIMIT_CORE, 0, 0);  // as `ulimit -c 0` does it
+    lower(RLIMIT_FSIZE, 1 << 20, 1 << 20);
+    request_.jail.rlimits = {{RLIMIT_FSIZE, 1 << 30, 4096}, {RLIMIT_STACK, 256 << 10}};
+    const Child child = start();
+    for (const auto& [resource, expected] : {Expected{RLIMIT_CORE, 0}, Expected{RLIMIT_FSIZE, 1 << 20},
+                                             Expected{RLIMIT_STACK, 256 << 10}, Expected{RLIMIT_MEMLOCK, 0}}) {
+      rlimit limit = {};
+      if (::prlimit(child.pid(), static_cast<__rlimit_resource>(resource), nullptr, &limit) != 0 ||
+          limit.rlim_max != expected) {
+        throw Error(ErrorCode::kInternal,
+                    "limit " + std::to_string(resource) + " is " + std::to_string(limit.rlim_max));
+      }
+    }
+  });
+  EXPECT_EQ(said, "");
 }
 
 TEST_F(SpawnTest, limitsOfTheCallerThatAreTooLow_areNamedWithWhatMendsThem) {
@@ -220,13 +220,13 @@ TEST_F(SpawnTest, limitsOfTheCallerThatAreTooLow_areNamedWithWhatMendsThem) {
 }
 
 TEST_F(SpawnTest, softLimitOfDescriptors_isNoneForAWorker) {
-  EXPECT_EQ(inProcess([&] {
-              rlimit own = {};
-              ::getrlimit(RLIMIT_NOFILE, &own);
-              lower(RLIMIT_NOFILE, 100, own.rlim_max);
-              const Child child = start();
-            }),
-            "");
+  const std::string said = inProcess([&] {
+    rlimit own = {};
+    ::getrlimit(RLIMIT_NOFILE, &own);
+    lower(RLIMIT_NOFILE, 100, own.rlim_max);
+    const Child child = start();
+  });
+  EXPECT_EQ(said, "");
 }
 
 TEST_F(SpawnTest, signalsThatWait_areFew_whateverAPlanSays) {

@@ -228,6 +228,10 @@ class Json(ShellTest):
                 self.assert_fields(info["config"][part], fields)
             self.assert_fields(info["counters"], "names values")
             self.assertTrue(info["jail"])
+            bounds = info["stateBounds"]
+            self.assert_fields(bounds, "consoleLogs vmLog exitRecord vm user")
+            self.assertEqual(int(bounds["vm"]), sum(int(bounds[name]) for name in ("consoleLogs", "vmLog", "exitRecord")))
+            self.assertLess(int(bounds["vm"]), int(bounds["user"]))
         self.assertEqual(self.document("inspect", "--config", "--kernel", "k"),
                          {"boot": {"kernel": "k"}, "cpus": {}, "memory": {}})
         self.assert_fields(self.document("logs", "ended"), "name log")
@@ -250,6 +254,21 @@ class Json(ShellTest):
             self.assert_fields(stopped, "name outcome")
             self.assert_outcome(stopped["outcome"])
             self.check("rm", "vm")
+
+    def test_bound_of_a_users_state_is_kept(self):
+        """stateBounds: what would exceed it is not started, and leaves nothing."""
+        small = {"VMMHOST_STATE_LIMIT": "12M"}
+        words = ("run", "--backend", self.backend, "--memory", "64M", "--kernel", guest("poweroff"))
+        self.check(*words, "--name", "first", environment=small)
+        with open(os.path.join(self.folder, "state", "first", "console.log"), "wb") as file:
+            file.write(bytes(2 << 20))
+        error = self.document(*words, "--name", "second", code=125, environment=small)["error"]
+        self.assertEqual(error["code"], "resourceExhausted")
+        self.assertIn("state folder", error["message"])
+        self.assertIn("vmmhost rm", error["hint"])
+        self.check("rm", "first")
+        self.check(*words, "--name", "second", environment=small)
+        self.check("rm", "second")
 
     def test_what_the_machine_has(self):
         plugins = os.path.join(self.folder, "plugins")

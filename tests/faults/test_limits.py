@@ -108,6 +108,15 @@ class OfTheCaller(FaultTest):
                 self.assertIn("hint: " + mend, result.err)
 
 
+@unittest.skipIf(os.geteuid() != 0, "the tests above are an ordinary user's")
+class OfAnOrdinaryCaller(OfTheCaller, OrdinaryUserTest):
+    with_neighbour = False
+
+    def setUp(self):
+        super().setUp()
+        self.environment["VMMHOST_PLUGIN_PATH"] = os.path.join(self.reach, "lib", "fake-plugins")
+
+
 class LimitsOfALivingSupervisor(FaultTest):
     def test_supervisor_without_descriptors_takes_no_client_and_then_does(self):
         info = self.fake_detached("vm")

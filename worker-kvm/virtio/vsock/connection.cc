@@ -347,9 +347,15 @@ Connection::Filled Connection::readAndLeave(Buffer& buffer, const Header& frame)
 }
 
 Connection::Filled Connection::handleNothing(ssize_t got) noexcept {
-  if (got == 0) {
+  // The other end has left without having read all that was written to it, which comes behind all that it had sent: the
+  // guest reads as far as ever.
+  const bool isAbandoned = got == -ECONNRESET;
+  if (got == 0 || isAbandoned) {
     hostIsDone_ = true;
     shutdownWanted_ |= kShutdownSend;
+    if (isAbandoned && !hostIsDeaf_) {
+      stopWriting();
+    }
     return {};
   }
   readable_ = false;
