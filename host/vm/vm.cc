@@ -35,15 +35,17 @@ std::uint64_t nanoseconds(clockid_t clock) {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-// How long any file may become that the worker writes: its disks as planned; and what it makes for itself, in memory.
+// How long any file may become that the worker writes: its disks as planned, and what it makes for itself.
 std::uint64_t fileLimit(const OpenedResources& resources, schema::VmConfig::Reader config,
                         const plugin::LaunchPlan& plan) {
   std::uint64_t limit = resources.diskPlans.largest();
-  if (config.getMemory().getShared()) {
-    limit = std::max(limit, config.getMemory().getSize());
-  }
-  if (plan.seccompPolicy == "worker-system") {  // whose programs may need copies of what they cannot open anew
-    limit = std::max(limit, std::min(resources.largestBootFile, kMostCopiedBytes));
+  if (plan.hasOldPolicy) {  // workers of others are given such memory by the host
+    if (config.getMemory().getShared()) {
+      limit = std::max(limit, config.getMemory().getSize());
+    }
+    if (plan.seccompPolicy == "worker-system") {  // whose programs may need copies of what they cannot open anew
+      limit = std::max(limit, std::min(resources.largestBootFile, kMostCopiedBytes));
+    }
   }
   if (plan.tmp) {
     limit = std::max(limit, kScratchBytes);
