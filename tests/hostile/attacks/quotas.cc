@@ -61,7 +61,7 @@ int setIntervalTimer(const Loot&) {
 enum class Keep { kNo, kYes };
 
 int queueSignals(const Loot&, Keep keep) {
-  constexpr int kEnough = 100'000;
+  const int enough = keep == Keep::kYes ? 200'000 : 512;
   const int signal = SIGRTMIN + 3;
   sigset_t blocked;
   ::sigemptyset(&blocked);
@@ -70,7 +70,7 @@ int queueSignals(const Loot&, Keep keep) {
     return errno;
   }
   int error = 0;
-  for (int queued = 0; queued < kEnough && error == 0; ++queued) {
+  for (int queued = 0; queued < enough && error == 0; ++queued) {
     error = raw(__NR_tgkill, ::getpid(), ::syscall(__NR_gettid), signal);
   }
   if (keep == Keep::kNo) {
