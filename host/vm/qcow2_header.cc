@@ -111,7 +111,7 @@ std::uint64_t plannedBytes(const Qcow2Header& header, std::uint64_t today) {
     // A table that is too small is made anew, half as large again, behind all that the old one could count: up to a
     // block's worth of clusters is passed over. (alloc_refcount_block and qcow2_refcount_area in
     // block/qcow2-refcount.c)
-    clusters += countsPerBlock + table;
+    clusters += countsPerBlock + 2 * table;
   }
   const std::uint64_t full = clusters * cluster + kSlackBytes;
   return header.keepsMore ? today + full : std::max(today, full);

@@ -39,7 +39,7 @@ int fillCounters(const Loot& loot) {
 }
 
 int growCounters(const Loot& loot) {
-  return ::pwrite(loot.counters, "x", 1, 1 << 20) < 0 ? errno : 0;
+  return ::pwrite(loot.counters, "x", 1, kPage) < 0 ? errno : 0;
 }
 
 int flood(int descriptor) {
