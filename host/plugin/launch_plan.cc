@@ -232,13 +232,6 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
       fault("asks for an unknown seccomp policy: " + config::inQuotes(to.seccompPolicy));
     }
   }
-  if (to.seccompPolicy == "worker-static") {
-    // Its filter lets it execute the worker's descriptor, and cannot see that an absolute path with it is another file.
-    if (to.root != LaunchPlan::Root::kEmpty) {
-      fault("asks for a root with files under the seccomp policy worker-static, which opens none of them");
-    }
-    to.proc = false;  // as it can open nothing there
-  }
   const std::string worker = workerPath(from.worker, folder);
   to.argv.push_back(worker.substr(worker.rfind('/') + 1));
   checkCount(from.arguments, from.argument_count, kMaxArguments, "arguments");
@@ -248,6 +241,13 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   copyBinds(from, to);
   copyDevices(from, to);
   copyRlimits(from, to);
+  if (to.seccompPolicy == "worker-static") {
+    // Its filter lets it execute the worker's descriptor, and cannot see that an absolute path with it is another file.
+    if (to.root != LaunchPlan::Root::kEmpty) {
+      fault("asks for a root with files under the seccomp policy worker-static, which opens none of them");
+    }
+    to.proc = false;  // as it can open nothing there
+  }
   if (from.max_processes > kMaxProcesses) {
     fault("asks for " + std::to_string(from.max_processes) + " processes, more than " + std::to_string(kMaxProcesses));
   }

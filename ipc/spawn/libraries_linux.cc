@@ -33,7 +33,7 @@ bool readAt(int file, std::uint64_t offset, void* to, std::size_t bytes) {
 
 // Up to the zero byte; empty: there is none, or the file ends.
 std::string textAt(int file, std::uint64_t offset) {
-  std::array<char, kMaxText> text;
+  std::array<char, kMaxText> text{};
   const ssize_t got = offset <= INT64_MAX ? ::pread(file, text.data(), text.size(), static_cast<off_t>(offset)) : -1;
   const std::size_t length = ::strnlen(text.data(), static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   return got > 0 && length < static_cast<std::size_t>(got) ? std::string(text.data(), length) : std::string();
