@@ -213,12 +213,16 @@ kj::Promise<void> Vm::launch() {
                     {RLIMIT_DATA, worker.plan.seccompPolicy == "worker-static" ? memory + overhead : RLIM_INFINITY,
                      memory + overhead},
                     // Not limited by the host, but perhaps by whoever started it.
-                    {RLIMIT_AS, RLIM_INFINITY, memory + overhead},
-                    {RLIMIT_STACK, kStackBytes, kLeastStackBytes}};
+                    {RLIMIT_AS, RLIM_INFINITY, memory + overhead}};
+  bool hasStack = false;
   for (const auto& limit : worker.plan.rlimits) {
+    hasStack = hasStack || limit.resource == RLIMIT_STACK;
     if (limit.resource != RLIMIT_FSIZE) {
       worker.rlimits.push_back({limit.resource, limit.value});
     }
+  }
+  if (!hasStack) {
+    worker.rlimits.push_back({RLIMIT_STACK, kStackBytes, kLeastStackBytes});
   }
   devices_ = std::move(worker.plan.devices);
   createTimeout_ = worker.plan.createTimeout;

@@ -92,8 +92,10 @@ class OfTheCaller(FaultTest):
 
     def test_too_low_is_named_with_what_is_needed_and_what_mends_it(self):
         for limit, value, name, has, mend in (
-                (resource.RLIMIT_DATA, 1000 << 10, "RLIMIT_DATA", "is 1000 KiB; vmmhost itself takes 16 MiB",
+                (resource.RLIMIT_DATA, 1000 << 10, "RLIMIT_DATA", "is 1000 KiB; the worker of this VM takes 72 MiB",
                  "ulimit -d unlimited"),
+                (resource.RLIMIT_AS, 20 * MIB, "RLIMIT_AS", "is 20 MiB; vmmhost itself takes 24 MiB",
+                 "ulimit -v unlimited"),
                 (resource.RLIMIT_DATA, 20 * MIB, "RLIMIT_DATA", "is 20 MiB; the worker of this VM takes 72 MiB",
                  "ulimit -d unlimited"),
                 (resource.RLIMIT_AS, 70 * MIB, "RLIMIT_AS", "is 70 MiB; the worker of this VM takes 72 MiB",
