@@ -7,8 +7,8 @@ CLUSTER = 65536
 def make_qcow2(path, size):
     """An empty image, version 3. Of at most 512 MiB: that is what one L2 table is for."""
     assert size <= 512 << 20
-    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, 1, 3 * CLUSTER, CLUSTER, 1, 0, 0, 0, 0,
-                         0, 4, 104)
+    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, 1, 3 * CLUSTER, CLUSTER, 1, 0, 0,
+                         0, 0, 0, 4, 104)
     with open(path, "wb") as file:
         file.write(header)
         file.seek(CLUSTER)

@@ -32,7 +32,8 @@ class GrowingDisks:
         options = {"attack": attack, "moment": "start", "jail": jail, "token": "disks"}
         path = os.path.join(self.folder, "vm.json")
         with open(path, "w") as file:
-            json.dump({"boot": {"kernel": "vm.json"}, "memory": {"size": "64M"}, "disks": [{"file": disk} for disk in disks],
+            json.dump({"boot": {"kernel": "vm.json"}, "memory": {"size": "64M"},
+                       "disks": [{"file": disk} for disk in disks],
                        "platform": {"options": [{"name": name, "value": value} for name, value in options.items()]}},
                       file)
         return self.owned(path)
