@@ -347,7 +347,7 @@ TEST_F(Leaks, workerThatItsFilterEnded_isNamed) {
   std::filesystem::create_directories(folder_ + "/state/vm");
   std::ofstream(folder_ + "/state/vm/exit.json") << R"({"detail": "the worker was ended by SIGKILL"})";
   EXPECT_TRUE(look().empty());
-  std::ofstream(folder_ + "/state/vm/exit.json") << R"({"detail": "the worker was ended by SIGSYS (a system call)"})";
+  std::ofstream(folder_ + "/state/vm/exit.json") << R"({"detail": "the worker was ended by SIGSYS"})";
   EXPECT_EQ(look(), std::vector<std::string>{"the record of vm, whose worker was ended by SIGSYS"});
 }
 
