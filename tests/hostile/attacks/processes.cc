@@ -134,7 +134,7 @@ constexpr Attack kAttacks[] = {
     {"exec-absolute", [](const Loot&) { return executePath("/usr/bin/true"); }, fails(ENOENT), kEnded},
     {"exec-pinned", executePinned, fails(ENOENT), kEnded},
     {"exec-library", [](const Loot&) { return executePath("/lib/x86_64-linux-gnu/libc.so.6"); }, fails(ENOENT), kEnded},
-    {"exec-memory", executeNamedMemory, fails(ENOENT), kEnded},
+    {"exec-memory", executeNamedMemory, kKilled, kEnded},
     {"exec-self", executeSelf, fails(ENOENT), kEnded},
     {"exec-loader", executeByLoader, fails(ENOENT), kEnded},
     {"keep-descriptor", keepDescriptor, kKilled, kRefused, When::kConstructor},
