@@ -94,7 +94,7 @@ Bytes GuestMemory::require(std::uint64_t address, std::uint64_t bytes, std::stri
 
 void GuestMemory::clear(Bytes bytes) const noexcept {
   const auto zero = [](Bytes part) { std::fill(part.begin(), part.end(), std::uint8_t{0}); };
-  const bool isShared = !regions_.empty() && static_cast<bool>(regions_.front().memfd);  // all are, or none
+  const bool isShared = static_cast<bool>(file_);
   const std::uint64_t before = -reinterpret_cast<std::uintptr_t>(bytes.data()) % kHugePageBytes;
   if (isShared || bytes.size() < before + kHugePageBytes) {
     zero(bytes);
