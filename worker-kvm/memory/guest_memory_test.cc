@@ -104,7 +104,7 @@ TEST(GuestMemory, clearing_takesExactlyWhatItIsTold) {
   constexpr std::size_t kMiB = std::size_t{1} << 20;
   for (const bool shared : {false, true}) {
     const std::array<Range, 1> ranges = {Range{0, 8 * kMiB}};
-    GuestMemory memory(ranges, shared);
+    GuestMemory memory(ranges, shared ? makeMemoryFile("test", 8 * kMiB) : Fd());
     const Bytes all = memory.regions().front().host;
     for (const auto& [start, bytes] : {std::pair<std::size_t, std::size_t>{100, 200},
                                        {2 * kMiB, 2 * kMiB},
