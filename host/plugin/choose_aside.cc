@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "ipc/rpc/connection.h"
@@ -25,26 +26,18 @@ class Chooser {
     auto paf = kj::newPromiseAndFulfiller<void>();
     done_ = kj::mv(paf.fulfiller);
     promise_ = kj::mv(paf.promise);
-    thread_ = std::thread([this]() {
-      try {
-        if (backend_.empty()) {
-          choice_ = registry_->choose(cancel_.get());
-        } else {
-          registry_->prove(backend_, cancel_.get());
-          choice_.emplace().backend.name = backend_;
-        }
-      } catch (const Error& error) {
-        error_ = error;
-      } catch (const std::exception& exception) {
-        error_ = Error(ErrorCode::kInternal, std::string("choosing a backend: ") + exception.what());
-      }
-      mailbox_.post([this]() { done_->fulfill(); });
-    });
+    try {
+      thread_ = std::thread([this]() { choose(); });
+    } catch (const std::system_error&) {
+      choose();  // no memory for a stack, or as many threads as there may be
+    }
   }
   ~Chooser() {
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(cancel_.get(), &one, sizeof(one));
-    thread_.join();
+    if (thread_.joinable()) {
+      thread_.join();
+    }
   }
   Chooser(const Chooser&) = delete;
   Chooser& operator=(const Chooser&) = delete;
@@ -59,11 +52,27 @@ class Chooser {
   }
 
  private:
+  void choose() {
+    try {
+      if (backend_.empty()) {
+        choice_ = registry_->choose(cancel_.get());
+      } else {
+        registry_->prove(backend_, cancel_.get());
+        choice_.emplace().backend.name = backend_;
+      }
+    } catch (const Error& error) {
+      error_ = error;
+    } catch (const std::exception& exception) {
+      error_ = Error(ErrorCode::kInternal, std::string("choosing a backend: ") + exception.what());
+    }
+    mailbox_.post([this]() { done_->fulfill(); });
+  }
+
   Mailbox mailbox_;
   Fd cancel_;
   std::shared_ptr<Registry> registry_;
   const std::string backend_;
-  std::optional<Registry::Choice> choice_;  // both written by the thread before it posts
+  std::optional<Registry::Choice> choice_;  // both written before the post
   std::optional<Error> error_;
   kj::Own<kj::PromiseFulfiller<void>> done_;
   kj::Promise<void> promise_ = nullptr;

@@ -243,10 +243,13 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   copyRlimits(from, to);
   if (to.seccompPolicy == "worker-static") {
     // Its filter lets it execute the worker's descriptor, and cannot see that an absolute path with it is another file.
-    if (to.root != LaunchPlan::Root::kEmpty) {
+    if (to.root != LaunchPlan::Root::kEmpty && !to.hasOldPolicy) {
       fault("asks for a root with files under the seccomp policy worker-static, which opens none of them");
     }
-    to.proc = false;  // as it can open nothing there
+    // Plans of older plugins could ask for files all the same, and their workers opened none.
+    to.root = LaunchPlan::Root::kEmpty;
+    to.binds.clear();
+    to.proc = to.dev = to.tmp = false;
   }
   if (from.max_processes > kMaxProcesses) {
     fault("asks for " + std::to_string(from.max_processes) + " processes, more than " + std::to_string(kMaxProcesses));

@@ -148,6 +148,20 @@ TEST_F(LaunchPlanTest, staticPolicy_isForAnEmptyRootWithoutProc) {
   EXPECT_TRUE(copyLaunchPlan(plan, root.string()).proc);
 }
 
+TEST_F(LaunchPlanTest, staticPolicyOfAnOlderPlugin_hasAnEmptyRoot_whateverItAsksFor) {
+  const vmmhost_bind bind = {"/opt/backend", "/opt/backend"};
+  plan.root = VMMHOST_ROOT_SYSTEM;
+  plan.flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV | VMMHOST_PLAN_TMP;
+  plan.binds = &bind;
+  plan.bind_count = 1;
+  const LaunchPlan copied = copyLaunchPlan(plan, root.string(), 0x10001);
+  EXPECT_EQ(copied.root, LaunchPlan::Root::kEmpty);
+  EXPECT_TRUE(copied.binds.empty());
+  EXPECT_FALSE(copied.proc || copied.dev || copied.tmp);
+  plan.seccomp = "worker-dynamic";
+  EXPECT_EQ(copyLaunchPlan(plan, root.string(), 0x10001).binds.size(), 1u);
+}
+
 TEST_F(LaunchPlanTest, rings_areBounded_andNotForWorkersThatStartPrograms) {
   EXPECT_EQ(copyLaunchPlan(plan, root.string()).rings, 0u);
   plan.ring_count = 32;

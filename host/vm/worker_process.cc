@@ -81,7 +81,11 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   if (spec.plan.root == plugin::LaunchPlan::Root::kSystem && spec.plan.seccompPolicy == kDynamicPolicy) {
     // What its executable is made of, and no programs: see addExecutable() of ipc/seccomp.
     const spawn::Libraries libraries = spawn::librariesOf(spec.plan.worker.get());
-    for (const std::string& file : libraries.files) {
+    std::vector<std::string> targets;
+    for (const auto& bind : spec.plan.binds) {
+      targets.push_back(bind.target);
+    }
+    for (const std::string& file : spawn::filesBesides(targets, libraries.files)) {
       spec.plan.binds.push_back({file, file});
     }
     jail.root = spawn::Jail::Root::kBinds;
@@ -100,9 +104,11 @@ spawn::Child WorkerProcess::start(WorkerSpec& spec) {
   jail.makesEpolls = spec.plan.hasOldPolicy || spec.plan.epolls == 0;
   jail.uid = spec.uid;
   jail.gid = spec.gid;
+  jail.readable = spec.readable;
   jail.rlimits = spec.rlimits;
   jail.without = spec.without;
   jail.maxDescriptors = spec.maxDescriptors;
+  jail.neededDescriptors = static_cast<int>(spec.plan.maxDescriptors);
   if (spec.cgroup != nullptr) {
     jail.cgroupTasks = spec.cgroup->tasksDescriptors();
     jail.cgroupFolder = spec.cgroup->folderDescriptor();

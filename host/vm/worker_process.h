@@ -24,6 +24,7 @@ struct WorkerSpec {
   plugin::LaunchPlan plan;
   uid_t uid = 0;  // host ids of the worker
   gid_t gid = 0;
+  std::vector<int> readable;  // see spawn::Jail
   std::vector<spawn::Jail::Rlimit> rlimits;
   std::set<std::string> without;
   int maxDescriptors = spawn::kMaxDescriptors;

@@ -1,4 +1,5 @@
-// Apart from what a worker does with them: the host links this, and keeps the C library's epoll_create1().
+// Apart from what a worker does with them (epolls_linux.cc): the supervisor needs this alone, and keeps the C library's
+// epoll_create1(). Programs that call that and link this library get ours, which makes new ones for them as well.
 #include <algorithm>
 #include <charconv>
 #include <system_error>

@@ -4,14 +4,18 @@
 #include <capnp/serialize.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
+#include <vector>
 
 #include "ipc/rpc/answer.h"
 
@@ -178,6 +182,53 @@ TEST_P(Descriptors, oneAfterTheOther_leaveNoneBehind) {
   for (int i = 0; i < 200; ++i) {
     EXPECT_LT(receive(), highest + 8);
   }
+}
+
+// How many descriptors the process may have, until it goes.
+class FewDescriptors {
+ public:
+  FewDescriptors() {
+    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const rlimit few = {std::min<rlim_t>(before_.rlim_cur, 256), before_.rlim_max};
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  }
+  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  rlimit before_ = {};
+};
+
+// One number more is enough for what comes, but not for what is kept in its place.
+TEST_P(Descriptors, oneThatThereIsNoRoomFor_isRefused_andTheConnectionLives) {
+  TestWorker::Received received;
+  connect({.acceptDescriptors = true, .duplicatesDescriptors = GetParam()}, &received);
+  auto worker = client_->bootstrap<schema::Worker>();
+  const auto attach = [&](std::uint32_t number) {
+    auto request = worker.attachRequest();
+    request.initResource().setFile(number);
+    request.setDescriptor(makeDescriptor(Fd(::memfd_create("one", MFD_CLOEXEC))));
+    return request;
+  };
+  attach(0).send().wait(io_.waitScope);
+  EXPECT_EQ(failureOf(hello("abc")), "answered");  // what was lent for the call is closed by then
+  const FewDescriptors few;
+  for (const std::size_t left : {1u, 0u}) {
+    auto refused = attach(1);
+    std::vector<Fd> fillers;
+    while (Fd filler{::eventfd(0, EFD_CLOEXEC)}) {
+      fillers.push_back(std::move(filler));
+    }
+    ASSERT_EQ(errno, EMFILE);
+    ASSERT_GT(fillers.size(), left);
+    fillers.resize(fillers.size() - left);
+    EXPECT_NE(failureOf(refused.send()), "answered") << left;
+    EXPECT_EQ(failureOf(hello("abc")), "answered") << left;
+  }
+  EXPECT_EQ(received.size(), 1u);
+  EXPECT_EQ(failureOf(attach(2).send()), "answered");
+  EXPECT_EQ(received.size(), 2u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Rpc, Descriptors, testing::Bool(),

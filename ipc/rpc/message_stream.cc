@@ -277,8 +277,13 @@ BoundedMessageStream::MaybeMessage BoundedMessageStream::finish(kj::Own<capnp::M
   const std::uint64_t messageEnd = received_ - (end_ - begin_);
   while (!pendingFds_.empty() && messageEnd >= pendingFds_.front().readEnd) {
     if (fdCount < fdSpace.size()) {
-      auto& fd = pendingFds_.front().fd;
-      fdSpace[fdCount++] = limits_.duplicatesDescriptors ? kj::mv(fd) : received::putAside(kj::mv(fd));
+      kj::AutoCloseFd fd = kj::mv(pendingFds_.front().fd);
+      if (!limits_.duplicatesDescriptors) {
+        fd = received::putAside(kj::mv(fd));
+      }
+      if (fd.get() >= 0) {
+        fdSpace[fdCount++] = kj::mv(fd);
+      }
     }
     pendingFds_.pop_front();
   }

@@ -28,6 +28,9 @@ Aside& aside() {
 kj::AutoCloseFd putAside(kj::AutoCloseFd descriptor) {
   const int substitute = ::eventfd(0, EFD_CLOEXEC);
   if (substitute < 0) {
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) {
+      return kj::AutoCloseFd();
+    }
     throw systemError("taking over a descriptor", errno);
   }
   Aside& all = aside();

@@ -12,7 +12,8 @@
 
 namespace vmmhost::rpc::received {
 
-// Puts `descriptor` aside; what the library is to keep instead. Throws Error.
+// Puts `descriptor` aside; what the library is to keep instead. Nothing where there is no room for that: `descriptor`
+// is closed then, and what it came with goes without, since one too many is not to end the connection. Throws Error.
 kj::AutoCloseFd putAside(kj::AutoCloseFd descriptor);
 // What waits under this number, once; nothing if the number is not that of a substitute.
 Fd take(int substitute) noexcept;

@@ -40,14 +40,16 @@ namespace {
 constexpr int kExecutable = 250;
 constexpr std::uint32_t kX32 = 0x40000000;
 constexpr std::size_t kSize = 1 << 20;
+constexpr unsigned kNoExecSeal = 0x0008;  // MFD_NOEXEC_SEAL, Linux 6.3
 
 std::vector<sock_filter> programOf(const char* name) {
   return compile(basePolicy(name, {.executableDescriptor = kExecutable}));
 }
 // For workers of plugins that were built for version 1.1 of the interface.
-std::vector<sock_filter> oldProgramOf(const char* name) {
-  return compile(
-      basePolicy(name, {.executableDescriptor = kExecutable, .makesMemoryFiles = true, .makesEpolls = true}));
+std::vector<sock_filter> oldProgramOf(const char* name, bool hasProc = false) {
+  BaseParameters parameters{.executableDescriptor = kExecutable, .makesMemoryFiles = true, .makesEpolls = true};
+  parameters.hasProc = hasProc;
+  return compile(basePolicy(name, parameters));
 }
 
 std::uint32_t verdict(std::span<const sock_filter> program, const Call& call) {
@@ -204,10 +206,10 @@ TEST(BasePolicy, staticWorker_isAllowedWhatItWorksWith) {
 TEST(BasePolicy, filesOfMemory_areMadeByWorkersOfOlderPluginsAlone) {
   for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
     const std::uint32_t refusal =
-        std::string(name) == "worker-system" ? SECCOMP_RET_ERRNO | EINVAL : SECCOMP_RET_KILL_PROCESS;
+        std::string(name) == "worker-static" ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_ERRNO | EINVAL;
     const auto old = oldProgramOf(name);
     const auto now = programOf(name);
-    for (const std::uint64_t flags : {MFD_CLOEXEC | MFD_ALLOW_SEALING, MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x0008u}) {
+    for (const std::uint64_t flags : {MFD_CLOEXEC | MFD_ALLOW_SEALING, MFD_CLOEXEC | MFD_ALLOW_SEALING | kNoExecSeal}) {
       EXPECT_EQ(verdict(old, {"", __NR_memfd_create, {0x1000, flags}}), SECCOMP_RET_ALLOW) << name;
       EXPECT_EQ(verdict(now, {"", __NR_memfd_create, {0x1000, flags}}), refusal) << name;
     }
@@ -222,6 +224,16 @@ TEST(BasePolicy, filesOfMemory_areMadeByWorkersOfOlderPluginsAlone) {
     EXPECT_NE(verdict(old, {"", __NR_mmap, {0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB}}),
               SECCOMP_RET_ALLOW);
   }
+}
+
+// In /proc a file of memory has a path, by which a dynamic worker could execute it.
+TEST(BasePolicy, filesOfMemory_thatHaveAPath_areSealedAgainstExecution) {
+  const Call plain = {"", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING}};
+  const Call sealed = {"", __NR_memfd_create, {0x1000, MFD_CLOEXEC | MFD_ALLOW_SEALING | kNoExecSeal}};
+  EXPECT_EQ(verdict(oldProgramOf("worker-dynamic", true), plain), SECCOMP_RET_ERRNO | EINVAL);
+  EXPECT_EQ(verdict(oldProgramOf("worker-dynamic", true), sealed), SECCOMP_RET_ALLOW);
+  EXPECT_EQ(verdict(oldProgramOf("worker-dynamic", false), plain), SECCOMP_RET_ALLOW) << "kernels before 6.3";
+  EXPECT_EQ(verdict(oldProgramOf("worker-system", true), plain), SECCOMP_RET_ALLOW) << "it starts programs anyhow";
 }
 
 TEST(BasePolicy, epollInstances_areMadeByWorkersOfOlderPluginsAlone_andNoneHasDuplicates) {
@@ -349,6 +361,7 @@ TEST(BasePolicy, systemWorker_startsProcessesWithoutNamespaces) {
        {CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP}) {
     EXPECT_EQ(verdict(program, {"", __NR_clone, {flag | SIGCHLD}}), SECCOMP_RET_KILL_PROCESS) << flag;
   }
+  EXPECT_EQ(verdict(program, {"", __NR_clone, {0x3d0f00}}), SECCOMP_RET_ALLOW) << "a thread";
   EXPECT_EQ(verdict(program, {"", __NR_socketpair, {AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC}}), SECCOMP_RET_ALLOW);
   EXPECT_EQ(verdict(program, {"", __NR_socketpair, {AF_UNIX, SOCK_SEQPACKET}}), SECCOMP_RET_KILL_PROCESS);
   EXPECT_EQ(verdict(program, {"", __NR_fcntl, {3, 36 /* F_OFD_GETLK */}}), SECCOMP_RET_ERRNO | EINVAL);
@@ -357,6 +370,27 @@ TEST(BasePolicy, systemWorker_startsProcessesWithoutNamespaces) {
   EXPECT_EQ(verdict(program, {"", __NR_io_uring_setup}), SECCOMP_RET_ERRNO | ENOSYS);
   EXPECT_EQ(verdict(program, {"", __NR_ioctl, {0, TIOCSTI}}), SECCOMP_RET_ERRNO | ENOTTY);
   EXPECT_EQ(verdict(program, {"", __NR_prlimit64, {0, RLIMIT_NOFILE, 0x1000}}), SECCOMP_RET_ERRNO | EPERM);
+}
+
+// Who looks at a process from outside sees one table of descriptors.
+TEST(BasePolicy, noWorker_hasThreadsWithDescriptorsOfTheirOwn) {
+  constexpr std::uint64_t kThread = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
+  constexpr std::uint64_t kUsual = 0x3d0f00;
+  for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
+    const auto program = programOf(name);
+    const std::uint32_t refusal =
+        std::string(name) == "worker-dynamic" ? SECCOMP_RET_ERRNO | EPERM : SECCOMP_RET_KILL_PROCESS;
+    for (const std::uint64_t flags : {kThread, kThread | CLONE_FS, kThread | SIGCHLD, kUsual - CLONE_FILES}) {
+      EXPECT_EQ(verdict(program, {"", __NR_clone, {flags}}), refusal) << name << ' ' << flags;
+    }
+  }
+}
+
+TEST(BasePolicy, systemWorker_asksNothingOfThePageCache) {
+  const auto program = programOf("worker-system");
+  for (const std::uint32_t number : {__NR_mincore, __NR_fadvise64, __NR_readahead}) {
+    EXPECT_EQ(verdict(program, {"", number}), SECCOMP_RET_ERRNO | ENOSYS) << number;
+  }
 }
 
 TEST(BasePolicy, systemWorker_setsFramesOfATap_andNothingThatReachesBeyondTheVm) {
@@ -464,16 +498,17 @@ TEST(UnderPolicy, allowedCalls_work) {
 
 TEST(UnderPolicy, oldPolicies_letWorkersMakeFilesOfMemory) {
   for (const char* name : {"worker-static", "worker-dynamic", "worker-system"}) {
-    EXPECT_EQ(statusUnder(oldProgramOf(name),
-                          [] {
-                            const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-                            return ::pwrite(memory, "", 1, kSize - 1) == 1 &&
-                                           ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK) == 0
-                                       ? 0
-                                       : 1;
-                          }),
-              0)
-        << name;
+    for (const unsigned seal : {0u, kNoExecSeal}) {
+      const Fd known(::memfd_create("known", MFD_CLOEXEC | seal));
+      if (!known) {
+        continue;  // a kernel before 6.3
+      }
+      const auto work = [seal] {
+        const int memory = ::memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING | seal);
+        return ::pwrite(memory, "", 1, kSize - 1) == 1 && ::fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK) == 0 ? 0 : 1;
+      };
+      EXPECT_EQ(statusUnder(oldProgramOf(name, seal != 0), work), 0) << name << ' ' << seal;
+    }
   }
 }
 

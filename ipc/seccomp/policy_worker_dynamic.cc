@@ -50,9 +50,10 @@ Policy workerDynamic(const BaseParameters& parameters) {
   // Leak checking and symbolizing start processes: refused, and both say so and go on or end.
   failWith(policy, EPERM, {__NR_clone, __NR_personality, kFork, kVfork});
   failWith(policy, EINVAL, {__NR_prctl});
-  // Its memory has a path where there is a /proc, and is not to be a program.
+  // Its memory has a path where there is a /proc, and is not to be a program. Without a path nothing can execute it,
+  // and kernels before 6.3, which do not know that seal, serve as well.
   for (Rule& rule : policy.allow) {
-    if (rule.number == __NR_memfd_create) {
+    if (rule.number == __NR_memfd_create && parameters.hasProc) {
       rule.checks = {ArgCheck{1, 0xffffffffu & ~MFD_ALLOW_SEALING, MFD_CLOEXEC | MFD_NOEXEC_SEAL}};
     }
   }

@@ -42,8 +42,6 @@ void addFiles(Policy& policy) {
                     __NR_chdir,
                     __NR_fchdir,
                     __NR_umask,
-                    __NR_fadvise64,
-                    __NR_readahead,
                     // in a private /tmp, if the plan has one: everything else is read-only
                     kUnlink,
                     __NR_unlinkat,
@@ -58,6 +56,9 @@ void addFiles(Policy& policy) {
                     __NR_pipe2,
                 });
   addGivingBack(policy);
+  // They tell or change what the page cache holds of a file, which other VMs may read as well. QEMU wants them for
+  // migration alone.
+  failWith(policy, ENOSYS, {__NR_fadvise64, __NR_readahead, __NR_mincore});
   failWith(policy, EOPNOTSUPP, {__NR_copy_file_range});
   failWith(policy, EPERM, {__NR_ftruncate});
   // QEMU finds no file locks and goes without: the host holds the disk's lock.
@@ -73,7 +74,7 @@ void addMemory(Policy& policy, const BaseParameters& parameters) {
   // What QEMU advises of its guest's memory, but for KSM: whether pages of two VMs are equal shows in their timing.
   allowValues(policy, __NR_madvise, 2,
               {MADV_WILLNEED, MADV_REMOVE, MADV_DONTFORK, MADV_DOFORK, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP});
-  allow(policy, {__NR_mprotect, __NR_mincore, __NR_membarrier, __NR_get_mempolicy, __NR_msync});
+  allow(policy, {__NR_mprotect, __NR_membarrier, __NR_get_mempolicy, __NR_msync});
   if (parameters.makesMemoryFiles) {
     addMemoryFiles(policy);
   }
@@ -119,7 +120,8 @@ void addProcesses(Policy& policy, const BaseParameters& parameters) {
   } else {
     failWith(policy, EMFILE, {kEpollCreate, __NR_epoll_create1});  // QEMU does without, and polls
   }
-  allowIf(policy, __NR_clone, {without(0, kNamespaces)});
+  // Processes. A thread is made as pthread_create makes it, or it could have a table of descriptors of its own.
+  allowIf(policy, __NR_clone, {without(0, kNamespaces | CLONE_THREAD)});
   allowIf(policy, __NR_prctl, {equals32(0, PR_SET_TIMERSLACK)});
   failWith(policy, EINVAL, {__NR_prctl, __NR_seccomp});
   failWith(policy, EPERM, {__NR_setpriority, __NR_sched_setaffinity, __NR_sched_setscheduler, __NR_prlimit64});

@@ -67,14 +67,24 @@ void fillLandlock(Plan& plan, int abi) {
   }
 }
 
-int restrictByLandlock(const Plan& plan) noexcept {
+int makeRuleset(const Plan& plan) noexcept {
   const RulesetAttributes attributes = {plan.landlockFs, plan.landlockNet, plan.landlockScope};
   // An older kernel takes the struct only as long as it knows it.
   const std::size_t size = plan.landlockScope != 0 ? 24 : plan.landlockNet != 0 ? 16 : 8;
   const int ruleset = static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, size, 0));
   if (ruleset < 0) {
-    return errno;
+    return -errno;
   }
+  for (const int file : plan.readable) {
+    const int result = addRule(ruleset, file, LANDLOCK_ACCESS_FS_READ_FILE);
+    if (result != 0 && result != EBADFD) {  // that: a file of memory, which no rule is needed for
+      return -result;
+    }
+  }
+  return ruleset;
+}
+
+int restrictByLandlock(const Plan& plan, int ruleset) noexcept {
   constexpr std::uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
   int result = addRule(ruleset, plan.executableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
   if (result == 0 && plan.system) {

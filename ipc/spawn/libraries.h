@@ -17,4 +17,8 @@ struct Libraries {
 // no executable of this machine.
 Libraries librariesOf(int executable);
 
+// Of files that are to be in a root at their own paths, those that are not there by what is bound to `targets`, which
+// are files or folders: each once.
+std::vector<std::string> filesBesides(const std::vector<std::string>& targets, const std::vector<std::string>& files);
+
 }  // namespace vmmhost::spawn

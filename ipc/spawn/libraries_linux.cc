@@ -249,4 +249,16 @@ Libraries librariesOf(int executable) {
   return dynamic->loader.empty() ? Libraries() : Search(std::move(*dynamic)).run();
 }
 
+std::vector<std::string> filesBesides(const std::vector<std::string>& targets, const std::vector<std::string>& files) {
+  std::vector<std::string> besides;
+  for (const std::string& file : files) {
+    const auto holds = [&](const std::string& target) { return file == target || file.starts_with(target + '/'); };
+    if (std::none_of(targets.begin(), targets.end(), holds) &&
+        std::find(besides.begin(), besides.end(), file) == besides.end()) {
+      besides.push_back(file);
+    }
+  }
+  return besides;
+}
+
 }  // namespace vmmhost::spawn

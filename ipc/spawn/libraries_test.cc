@@ -7,7 +7,9 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "tests/support/built.h"
 #include "tests/support/refusal.h"
@@ -55,6 +57,14 @@ TEST(Libraries, ofAStaticExecutable_areNone) {
   const Libraries found = of(tests::built("bin/jail-inmate"));
   EXPECT_EQ(found.loader, "");
   EXPECT_TRUE(found.files.empty());
+}
+
+TEST(Libraries, thatAPlanHasBound_areNotBoundAgain) {
+  using Files = std::vector<std::string>;
+  const Files files = {"/lib64/ld.so", "/usr/lib/a.so", "/usr/lib/x/b.so", "/usr/lib/a.so"};
+  EXPECT_EQ(filesBesides({}, files), (Files{"/lib64/ld.so", "/usr/lib/a.so", "/usr/lib/x/b.so"}));
+  EXPECT_EQ(filesBesides({"/usr/lib/x", "/usr/lib/a"}, files), (Files{"/lib64/ld.so", "/usr/lib/a.so"}));
+  EXPECT_EQ(filesBesides({"/lib64/ld.so", "/usr"}, files), Files{});
 }
 
 TEST(Libraries, whatIsNoExecutable_isRefused) {

@@ -118,6 +118,7 @@ void raiseOwnLimits() noexcept {
     raise(resource, needed);
   }
   raise(RLIMIT_NOFILE, kWantedDescriptors);
+  raise(RLIMIT_FSIZE, RLIM_INFINITY);  // of disks and of memory, each as its VM needs it
 }
 
 }  // namespace vmmhost::spawn

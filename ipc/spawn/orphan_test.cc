@@ -42,14 +42,18 @@ class OrphanTest : public testing::Test {
     request_.jail.gid = ::geteuid() == 0 ? 0x56489998 : ::getegid();
   }
 
-  // A traced process that begins a child and waits for its own end.
-  pid_t startStarter() {
+  // A traced process that begins a child and waits for its own end. With `others` it has another child then, which has
+  // inherited what it has open, and stays.
+  pid_t startStarter(bool others) {
     const pid_t starter = ::fork();
     if (starter == 0) {
       ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
       ::raise(SIGSTOP);
       try {
         const Child child = begin(request_);
+        if (others) {
+          ::fork();
+        }
         for (;;) {
           ::pause();
         }
@@ -60,18 +64,22 @@ class OrphanTest : public testing::Test {
     int status = 0;
     EXPECT_EQ(::waitpid(starter, &status, __WALL), starter);
     EXPECT_EQ(::ptrace(PTRACE_SETOPTIONS, starter, nullptr, kOptions), 0);
+    ::ptrace(PTRACE_CONT, starter, nullptr, nullptr);
     return starter;
   }
 
-  // The child of a starter, before its first instruction; both traced, the starter goes on.
-  pid_t childOf(pid_t starter) {
+  // The next child of a starter, before its first instruction; both traced, the starter goes on.
+  static pid_t childOf(pid_t starter) {
     int status = 0;
-    do {
-      ::ptrace(PTRACE_CONT, starter, nullptr, nullptr);
+    for (;;) {
       if (::waitpid(starter, &status, __WALL) != starter || !WIFSTOPPED(status)) {
         return -1;
       }
-    } while (!isEvent(status, PTRACE_EVENT_FORK));
+      if (isEvent(status, PTRACE_EVENT_FORK)) {
+        break;
+      }
+      ::ptrace(PTRACE_CONT, starter, nullptr, nullptr);
+    }
     unsigned long child = 0;
     ::ptrace(PTRACE_GETEVENTMSG, starter, nullptr, &child);
     const auto pid = static_cast<pid_t>(child);
@@ -93,11 +101,37 @@ class OrphanTest : public testing::Test {
     return true;
   }
 
-  static void endStarter(pid_t starter) {
-    ::kill(starter, SIGKILL);
+  static void end(pid_t traced) {
+    ::kill(traced, SIGKILL);
     int status = 0;
-    while (::waitpid(starter, &status, __WALL) == starter && WIFSTOPPED(status)) {
+    while (::waitpid(traced, &status, __WALL) == traced && WIFSTOPPED(status)) {
     }
+  }
+
+  // Has a starter die before each system call of its child in turn.
+  void dieAtEachCall(bool others) {
+    int call = 1;
+    for (bool isUnderWay = true; isUnderWay; ++call) {
+      const pid_t starter = startStarter(others);
+      const pid_t child = childOf(starter);
+      ASSERT_GT(child, 0) << "nothing was begun";
+      const pid_t other = others ? childOf(starter) : 0;
+      ASSERT_GE(other, 0) << "there is no other child";
+      const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+      ASSERT_TRUE(pidfd);
+      isUnderWay = runToCall(child, call);
+      end(starter);
+      ::ptrace(PTRACE_DETACH, child, nullptr, nullptr);  // fails where it is gone already
+      pollfd gone = {pidfd.get(), POLLIN, 0};
+      const bool isGone = ::poll(&gone, 1, kLimitMs) == 1;
+      ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+      ::waitpid(child, nullptr, __WALL | WNOHANG);
+      if (others) {
+        end(other);  // until now it was stopped, and held what it had
+      }
+      ASSERT_TRUE(isGone) << "it lives on when its starter dies before system call " << call;
+    }
+    EXPECT_GT(call, 50) << "the steps into a jail";
   }
 
   Fd executable_, null_, socket_, remote_;
@@ -105,23 +139,12 @@ class OrphanTest : public testing::Test {
 };
 
 TEST_F(OrphanTest, starterThatDiesAtAnyMoment_leavesNothingAlive) {
-  int call = 1;
-  for (bool isUnderWay = true; isUnderWay; ++call) {
-    const pid_t starter = startStarter();
-    const pid_t child = childOf(starter);
-    ASSERT_GT(child, 0) << "nothing was begun";
-    const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
-    ASSERT_TRUE(pidfd);
-    isUnderWay = runToCall(child, call);
-    endStarter(starter);
-    ::ptrace(PTRACE_DETACH, child, nullptr, nullptr);  // fails where it is gone already
-    pollfd gone = {pidfd.get(), POLLIN, 0};
-    const bool isGone = ::poll(&gone, 1, kLimitMs) == 1;
-    ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-    ::waitpid(child, nullptr, __WALL | WNOHANG);
-    ASSERT_TRUE(isGone) << "it lives on when its starter dies before system call " << call;
-  }
-  EXPECT_GT(call, 50) << "the steps into a jail";
+  dieAtEachCall(false);
+}
+
+// Its ends of the pipes to the child do not close then.
+TEST_F(OrphanTest, starterThatDiesAtAnyMoment_leavesNothingAlive_whoeverHoldsWhatItHad) {
+  dieAtEachCall(true);
 }
 
 }  // namespace

@@ -41,6 +41,8 @@ struct Jail {
   bool dev = false;
   bool tmp = false;
   std::vector<Bind> binds;
+  // Files that the worker, once it has been sent them, can open anew as /proc/self/fd/N, if their modes let it.
+  std::vector<int> readable;
   std::string seccompPolicy = "worker-static";
   bool makesMemoryFiles = false;  // as workers of plugins before 1.2 may
   bool makesEpolls = false;       // as they may, and workers that are not built with the SDK
@@ -57,6 +59,8 @@ struct Jail {
   // RLIMIT_NOFILE, at least kMinDescriptors; fewer than so many where the caller may not have them itself, but never
   // for that below kMaxDescriptors.
   int maxDescriptors = kMaxDescriptors;
+  // With fewer it is of no use, and is refused.
+  int neededDescriptors = kMinDescriptors;
   // Besides NOFILE, CORE, MEMLOCK, MSGQUEUE and SIGPENDING, which are always set; of the last a lower value holds.
   std::vector<Rlimit> rlimits;
   std::set<std::string> without;  // of kPartNames

@@ -169,16 +169,31 @@ int lastCapability() {
   return capability;
 }
 
-// As many as wanted, or as the caller may have itself. Not a number that the stub has something else on.
+void addProc(Plan& plan) {
+  for (const char* folder : {"proc", kProcMount + 1, "proc/sys", "proc/sys/vm"}) {
+    plan.directories.push_back({folder});
+  }
+  for (const char* name : {"self", "thread-self"}) {
+    plan.links.push_back({std::string("proc/") + name, std::string("processes/") + name});
+  }
+  const Fd file(::open(kOvercommitFile, O_RDONLY | O_CLOEXEC));
+  char value = 0;
+  if (file && ::read(file.get(), &value, 1) == 1 && value >= '0' && value <= '2') {
+    plan.overcommit = value;
+  }
+}
+
+// As many as wanted, or as the caller may have itself, whose soft limit the stub raises. Not a number that the stub has
+// something else on.
 int descriptorLimit(int wanted) {
   rlimit own = {};
-  if (wanted < kExecutableRest) {
+  if (wanted < kRulesetSlot) {
     return std::max(wanted, kMinDescriptors);
   }
   if (wanted <= kMaxDescriptors || ::getrlimit(RLIMIT_NOFILE, &own) != 0) {
     return kMaxDescriptors;
   }
-  return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_cur - 1)));
+  return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_max - 1)));
 }
 
 // All within what this process itself may have, which it cannot raise for another.
@@ -227,7 +242,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     addMount(plan, bind.source, bind.target, false);
   }
   if (jail.proc) {
-    plan.directories.push_back({"proc"});
+    addProc(plan);
   }
   if (jail.tmp) {
     plan.directories.push_back({"tmp"});
@@ -258,6 +273,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   parameters.rings = request.rings;
   parameters.makesMemoryFiles = jail.makesMemoryFiles;
   parameters.makesEpolls = jail.makesEpolls;
+  parameters.hasProc = jail.proc;
   plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, parameters));
   argvStorage = request.argv;
   if (request.epolls > 0) {
@@ -274,6 +290,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   }
   plan.argv.push_back(nullptr);
   plan.executable = request.executable;
+  plan.readable = jail.readable;
   plan.cgroupTasks = jail.cgroupTasks;
   plan.lastCapability = lastCapability();
   plan.uid = plan.userNamespace ? kInsideUid : jail.uid;
@@ -295,10 +312,15 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   return plan;
 }
 
-// The stub keeps what it places at kFirstSpare and above meanwhile.
+// The stub keeps what it places at kFirstSpare and above meanwhile, and the executable at a number behind all that the
+// worker has.
 void requireDescriptorNumbers(const Request& request) {
-  const std::size_t needed = kFirstSpare + 2 + request.descriptors.size();
+  const std::size_t needed = kFirstSpare + 4 + request.descriptors.size();
   if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a worker")) {
+    throw *error;
+  }
+  const std::uint64_t neededByIt = static_cast<std::uint64_t>(request.jail.neededDescriptors) + 1;
+  if (const auto error = tooLow(RLIMIT_NOFILE, neededByIt, "the worker of this VM")) {
     throw *error;
   }
 }
@@ -318,7 +340,7 @@ std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp
     mounts.push_back({"/" + mount.target, true});
   }
   if (proc) {
-    mounts.push_back({"/proc", false});
+    mounts.push_back({kProcMount, false});
   }
   if (tmp) {
     mounts.push_back({"/tmp", false});
@@ -348,6 +370,8 @@ Child begin(const Request& request) {
   Fd goWrite(go[1]);
   plan.status = statusWrite.get();
   plan.go = goRead.get();
+  const Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  plan.parent = self.get();
 
   clone_args arguments = {};
   int pidfd = -1;
@@ -367,7 +391,7 @@ Child begin(const Request& request) {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   const long pid = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
   if (pid == 0) {
-    // By these ends it knows whether the parent lives.
+    // By these ends, too, it knows whether the parent lives.
     ::close(go[1]);
     ::close(status[0]);
     runStub(plan);

@@ -13,9 +13,16 @@ namespace vmmhost::spawn {
 
 // Numbers that the stub uses for its own descriptors. The executable sits at RLIMIT_NOFILE (Plan::executableSlot): once
 // exec closed it, no descriptor of that number can be made again, so that the filter's one permitted execveat is spent.
+inline constexpr int kRulesetSlot = 252;  // the lowest
+inline constexpr int kParentSlot = 253;
 inline constexpr int kExecutableRest = 254;  // until it gets there
 inline constexpr int kStatusSlot = 255;
-inline constexpr int kFirstSpare = 300;
+inline constexpr int kFirstSpare = 298;
+
+// Where the jail has what /proc is to have: beside the processes, which are mounted below it, one setting that QEMU has
+// to know before it reserves no memory in advance.
+inline constexpr char kProcMount[] = "/proc/processes";
+inline constexpr char kOvercommitFile[] = "/proc/sys/vm/overcommit_memory";
 
 enum class Stage : std::uint32_t {
   kNone,
@@ -84,6 +91,8 @@ struct Plan {
   std::vector<Mount> mounts;  // bind mounts; devices last
   std::vector<Limit> limits;
   std::vector<Descriptor> descriptors;
+  std::vector<int> readable;  // files, by descriptors of whoever starts it, that can be opened anew as /proc/self/fd/N
+  char overcommit = '0';      // vm.overcommit_memory
   std::string loader;  // inside; empty: none. It can be executed, other files cannot, unless the root is `system`
   std::vector<sock_filter> filter;
   std::vector<char*> argv;  // ends with null
@@ -96,6 +105,7 @@ struct Plan {
   int executableSlot = 0;
   int status = -1;
   int go = -1;
+  int parent = -1;  // a pidfd of the process that makes this plan; -1 where there are none
   int lastCapability = 40;
   uid_t uid = 0;  // to become, inside
   gid_t gid = 0;
@@ -105,9 +115,11 @@ struct Plan {
 // Never returns.
 [[noreturn]] void runStub(const Plan& plan) noexcept;
 
-// landlock_linux.cc: 0 or an errno value. Async-signal-safe.
+// landlock_linux.cc. Async-signal-safe. A ruleset with rules for plan.readable, or an errno value below 0; and 0 or an
+// errno value, the ruleset closed.
 int landlockAbi() noexcept;
 void fillLandlock(Plan& plan, int abi);
-int restrictByLandlock(const Plan& plan) noexcept;
+int makeRuleset(const Plan& plan) noexcept;
+int restrictByLandlock(const Plan& plan, int ruleset) noexcept;
 
 }  // namespace vmmhost::spawn

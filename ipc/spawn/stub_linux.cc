@@ -33,7 +33,7 @@ constexpr unsigned kRootFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
 class Stub {
  public:
-  explicit Stub(const Plan& plan) noexcept : plan_(plan), status_(plan.status) {}
+  explicit Stub(const Plan& plan) noexcept : plan_(plan), status_(plan.status), parent_(plan.parent) {}
 
   [[noreturn]] void run() noexcept {
     bindToParent();  // changes of ids and capabilities undo it: once more behind them
@@ -76,11 +76,12 @@ class Stub {
   }
 
   // No signal comes from a parent that died before it was asked for, and its number cannot be seen from this PID
-  // namespace. Only the parent has the other end of the status pipe (begin() sees to that): POLLERR once that is gone.
+  // namespace. Its pidfd is readable then, and the status pipe has no other end, unless another child of the parent has
+  // inherited it; but the pipe is gone before the parent's children are told, the pidfd only afterwards.
   void requireParent() noexcept {
-    pollfd status = {status_, 0, 0};
+    pollfd ends[] = {{status_, 0, 0}, {parent_, POLLIN, 0}};
     const timespec now = {};
-    if (::syscall(SYS_ppoll, &status, 1, &now, nullptr, 8) != 0) {
+    if (::syscall(SYS_ppoll, ends, 2, &now, nullptr, 8) != 0) {
       ::syscall(SYS_exit_group, 127);
     }
   }
@@ -90,6 +91,9 @@ class Stub {
     char byte;
     ssize_t got;
     do {
+      pollfd ends[] = {{plan_.go, POLLIN, 0}, {parent_, POLLIN, 0}};
+      ::syscall(SYS_ppoll, ends, 2, nullptr, nullptr, 8);
+      requireParent();
       got = ::read(plan_.go, &byte, 1);
     } while (got < 0 && errno == EINTR);
     if (got != 1) {
@@ -117,11 +121,20 @@ class Stub {
       numbers.rlim_cur = numbers.rlim_max;
       ::syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &numbers, nullptr);
     }
+    // It names files that are open here alone.
+    const int ruleset = plan_.landlock ? makeRuleset(plan_) : -1;
+    if (plan_.landlock && ruleset < 0) {
+      failWith(Stage::kLandlock, -ruleset);
+    }
     // Out of the way first: a source may have the number of another one's target.
     const int executable = ::fcntl(plan_.executable, F_DUPFD_CLOEXEC, kFirstSpare);
     const int status = ::fcntl(plan_.status, F_DUPFD_CLOEXEC, kFirstSpare);
     check(executable >= 0 && status >= 0, Stage::kDescriptors);
     status_ = status;
+    const int parent = parent_ < 0 ? -1 : ::fcntl(parent_, F_DUPFD_CLOEXEC, kFirstSpare);
+    check(parent_ < 0 || parent >= 0, Stage::kDescriptors);
+    const int movedRuleset = ruleset < 0 ? -1 : ::fcntl(ruleset, F_DUPFD_CLOEXEC, kFirstSpare);
+    check(ruleset < 0 || movedRuleset >= 0, Stage::kDescriptors);
     int moved[32];
     const std::size_t count = plan_.descriptors.size();
     for (std::size_t i = 0; i < count; ++i) {
@@ -135,6 +148,13 @@ class Stub {
     check(::dup3(executable, kExecutableRest, O_CLOEXEC) >= 0, Stage::kDescriptors);
     check(::dup3(status, kStatusSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
     status_ = kStatusSlot;
+    if (parent >= 0) {
+      check(::dup3(parent, kParentSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
+      parent_ = kParentSlot;
+    }
+    if (movedRuleset >= 0) {
+      check(::dup3(movedRuleset, kRulesetSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
+    }
     check(::syscall(SYS_close_range, static_cast<unsigned>(kFirstSpare), ~0u, 0u) == 0, Stage::kDescriptors);
     // Last: until now somebody else's descriptor could have had the number.
     check(::dup3(kExecutableRest, plan_.executableSlot, O_CLOEXEC) >= 0 && ::close(kExecutableRest) == 0,
@@ -210,7 +230,11 @@ class Stub {
     }
     if (plan_.proc) {
       // Processes and nothing else: no interrupts, locks, disks, boot id or settings of the host.
-      check(::mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid") == 0, Stage::kMountProc);
+      check(::mount("proc", kProcMount + 1, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid") == 0,
+            Stage::kMountProc);
+      const char line[] = {plan_.overcommit, '\n'};
+      const int file = ::open(kOvercommitFile + 1, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444);
+      check(file >= 0 && ::write(file, line, sizeof line) == sizeof line && ::close(file) == 0, Stage::kMountProc);
     }
     if (plan_.tmp) {
       check(::mount("none", "tmp", "tmpfs", kRootFlags, "mode=0700,size=64m,nr_inodes=1024") == 0, Stage::kMountTmp);
@@ -317,7 +341,7 @@ class Stub {
 
   void restrict() noexcept {
     if (plan_.landlock) {
-      if (const int error = restrictByLandlock(plan_)) {
+      if (const int error = restrictByLandlock(plan_, kRulesetSlot)) {
         failWith(Stage::kLandlock, error);
       }
     }
@@ -328,6 +352,7 @@ class Stub {
 
   const Plan& plan_;
   int status_;
+  int parent_;  // -1, which no poll looks at: none
 };
 
 }  // namespace

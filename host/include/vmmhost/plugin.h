@@ -199,7 +199,8 @@ typedef struct vmmhost_launch_plan {
    * loop of the SDK, whose epoll_create1() gives them out (ServeOptions::arguments), and one for each further loop; at
    * most 128. 0: it makes its own, and has at most 64 descriptors then. */
   uint32_t epoll_count;
-  /* Since 1.2. Descriptors that it may have open; 0: 256. 64 to 4096, and 4096 more for a VM with a vsock device. */
+  /* Since 1.2. Descriptors that it may have open; 0: 256. 64 to 4096, and 4096 more for a VM with a vsock device. With
+   * epoll_count 0 always 64, with a vsock device or without. */
   uint32_t max_descriptors;
 } vmmhost_launch_plan;
 

@@ -68,6 +68,9 @@ struct BaseParameters {
   // Workers of earlier plugins, and those that have few descriptors and are not built with the SDK. All others start
   // with the instances of epoll that they need (vmmhost/epolls.h); static ones of them duplicate no descriptor either.
   bool makesEpolls = false;
+  // Whether the jail has a /proc, where a file of memory has a path: under worker-dynamic it must be sealed against
+  // being executed then.
+  bool hasProc = false;
 };
 
 // Base policies, installed by the spawn stub as its last step before exec, by name; throws Error(kInvalidArgument) for

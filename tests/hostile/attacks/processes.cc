@@ -60,6 +60,9 @@ int executeNamedMemory(const Loot&) {
   if (memory < 0) {
     memory = static_cast<int>(::syscall(__NR_memfd_create, "x", MFD_CLOEXEC | kNoExecSeal));
   }
+  if (memory < 0) {
+    return errno;
+  }
   [[maybe_unused]] const auto written = ::write(memory, "#!/bin/sh\n", 10);
   char path[32];
   std::snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
@@ -134,7 +137,7 @@ constexpr Attack kAttacks[] = {
     {"exec-absolute", [](const Loot&) { return executePath("/usr/bin/true"); }, fails(ENOENT), kEnded},
     {"exec-pinned", executePinned, fails(ENOENT), kEnded},
     {"exec-library", [](const Loot&) { return executePath("/lib/x86_64-linux-gnu/libc.so.6"); }, fails(ENOENT), kEnded},
-    {"exec-memory", executeNamedMemory, kKilled, kEnded},
+    {"exec-memory", executeNamedMemory, kKilled, fails(EINVAL)},
     {"exec-self", executeSelf, fails(ENOENT), kEnded},
     {"exec-loader", executeByLoader, fails(ENOENT), kEnded},
     {"keep-descriptor", keepDescriptor, kKilled, kRefused, When::kConstructor},

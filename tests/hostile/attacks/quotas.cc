@@ -84,6 +84,56 @@ int advise(int advice) {
   return raw(__NR_madvise, page, kPage, advice);
 }
 
+// What takes page tables and nothing else, of which RLIMIT_DATA knows nothing.
+int takePageTables(const Loot&) {
+  constexpr std::size_t kBytes = std::size_t{10} << 40;
+  void* const room = ::mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return room == MAP_FAILED ? errno : ::munmap(room, kBytes) == 0 ? 0 : errno;
+}
+
+bool isInStaticJail(const Loot& loot) {
+  return std::strncmp(loot.rings, "rings=", 6) == 0;  // the other jails have none
+}
+
+// What nobody is to have of the machine and of the user, as far as the jail answers with an error: what ends the worker
+// is an attack of its own. All that can be had is kept, and counted.
+int takeWhatIsForbidden(const Loot& loot) {
+  constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
+  constexpr unsigned kNoExecSeal = 8;  // MFD_NOEXEC_SEAL
+  static char block[std::size_t{1} << 20];
+  if (isInStaticJail(loot)) {
+    return 0;
+  }
+  std::memset(block, 'x', sizeof block);
+  int taken = 0;
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    taken += map(kHugePage, MAP_HUGETLB | MAP_POPULATE) == 0 ? 1 : 0;
+  }
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    for (const unsigned flags : {MFD_CLOEXEC, MFD_CLOEXEC | kNoExecSeal, MFD_CLOEXEC | MFD_HUGETLB}) {
+      const auto memory = static_cast<int>(::syscall(__NR_memfd_create, "x", flags));
+      if (memory < 0) {
+        continue;
+      }
+      ++taken;
+      for (std::size_t written = 0; written < kBytes; written += sizeof block) {
+        if (::write(memory, block, sizeof block) <= 0) {
+          break;
+        }
+      }
+    }
+  }
+  // Pipes may be had, of the usual size.
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) == 0) {
+      taken += ::fcntl(ends[0], F_SETPIPE_SZ, 1 << 20) >= 0 ? 1 : 0;
+    }
+  }
+  return taken;
+}
+
 // All that can be watched: each instance of epoll watches each file under each number that the file can have. Files are
 // descriptors, so that a worker that may duplicate none has as many watches as files.
 class Watches {
@@ -96,7 +146,7 @@ class Watches {
       }
     }
     // What is not allowed may end the process: a worker that cannot make them in a static jail duplicates nothing.
-    duplicates_ = !inherited || std::strncmp(loot.rings, "rings=", 6) != 0;
+    duplicates_ = !inherited || !isInStaticJail(loot);
     while (!inherited && epolls_.size() < kThird) {
       const long made = ::syscall(__NR_epoll_create1, EPOLL_CLOEXEC);
       if (made < 0) {
@@ -149,8 +199,12 @@ int watchEverything(const Loot& loot) {
   return Watches(loot).take(80) > kBound ? E2BIG : 0;
 }
 
-// Everything that a user or the machine has so much of, and stays.
+// Everything that a user or the machine has so much of, and stays; but who got something that nobody is to have ends,
+// which is seen from outside. inotify, keys, locks and POSIX timers are in no policy: attacks of their own.
 int takeEverything(const Loot& loot) {
+  if (takeWhatIsForbidden(loot) > 0) {
+    ::_exit(3);
+  }
   static Watches watches(loot);
   watches.take(200);
   queueSignals(loot, Keep::kYes);
@@ -170,6 +224,7 @@ constexpr Attack kAttacks[] = {
     // A stack, as far as the kernel can tell: RLIMIT_DATA does not count it.
     {"grow-down", [](const Loot&) { return map(std::size_t{8} << 30, MAP_GROWSDOWN | MAP_NORESERVE); }, kKilled,
      fails(EPERM)},
+    {"take-page-tables", takePageTables, fails(ENOMEM), kHarmless},
     {"merge-pages", [](const Loot&) { return advise(MADV_MERGEABLE); }, fails(EINVAL), fails(EINVAL)},
     {"page-out", [](const Loot&) { return advise(MADV_PAGEOUT); }, fails(EINVAL), fails(EINVAL)},
     // CLOSE_RANGE_UNSHARE: a table of descriptors of its own, of which /proc/PID/fd shows nothing.

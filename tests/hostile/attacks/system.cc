@@ -254,7 +254,7 @@ int findOwnName(const Loot&) {
 
 // Processes besides its own, seen in /proc.
 int findOthers(const Loot&) {
-  DIR* folder = ::opendir("/proc");
+  DIR* folder = ::opendir("/proc/processes");
   if (folder == nullptr) {
     return errno;
   }
