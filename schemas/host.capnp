@@ -50,6 +50,7 @@ struct Outcome {
   timings @10 :List(Timing);
   workerPrivateBytes @11 :UInt64;   # as in VmInfo, just before the worker was ended; 0: not measured, as when somebody
                                     # else than the guest ended it, or it would have taken too long
+  notes @12 :List(Text);    # what a user should know of what was left behind, as disks that had grown; at most 64
 }
 
 struct Timing {
@@ -97,7 +98,9 @@ struct VmInfo {
 interface Control {
   hello @0 (clientMajor :UInt16, clientMinor :UInt16, build :Text)
       -> (major :UInt16, minor :UInt16, build :Text, error :Error);
-  info @1 () -> (info :VmInfo, error :Error);
+  info @1 (memoryWithinMs :UInt32 = 700) -> (info :VmInfo, error :Error);
+  # How long the answer may wait for workerPrivateBytes, which is then 0; 0: nobody asks for it. A supervisor waits for
+  # 1 s at most, and for 5 s where tests and benches want the figure (awaitMeasurement).
   shutdown @2 () -> (error :Error);
   # Asks the guest to power off; answers when it has been asked.
   stop @3 (kind :EndKind, reason :Text) -> (outcome :Outcome, error :Error);

@@ -141,4 +141,6 @@ struct Event {
 
 interface EventSink {
   event @0 (event :Event) -> stream;
+  # Answered late where events come faster than a VM needs: a guest decides how often there are some. A worker waits for
+  # answers as streams do, and drops what its guest makes too much of; one that has 48 late answers to come is at fault.
 }

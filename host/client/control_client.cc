@@ -134,8 +134,10 @@ kj::Promise<void> ControlClient::hello(std::chrono::milliseconds limit) {
   return within(limit, "the greeting", kj::mv(answered));
 }
 
-kj::Promise<ControlClient::InfoResponse> ControlClient::info(std::chrono::milliseconds limit) {
-  return within(limit, "the answer about its state", checked<InfoResponse>(control_.infoRequest().send()));
+kj::Promise<ControlClient::InfoResponse> ControlClient::info(std::chrono::milliseconds limit, Memory memory) {
+  auto request = control_.infoRequest();
+  request.setMemoryWithinMs(memory == Memory::kLeftOut ? 0 : static_cast<std::uint32_t>(limit.count() / 10 * 7));
+  return within(limit, "the answer about its state", checked<InfoResponse>(request.send()));
 }
 
 kj::Promise<void> ControlClient::shutdown(std::chrono::milliseconds limit) {

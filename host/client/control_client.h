@@ -53,7 +53,9 @@ class ControlClient {
 
   // Refuses (kProtocol) a supervisor of another major version, naming both builds.
   kj::Promise<void> hello(std::chrono::milliseconds limit = kCallTimeout);
-  kj::Promise<InfoResponse> info(std::chrono::milliseconds limit = kCallTimeout);
+  // The worker's private memory is measured for most of the limit, since it takes as long as the worker likes.
+  enum class Memory { kMeasured, kLeftOut };
+  kj::Promise<InfoResponse> info(std::chrono::milliseconds limit = kCallTimeout, Memory memory = Memory::kMeasured);
   kj::Promise<void> shutdown(std::chrono::milliseconds limit = kCallTimeout);
   kj::Promise<StopResponse> stop(schema::EndKind kind, std::string_view reason,
                                  std::chrono::milliseconds limit = kStopTimeout);

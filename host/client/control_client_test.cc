@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 struct Behaviour {
   std::uint16_t major = schema::CONTROL_MAJOR;
   bool answersInfo = true;
+  std::uint32_t memoryWithinMs = 1;  // as info said
   std::size_t nameBytes = 4;
   Fd console;
   std::vector<std::string> calls;
@@ -37,6 +38,7 @@ class TestControl final : public schema::Control::Server {
   }
   kj::Promise<void> info(InfoContext context) override {
     behaviour_.calls.push_back("info");
+    behaviour_.memoryWithinMs = context.getParams().getMemoryWithinMs();
     if (!behaviour_.answersInfo) {
       return kj::NEVER_DONE;
     }
@@ -141,6 +143,16 @@ TEST_F(ControlClientTest, methodThatTheSupervisorDoesNotHave_isNamed) {
   }
   EXPECT_EQ(failure(client_->resizeConsole(0, 80, 25)).message(),
             "the supervisor of VM web is of a version without resizeConsole");
+}
+
+// A worker decides how long its memory takes: that is not to be what the answer is late for.
+TEST_F(ControlClientTest, info_leavesTimeForItsAnswer) {
+  connect();
+  await(io_, client_->info(milliseconds(60'000)));
+  EXPECT_GT(behaviour_.memoryWithinMs, 1000u);
+  EXPECT_LT(behaviour_.memoryWithinMs, 50'000u);
+  await(io_, client_->info(milliseconds(60'000), ControlClient::Memory::kLeftOut));
+  EXPECT_EQ(behaviour_.memoryWithinMs, 0u);
 }
 
 TEST_F(ControlClientTest, silence_endsByTheDeadline) {

@@ -73,7 +73,8 @@ class ControlServer::Session final : public schema::Control::Server {
   kj::Promise<void> info(InfoContext context) override {
     context.allowCancellation();
     return rpc::answer(context, [this, context]() mutable {
-      return whileHere(target_.measureMemory()).then([this, context](std::uint64_t privateBytes) mutable {
+      const std::chrono::milliseconds within(context.getParams().getMemoryWithinMs());
+      return whileHere(target_.measureMemory(within)).then([this, context](std::uint64_t privateBytes) mutable {
         target_.describe(context.getResults().initInfo(), privateBytes);
       });
     });

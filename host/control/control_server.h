@@ -3,6 +3,7 @@
 
 #include <kj/async-io.h>
 
+#include <chrono>
 #include <list>
 #include <memory>
 
@@ -22,8 +23,8 @@ class Target {
   virtual kj::Promise<void> onStarted() = 0;   // rejected with the reason
   virtual kj::Promise<void> onFinished() = 0;  // the VM has ended and all that it held is gone
   virtual const vm::Outcome& outcome() = 0;    // once finished
-  // The worker's private memory, for describe(); 0: not known.
-  virtual kj::Promise<std::uint64_t> measureMemory() = 0;
+  // The worker's private memory, for describe(); 0: not known within that time.
+  virtual kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds within) = 0;
   virtual void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) = 0;
   virtual kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) = 0;
   virtual void starterDetached() = 0;  // said detach

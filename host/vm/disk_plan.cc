@@ -6,13 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <exception>
+#include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
+#include "host/vm/aside.h"
 #include "host/vm/qcow2_header.h"
 #include "vmmhost/error.h"
-#include "vmmhost/mailbox.h"
 
 namespace vmmhost::vm {
 namespace {
@@ -36,10 +37,16 @@ Qcow2Header readHeader(const Fd& file) {
       std::span(block).first(std::min<std::size_t>(static_cast<std::size_t>(got), kQcow2HeaderBytes)));
 }
 
+struct Claim {
+  std::uint64_t virtualBytes;
+  std::uint64_t planned;  // of a file that has `today` bytes
+};
+
 // What the image claims to be now; nothing where it is none any more.
-std::optional<std::uint64_t> virtualBytesOf(const Fd& file) noexcept {
+std::optional<Claim> claimOf(const Fd& file, std::uint64_t today) noexcept {
   try {
-    return readHeader(file).virtualBytes;
+    const Qcow2Header header = readHeader(file);
+    return Claim{header.virtualBytes, plannedBytes(header, today)};
   } catch (const Error&) {
     return std::nullopt;
   }
@@ -48,11 +55,12 @@ std::optional<std::uint64_t> virtualBytesOf(const Fd& file) noexcept {
 }  // namespace
 
 void DiskPlans::add(std::string subject, Fd file, schema::Disk::Format format) {
-  Plan plan{std::move(subject), std::move(file), format, 0, 0};
-  plan.bytes = lengthOf(plan.file);
+  Plan plan{std::move(subject), std::move(file), format, 0, 0, 0};
+  plan.startBytes = lengthOf(plan.file);
+  plan.bytes = plan.startBytes;
   if (format == schema::Disk::Format::QCOW2) {
     const Qcow2Header header = readHeader(plan.file);
-    plan.bytes = plannedBytes(header, plan.bytes);
+    plan.bytes = plannedBytes(header, plan.startBytes);
     plan.virtualBytes = header.virtualBytes;
   }
   largest_ = std::max(largest_, plan.bytes);
@@ -62,79 +70,57 @@ void DiskPlans::add(std::string subject, Fd file, schema::Disk::Format format) {
 bool DiskPlans::needSettling() const noexcept {
   return std::any_of(plans_.begin(), plans_.end(), [](const Plan& plan) {
     struct stat info = {};
-    const bool isLonger = ::fstat(plan.file.get(), &info) == 0 && static_cast<std::uint64_t>(info.st_size) > plan.bytes;
-    return isLonger ||
-           (plan.format == schema::Disk::Format::QCOW2 && virtualBytesOf(plan.file).value_or(0) > plan.virtualBytes);
+    if (::fstat(plan.file.get(), &info) != 0 || static_cast<std::uint64_t>(info.st_size) > plan.bytes) {
+      return true;
+    }
+    const auto claim = plan.format == schema::Disk::Format::QCOW2 ? claimOf(plan.file, plan.startBytes) : std::nullopt;
+    return claim && (claim->virtualBytes > plan.virtualBytes || claim->planned > plan.bytes);
   });
 }
 
 std::vector<std::string> DiskPlans::settle() const {
   std::vector<std::string> told;
   for (const Plan& plan : plans_) {
-    const std::uint64_t length = lengthOf(plan.file);
-    if (length > plan.bytes) {
-      std::string text = plan.subject + ": " + std::to_string(length) + " bytes long at the VM's end, planned were " +
-                         std::to_string(plan.bytes);
-      if (plan.format != schema::Disk::Format::RAW) {
-        text += "; an image is left as it is";
-      } else if (::ftruncate(plan.file.get(), static_cast<off_t>(plan.bytes)) == 0) {
-        text += ": cut back";
-      } else {
-        text += "; " + systemError("cutting it back", errno).message();
-      }
-      told.push_back(std::move(text));
-    }
-    if (plan.format == schema::Disk::Format::QCOW2) {
-      const std::uint64_t claimed = virtualBytesOf(plan.file).value_or(0);
-      if (claimed > plan.virtualBytes) {
-        told.push_back(plan.subject + ": the image claims to be a disk of " + std::to_string(claimed) +
-                       " bytes now, it was one of " + std::to_string(plan.virtualBytes));
-      }
+    try {
+      settle(plan, told);
+    } catch (const std::exception& error) {
+      told.push_back(plan.subject + ": at the VM's end, " + error.what());
     }
   }
   return told;
 }
 
-namespace {
-
-class Settler {
- public:
-  Settler(kj::UnixEventPort& port, DiskPlans plans) : mailbox_(port), plans_(std::move(plans)) {
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    done_ = kj::mv(paf.fulfiller);
-    promise_ = kj::mv(paf.promise);
-    thread_ = std::thread([this]() {
-      try {
-        told_ = plans_.settle();
-      } catch (const std::exception& error) {
-        told_ = {std::string("the disks could not be looked at: ") + error.what()};
-      }
-      mailbox_.post([this]() { done_->fulfill(); });
-    });
+void DiskPlans::settle(const Plan& plan, std::vector<std::string>& told) {
+  const std::uint64_t length = lengthOf(plan.file);
+  if (length > plan.bytes) {
+    std::string text = plan.subject + ": " + std::to_string(length) + " bytes long at the VM's end, planned were " +
+                       std::to_string(plan.bytes);
+    if (plan.format != schema::Disk::Format::RAW) {
+      text += "; an image is left as it is";
+    } else if (::ftruncate(plan.file.get(), static_cast<off_t>(plan.bytes)) == 0) {
+      text += ": cut back";
+    } else {
+      text += "; " + systemError("cutting it back", errno).message();
+    }
+    told.push_back(std::move(text));
   }
-  ~Settler() { thread_.join(); }
-  Settler(const Settler&) = delete;
-  Settler& operator=(const Settler&) = delete;
-
-  kj::Promise<std::vector<std::string>> told() {
-    return promise_.then([this]() { return std::move(told_); });
+  if (plan.format != schema::Disk::Format::QCOW2) {
+    return;
   }
-
- private:
-  Mailbox mailbox_;
-  const DiskPlans plans_;
-  std::vector<std::string> told_;  // written by the thread before it posts
-  kj::Own<kj::PromiseFulfiller<void>> done_;
-  kj::Promise<void> promise_ = nullptr;
-  std::thread thread_;
-};
-
-}  // namespace
+  const auto claim = claimOf(plan.file, plan.startBytes);
+  if (claim && claim->virtualBytes > plan.virtualBytes) {
+    told.push_back(plan.subject + ": the image claims to be a disk of " + std::to_string(claim->virtualBytes) +
+                   " bytes now, it was one of " + std::to_string(plan.virtualBytes));
+  } else if (claim && claim->planned > plan.bytes) {
+    // Snapshots, bitmaps, or the mark that its counts may be wrong.
+    told.push_back(plan.subject + ": the image's header now plans " + std::to_string(claim->planned) +
+                   " bytes, it was " + std::to_string(plan.bytes) + "; `qemu-img info` and `qemu-img check` tell why");
+  }
+}
 
 kj::Promise<std::vector<std::string>> settleAside(kj::UnixEventPort& port, DiskPlans plans) {
-  auto settler = kj::heap<Settler>(port, std::move(plans));
-  auto told = settler->told();
-  return told.attach(kj::mv(settler));
+  return runAside<std::vector<std::string>>(
+      port, [shared = std::make_shared<const DiskPlans>(std::move(plans))]() { return shared->settle(); });
 }
 
 }  // namespace vmmhost::vm

@@ -24,10 +24,12 @@ class DiskPlans {
   // Of all: bytes. 0: there is none.
   std::uint64_t largest() const { return largest_; }
 
-  // Whether any file is not as planned: a few system calls each, whatever the worker did.
+  // Whether any file is not as planned, or cannot be looked at: a few system calls each, whatever the worker did.
   bool needSettling() const noexcept;
   // Once nothing writes to them any more: cuts raw disks back that are longer than planned. Tells of each one, and of
-  // each image that claims to be a larger disk than before. May take a while, as file systems give space back.
+  // each image whose header would make the plan of its next start a larger one. An image that is longer than planned,
+  // as one beside a larger disk can be, is told and left: what lies behind its plan may be what the guest wrote. May
+  // take a while, as file systems give space back.
   std::vector<std::string> settle() const;
 
  private:
@@ -35,9 +37,12 @@ class DiskPlans {
     std::string subject;
     Fd file;
     schema::Disk::Format format;
+    std::uint64_t startBytes;  // its length when it was opened
     std::uint64_t bytes;
     std::uint64_t virtualBytes;  // of qcow2
   };
+  static void settle(const Plan& plan, std::vector<std::string>& told);
+
   std::vector<Plan> plans_;
   std::uint64_t largest_ = 0;
 };

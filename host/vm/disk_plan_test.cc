@@ -115,5 +115,44 @@ TEST(DiskPlans, imageThatClaimsToBeALargerDisk_isTold) {
                                      "now, it was one of 1048576"});
 }
 
+// Snapshots, and the mark that an image was not closed well: either would make the plan of the next start a larger one.
+TEST(DiskPlans, headerThatPlansMore_isTold) {
+  const TestImage before;
+  TestImage withSnapshot;
+  withSnapshot.snapshots = 1;
+  TestImage dirty;
+  dirty.incompatible = 1;
+  for (const TestImage& after : {withSnapshot, dirty}) {
+    const Fd file = newFile(200'000, before.header());
+    DiskPlans plans;
+    plans.add("disks[0]: disk", file.duplicate(), Format::QCOW2);
+    ASSERT_EQ(::pwrite(file.get(), after.header().data(), 104, 0), 104);
+    EXPECT_TRUE(plans.needSettling());
+    EXPECT_EQ(plans.settle(), std::vector<std::string>{"disks[0]: disk: the image's header now plans " +
+                                                       std::to_string(plans.largest() + 200'000) + " bytes, it was " +
+                                                       std::to_string(plans.largest()) +
+                                                       "; `qemu-img info` and `qemu-img check` tell why"});
+  }
+}
+
+// A descriptor that cannot be looked at stands for a file system that is gone.
+TEST(DiskPlans, diskThatCannotBeLookedAt_isTold_andTheOthersAreSettled) {
+  Fd gone = newFile(kMiB);
+  const int number = gone.get();
+  const Fd grown = newFile(kMiB);
+  DiskPlans plans;
+  plans.add("disks[0]: gone", std::move(gone), Format::RAW);
+  plans.add("disks[1]: grown", grown.duplicate(), Format::RAW);
+  ASSERT_EQ(::ftruncate(grown.get(), 2 * kMiB), 0);
+  ASSERT_EQ(::close(number), 0);
+  EXPECT_TRUE(plans.needSettling());
+  const std::vector<std::string> told = plans.settle();
+  EXPECT_NE(::fcntl(grown.get(), F_DUPFD_CLOEXEC, number), -1);  // for the plan to close
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0], "disks[0]: gone: at the VM's end, looking at a disk: Bad file descriptor");
+  EXPECT_NE(told[1].find("cut back"), std::string::npos) << told[1];
+  EXPECT_EQ(lengthOf(grown), kMiB);
+}
+
 }  // namespace
 }  // namespace vmmhost::vm

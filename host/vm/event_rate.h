@@ -4,7 +4,6 @@
 #include <kj/time.h>
 
 #include <algorithm>
-#include <cstdint>
 
 namespace vmmhost::vm {
 
@@ -12,26 +11,20 @@ namespace vmmhost::vm {
 class EventRate {
  public:
   static constexpr unsigned kBurst = 4096;
-  static constexpr unsigned kPerSecond = 256;
+  static constexpr unsigned kPerSecond = 1024;
 
-  explicit EventRate(kj::TimePoint now) : last_(now) {}
+  explicit EventRate(kj::TimePoint now) : takenUntil_(now - kBurst * kOne) {}
 
-  // One more. False: that is more than any VM needs. Time does not run backwards.
-  bool take(kj::TimePoint now) {
-    constexpr kj::Duration kOne = 1 * kj::SECONDS / kPerSecond;
-    const auto gained = static_cast<unsigned>(std::min<std::int64_t>((now - last_) / kOne, kBurst));
-    last_ = gained == kBurst ? now : last_ + gained * kOne;
-    left_ = std::min(left_ + gained, kBurst);
-    if (left_ == 0) {
-      return false;
-    }
-    --left_;
-    return true;
+  // One more. How long it lasts until that is within the rate; 0: it is. Time does not run backwards.
+  kj::Duration take(kj::TimePoint now) {
+    takenUntil_ = std::max(takenUntil_, now - kBurst * kOne) + kOne;
+    return std::max<kj::Duration>(takenUntil_ - now, 0 * kj::NANOSECONDS);
   }
 
  private:
-  kj::TimePoint last_;
-  unsigned left_ = kBurst;
+  static constexpr kj::Duration kOne = 1 * kj::SECONDS / kPerSecond;
+
+  kj::TimePoint takenUntil_;  // at the steady rate
 };
 
 }  // namespace vmmhost::vm

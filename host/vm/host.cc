@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "host/base/paths.h"
@@ -56,8 +57,16 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
     auto isReady = ready.get_future();
     sigset_t before;
     blockSignals(before);
-    thread_ = std::thread([this, &ready]() { loop(ready); });
+    int error = 0;
+    try {
+      thread_ = std::thread([this, &ready]() { loop(ready); });
+    } catch (const std::system_error& failure) {
+      error = failure.code().value();
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (error != 0) {
+      throw systemError("starting the host's thread", error);
+    }
     try {
       isReady.get();
     } catch (...) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -39,9 +40,10 @@ TEST(HeldLocks, ofOtherText_areNone) {
 }
 
 TEST(LockHolders, areNamed) {
-  const std::string folder = std::filesystem::temp_directory_path().string();
-  const Fd file(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  std::string path = (std::filesystem::temp_directory_path() / "vmmhost-lock-XXXXXX").string();
+  const Fd file(::mkostemp(path.data(), O_CLOEXEC));
   ASSERT_TRUE(file);
+  ::unlink(path.c_str());
   EXPECT_EQ(lockHolders(file), "");
   const Fd other(::open(("/proc/self/fd/" + std::to_string(file.get())).c_str(), O_RDONLY | O_CLOEXEC));
   ASSERT_EQ(::flock(other.get(), LOCK_SH), 0);

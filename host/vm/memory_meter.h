@@ -26,6 +26,8 @@ class MemoryMeter {
   // privateBytesOutsideGuest() on a thread of its own, given up after `limit` and when nobody wants the promise any
   // more. Fulfilled once the thread has ended, which may be later than that: who cannot wait for it joins the promise
   // with a timer, and asks for nothing further of that process meanwhile. 0: not measured.
+  // While the kernel reads for it, the memory of a process that has been ended stays: whoever ends a process gives its
+  // measurement up, so that this lasts no longer than the read that is under way.
   kj::Promise<std::uint64_t> measure(pid_t pid, std::uint64_t guestMemoryBytes, std::chrono::milliseconds limit);
 
  private:

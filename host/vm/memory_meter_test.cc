@@ -50,7 +50,13 @@ class LargeProcess {
       ::_exit(1);
     }
     for (int i = 0; i < 300; ++i) {
-      if (::mmap(nullptr, kBytes, PROT_READ, MAP_SHARED | MAP_POPULATE, memory, 0) == MAP_FAILED) {
+      void* mapping = ::mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, memory, 0);
+      if (mapping == MAP_FAILED) {
+        ::_exit(1);
+      }
+      // Huge pages would be gone through quickly. A kernel that has none does not know the word.
+      ::madvise(mapping, kBytes, MADV_NOHUGEPAGE);
+      if (::madvise(mapping, kBytes, MADV_POPULATE_READ) != 0) {
         ::_exit(1);
       }
     }

@@ -1,5 +1,7 @@
 #include "host/vm/outcome.h"
 
+#include <algorithm>
+
 #include "ipc/rpc/connection.h"
 
 namespace vmmhost::vm {
@@ -67,6 +69,10 @@ void writeOutcome(const Outcome& outcome, schema::Outcome::Builder out) {
   auto lines = out.initLastLog(static_cast<unsigned>(outcome.lastLog.size()));
   for (unsigned i = 0; i < lines.size(); ++i) {
     lines.set(i, outcome.lastLog[i]);
+  }
+  auto notes = out.initNotes(static_cast<unsigned>(std::min(outcome.notes.size(), Outcome::kMaxNotes)));
+  for (unsigned i = 0; i < notes.size(); ++i) {
+    notes.set(i, outcome.notes[i]);
   }
 }
 

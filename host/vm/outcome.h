@@ -23,6 +23,8 @@ struct Outcome {
   std::vector<std::string> lastLog;
   std::uint64_t workerPrivateBytes = 0;  // as VmInfo has it, when the guest ended; 0: not measured
   std::vector<std::pair<std::string, std::uint64_t>> timings;  // phase, CLOCK_MONOTONIC ns
+  static constexpr std::size_t kMaxNotes = 64;
+  std::vector<std::string> notes;  // what a user should know of what was left behind
 };
 
 // Exit codes of `run` and `wait` (README.md, "Exit codes").

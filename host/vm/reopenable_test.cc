@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <string>
+#include <vector>
 
 #include "vmmhost/error.h"
 
@@ -41,8 +43,12 @@ class ReopenableTest : public testing::Test {
   int reopenable(uid_t uid, gid_t gid) {
     resources_.files.clear();
     resources_.files.push_back({7, file_.duplicate()});
-    makeReopenable(resources_, config_.asReader().getBoot(), uid, gid);
-    return resources_.files.front().fd.get();
+    copies_ = copiesOf(filesClosedTo(resources_, config_.asReader().getBoot(), uid, gid), isUnwanted_);
+    if (copies_.empty()) {
+      return resources_.files.front().fd.get();
+    }
+    EXPECT_EQ(copies_.front().resource, 7u);
+    return copies_.front().fd.get();
   }
   bool isItself(int file) {
     return look(file).st_ino == look(file_.get()).st_ino && look(file).st_dev == look(file_.get()).st_dev;
@@ -53,6 +59,8 @@ class ReopenableTest : public testing::Test {
   capnp::MallocMessageBuilder message_;
   schema::VmConfig::Builder config_ = nullptr;
   OpenedResources resources_;
+  std::vector<BootFile> copies_;
+  std::atomic<bool> isUnwanted_ = false;
 };
 
 TEST_F(ReopenableTest, fileThatTheWorkerMayRead_isItself) {
@@ -86,6 +94,32 @@ TEST_F(ReopenableTest, fileThatIsTooLargeToBeCopied_isRefusedByField) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
     EXPECT_EQ(error.message().rfind("boot.kernel: has 1073741825 bytes", 0), 0u) << error.message();
+  }
+}
+
+TEST_F(ReopenableTest, filesThatAreTooLargeTogether_areRefusedByField) {
+  ASSERT_EQ(::fchmod(file_.get(), 0600), 0);
+  ASSERT_EQ(::ftruncate(file_.get(), static_cast<off_t>(kMaxCopiedBytes / 2 + 1)), 0);
+  config_.getBoot().initInitrd().setResource(8);
+  resources_.files.push_back({7, file_.duplicate()});
+  resources_.files.push_back({8, file_.duplicate()});
+  try {
+    filesClosedTo(resources_, config_.asReader().getBoot(), kNobody, kNobody);
+    FAIL() << "would be copied";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.message().rfind("boot.initrd: has 536870913 bytes", 0), 0u) << error.message();
+    EXPECT_NE(error.message().find("all together"), std::string::npos) << error.message();
+  }
+}
+
+TEST_F(ReopenableTest, copyThatNobodyWants_isNotMade) {
+  ASSERT_EQ(::fchmod(file_.get(), 0600), 0);
+  isUnwanted_ = true;
+  try {
+    reopenable(kNobody, kNobody);
+    FAIL() << "was copied";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCancelled);
   }
 }
 

@@ -71,27 +71,14 @@ class Opener {
     const std::string field = diskField(disks_.size());
     const std::string subject = subjectOf(field, path);
     const bool readOnly = disk.getReadOnly();
-    const int direct = disk.getCache() == schema::Disk::Cache::DIRECT ? O_DIRECT : 0;
-    const int flags = (readOnly ? O_RDONLY : O_RDWR) | direct;
-    Fd fd = openFile(subject, path, flags);
-    const struct stat info = look(fd);
-    if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
-      throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(info.st_mode),
+    Fd lock = openFile(subject, path, O_RDONLY);
+    const struct stat kind = look(lock);
+    const bool isBlockDevice = S_ISBLK(kind.st_mode);
+    if (!S_ISREG(kind.st_mode) && !isBlockDevice) {
+      throw Error(ErrorCode::kInvalidArgument, subject + " is " + kindOf(kind.st_mode),
                   "name a regular file or a block device");
     }
-    if (S_ISREG(info.st_mode)) {
-      waitForDisk(fd);
-    }
-    if (S_ISREG(info.st_mode) && info.st_size == 0) {
-      throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
-    }
-    if (S_ISREG(info.st_mode) && disk.getFormat() == schema::Disk::Format::RAW && info.st_size % kSectorBytes != 0) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  subject + " is " + std::to_string(info.st_size) + " bytes long, which is not a multiple of " +
-                      std::to_string(kSectorBytes),
-                  "a disk has whole sectors: `truncate -s %512 FILE` makes a file longer until it has");
-    }
-    const DiskFile file{info.st_dev, info.st_ino, S_ISBLK(info.st_mode) ? info.st_rdev : 0, readOnly};
+    const DiskFile file{kind.st_dev, kind.st_ino, isBlockDevice ? kind.st_rdev : 0, readOnly};
     for (std::size_t other = 0; other < disks_.size(); ++other) {
       if (disks_[other].isSameAs(file) && !(disks_[other].readOnly && readOnly)) {
         throw Error(ErrorCode::kInvalidArgument, subject + " is the same file as " + diskField(other),
@@ -99,11 +86,6 @@ class Opener {
       }
     }
     disks_.push_back(file);
-    // Through the descriptor, so that the file locked is the file opened.
-    Fd lock(::open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    if (!lock) {
-      throw systemError(subject, errno);
-    }
     if (::flock(lock.get(), (readOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
       const std::string holders = lockHolders(lock);
       throw Error(ErrorCode::kFailedPrecondition,
@@ -111,11 +93,18 @@ class Opener {
                       (holders.empty() ? "" : ", or by a program that locked it: " + holders),
                   "stop that VM, or let all of its users have it read-only", true);
     }
+    // Through the descriptor, so that the file opened is the file locked. A block device for this process alone, as
+    // mounting it would, and once: each time that one was open for writing, udev looks at it and locks it meanwhile.
+    const int flags = (readOnly ? O_RDONLY : O_RDWR | (isBlockDevice ? O_EXCL : 0)) |
+                      (disk.getCache() == schema::Disk::Cache::DIRECT ? O_DIRECT : 0);
+    Fd fd = openFile(subject, "/proc/self/fd/" + std::to_string(lock.get()), flags);
     opened_.locks.push_back(std::move(lock));
-    if (!readOnly && S_ISBLK(info.st_mode)) {
-      fd = claim(subject, fd, flags);
-    } else if (!readOnly) {
-      plan(field, path, subject, fd, disk.getFormat());
+    if (!isBlockDevice) {
+      waitForDisk(fd);
+      checkLength(subject, look(fd), disk.getFormat());  // which another VM's worker may have changed until now
+      if (!readOnly) {
+        plan(field, path, subject, fd, disk.getFormat());
+      }
     }
     keep(disk.getFile(), std::move(fd));
   }
@@ -143,28 +132,27 @@ class Opener {
     }
   };
 
-  // The device for this process alone, as mounting it would: not while something of it is mounted, nor while it is part
-  // of another device.
-  static Fd claim(const std::string& subject, const Fd& fd, int flags) {
-    const std::string path = "/proc/self/fd/" + std::to_string(fd.get());
-    Fd claimed(::open(path.c_str(), flags | O_EXCL | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!claimed && errno == EBUSY) {
-      throw Error(ErrorCode::kFailedPrecondition,
-                  subject + " is in use: something of it is mounted, or it is part of another device",
-                  "`lsblk` shows what it is used for", true);
+  static void checkLength(const std::string& subject, const struct stat& info, schema::Disk::Format format) {
+    if (info.st_size == 0) {
+      throw Error(ErrorCode::kInvalidArgument, subject + " is empty", "truncate -s 1G FILE makes a disk of 1 GiB");
     }
-    if (!claimed) {
-      throw systemError(subject, errno);
+    if (format == schema::Disk::Format::RAW && info.st_size % kSectorBytes != 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  subject + " is " + std::to_string(info.st_size) + " bytes long, which is not a multiple of " +
+                      std::to_string(kSectorBytes),
+                  "a disk has whole sectors: `truncate -s %512 FILE` makes a file longer until it has");
     }
-    return claimed;
   }
 
   void plan(const std::string& field, const std::string& path, const std::string& subject, const Fd& fd,
             schema::Disk::Format format) {
+    Fd own = fd.duplicate();
     try {
-      opened_.diskPlans.add(subject, fd.duplicate(), format);
+      opened_.diskPlans.add(subject, std::move(own), format);
     } catch (const Error& error) {
-      throw Error(error.code(), subjectOf(field + ".format", path) + ": " + error.message(), error.hint());
+      const bool isOfTheFormat = error.code() == ErrorCode::kInvalidArgument;
+      throw Error(error.code(), (isOfTheFormat ? subjectOf(field + ".format", path) : subject) + ": " + error.message(),
+                  error.hint(), error.retryable());
     }
   }
 
@@ -216,6 +204,11 @@ class Opener {
       if (errno == ENXIO) {
         throw Error(ErrorCode::kInvalidArgument, subject + " is a socket, or a device that is not there",
                     "name a regular file");
+      }
+      if (errno == EBUSY && (flags & O_EXCL) != 0) {
+        throw Error(ErrorCode::kFailedPrecondition,
+                    subject + " is in use: something of it is mounted, or it is part of another device",
+                    "`lsblk` shows what it is used for", true);
       }
       if (errno == EINVAL && (flags & O_DIRECT) != 0) {
         throw Error(ErrorCode::kInvalidArgument, subject + ": its file system has no direct input and output",

@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/plugin/watches.h"
 #include "host/runtime/sockets.h"
-#include "host/vm/reopenable.h"
+#include "host/vm/aside.h"
+#include "ipc/spawn/limits.h"
 #include "vmmhost/memory_file.h"
 
 namespace vmmhost::vm {
@@ -23,7 +25,8 @@ using schema::VmState;
 constexpr std::uint64_t kDefaultOverhead = std::uint64_t{64} << 20;
 constexpr std::uint64_t kMostCopiedBytes = std::uint64_t{1} << 30;  // of a kernel, into memory
 constexpr std::uint64_t kScratchBytes = std::uint64_t{64} << 20;    // of the private /tmp that a plan may ask for
-constexpr std::uint32_t kLeastThreads = 2;  // of a worker, besides those of virtual CPUs
+constexpr std::uint32_t kLeastThreads = 2;                          // of a worker, besides those of virtual CPUs
+constexpr std::uint64_t kOtherAddresses = std::uint64_t{1} << 30;
 constexpr std::uint64_t kStackBytes = std::uint64_t{8} << 20;
 constexpr std::uint64_t kLeastStackBytes = std::uint64_t{256} << 10;
 constexpr std::uint16_t kMinorOfMemory = 2;  // of the worker protocol
@@ -88,16 +91,36 @@ std::uint64_t monotonicNanoseconds() {
 // Receives the worker's events. It may outlive the VM in the RPC system, so it only reaches it while it lives.
 class Vm::Sink final : public schema::EventSink::Server {
  public:
-  explicit Sink(std::shared_ptr<Vm*> vm) : vm_(std::move(vm)) {}
+  Sink(std::shared_ptr<Vm*> vm, kj::Timer& timer) : vm_(std::move(vm)), timer_(timer) {}
+
+  // Not one call at a time, as streams have it: an end is not to wait behind answers that are held back.
+  DispatchCallResult dispatchCall(std::uint64_t interfaceId, std::uint16_t methodId,
+                                  capnp::CallContext<capnp::AnyPointer, capnp::AnyPointer> context) override {
+    auto result = schema::EventSink::Server::dispatchCall(interfaceId, methodId, context);
+    result.isStreaming = false;
+    return result;
+  }
   kj::Promise<void> event(EventContext context) override {
-    if (*vm_ != nullptr) {
-      (*vm_)->noteEvent(context.getParams().getEvent());
+    if (*vm_ == nullptr) {
+      return kj::READY_NOW;
     }
-    return kj::READY_NOW;
+    const kj::Duration wait = (*vm_)->noteEvent(context.getParams().getEvent());
+    if (wait == 0 * kj::NANOSECONDS) {
+      return kj::READY_NOW;
+    }
+    if (++*heldBack_ > kMostHeldBack) {
+      (*vm_)->blameForEvents();
+    }
+    return timer_.afterDelay(wait).attach(kj::defer([heldBack = heldBack_]() { --*heldBack; }));
   }
 
  private:
+  // Answers. The SDK's window for events is about 32 calls, and the connection bears 64.
+  static constexpr unsigned kMostHeldBack = 48;
+
   std::shared_ptr<Vm*> vm_;
+  kj::Timer& timer_;
+  std::shared_ptr<unsigned> heldBack_ = std::make_shared<unsigned>(0);
 };
 
 Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter)
@@ -107,7 +130,11 @@ Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter)
       meter_(meter),
       cgroup_(spawn::Cgroup()),
       self_(std::make_shared<Vm*>(this)),
-      eventRate_(io.provider->getTimer().now()) {
+      eventRate_(io.provider->getTimer().now()),
+      panicRate_(io.provider->getTimer().now()),
+      resetLines_(log, Severity::kInfo, "vm"),
+      panicLines_(log, Severity::kWarning, "guest"),
+      fullDiskLines_(log, Severity::kWarning, "disk") {
   original_.setRoot(spec_.config->getRoot<schema::VmConfig>().asReader());
   originalConfig_ = original_.getRoot<schema::VmConfig>().asReader();
   auto paf = kj::newPromiseAndFulfiller<void>();
@@ -180,9 +207,39 @@ kj::Promise<void> Vm::start() {
 kj::Promise<void> Vm::launch() {
   auto config = spec_.config->getRoot<schema::VmConfig>();
   resources_ = openResources(config, spec_.workingDirectory);
+  std::vector<BootFile> closed;
   if (spec_.plan.reopensBootFiles) {
-    makeReopenable(resources_, config.asReader().getBoot(), spec_.uid, spec_.gid);
+    closed = filesClosedTo(resources_, config.asReader().getBoot(), spec_.uid, spec_.gid);
   }
+  if (closed.empty()) {
+    return launchWorker();
+  }
+  auto files = std::make_shared<std::vector<BootFile>>(std::move(closed));
+  return runAside<std::vector<BootFile>>(
+             io_.unixEventPort,
+             [files, unwanted = bootFilesUnwanted_]() { return copiesOf(std::move(*files), *unwanted); },
+             [unwanted = bootFilesUnwanted_]() { unwanted->store(true); })
+      .then(rpc::guarded([this](std::vector<BootFile>&& copies) {
+        takeBootFiles(std::move(copies));
+        return launchWorker();
+      }));
+}
+
+void Vm::takeBootFiles(std::vector<BootFile> copies) {
+  if (ending_) {
+    throw Error(ErrorCode::kCancelled, "the VM was ended while its boot files were copied");
+  }
+  for (BootFile& copy : copies) {
+    for (auto& opened : resources_.files) {
+      if (opened.resource == copy.resource) {
+        opened.fd = std::move(copy.fd);
+      }
+    }
+  }
+}
+
+kj::Promise<void> Vm::launchWorker() {
+  auto config = spec_.config->getRoot<schema::VmConfig>();
   prepareVsock(config);
   mark("files-open");
 
@@ -204,16 +261,21 @@ kj::Promise<void> Vm::launch() {
   worker.without = spec_.without;
   // Who makes instances of epoll itself has few descriptors, whatever they are for.
   const bool mayHaveMany = worker.plan.epolls > 0 || worker.plan.hasOldPolicy;
-  worker.maxDescriptors =
-      static_cast<int>(worker.plan.maxDescriptors) + (vsock_ && mayHaveMany ? Vsock::kMaxConnections : 0);
+  const std::uint32_t further = plugin::furtherDescriptors(
+      worker.plan, vsock_ && mayHaveMany ? std::uint32_t{Vsock::kMaxConnections} : 0U, plugin::watchesOfAUser());
+  worker.maxDescriptors = static_cast<int>(worker.plan.maxDescriptors + further);
+  if (worker.plan.reopensBootFiles) {
+    worker.readable = descriptorsOf(resources_, config.asReader().getBoot());
+  }
   worker.cgroup = &cgroup_;
   worker.mark = [this](const char* phase) { mark(phase); };
+  const bool isStatic = worker.plan.seccompPolicy == "worker-static";
   worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan), resources_.diskPlans.largest()},
                     {RLIMIT_NPROC, processes, config.getCpus().getCount() + kLeastThreads},
-                    {RLIMIT_DATA, worker.plan.seccompPolicy == "worker-static" ? memory + overhead : RLIM_INFINITY,
-                     memory + overhead},
-                    // Not limited by the host, but perhaps by whoever started it.
-                    {RLIMIT_AS, RLIM_INFINITY, memory + overhead}};
+                    {RLIMIT_DATA, isStatic ? memory + overhead : RLIM_INFINITY, memory + overhead},
+                    // Page tables of what is only read are counted by nothing else. Of others it may be limited by
+                    // whoever started the host.
+                    {RLIMIT_AS, isStatic ? 2 * memory + overhead + kOtherAddresses : RLIM_INFINITY, memory + overhead}};
   bool hasStack = false;
   for (const auto& limit : worker.plan.rlimits) {
     hasStack = hasStack || limit.resource == RLIMIT_STACK;
@@ -302,8 +364,11 @@ void Vm::attachAll(kj::Vector<kj::Promise<void>>& attached) {
   consoleRemotes_.clear();
   attach([&](auto resource) { resource.setCounters(); }, duplicate(counters_->descriptor()));
   if (originalConfig_.getMemory().getShared() && worker_->protocolMinor() >= kMinorOfMemory) {
-    attach([&](auto resource) { resource.setMemory(); },
-           makeMemoryFile("guest-memory", originalConfig_.getMemory().getSize()));
+    const std::uint64_t memory = originalConfig_.getMemory().getSize();
+    if (const auto error = spawn::tooLow(RLIMIT_FSIZE, memory, "the shared memory of this VM")) {
+      throw *error;
+    }
+    attach([&](auto resource) { resource.setMemory(); }, makeMemoryFile("guest-memory", memory));
   }
 }
 
@@ -351,7 +416,7 @@ kj::Promise<void> Vm::handOver() {
   attachAll(attached);
   auto request = worker_->worker().createRequest();
   request.setConfig(spec_.config->getRoot<schema::VmConfig>().asReader());
-  request.setEvents(kj::heap<Sink>(self_));
+  request.setEvents(kj::heap<Sink>(self_, io_.provider->getTimer()));
   if (vsock_) {
     request.setVsock(vsock_->host());
   }

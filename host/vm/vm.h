@@ -4,6 +4,7 @@
 #include <capnp/message.h>
 #include <kj/async-io.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <list>
@@ -18,8 +19,10 @@
 #include "host/plugin/registry.h"
 #include "host/vm/console.h"
 #include "host/vm/event_rate.h"
+#include "host/vm/few_lines.h"
 #include "host/vm/memory_meter.h"
 #include "host/vm/outcome.h"
+#include "host/vm/reopenable.h"
 #include "host/vm/resources.h"
 #include "host/vm/vsock.h"
 #include "host/vm/worker_process.h"
@@ -101,8 +104,8 @@ class Vm {
   void mark(const char* phase);
   void addTiming(std::string phase, std::uint64_t ns) { timings_.emplace_back(std::move(phase), ns); }
   // The worker's private memory, for describe(): its whole address space is gone through, beside the event loop. 0: it
-  // has none, or is not done with in a while. Not as often as anybody likes to ask.
-  kj::Promise<std::uint64_t> measureMemory();
+  // has none, or is not done with within that time, which has a bound of its own. Not as often as anybody likes to ask.
+  kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds within = std::chrono::milliseconds(1000));
   void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes = 0);
   schema::VmConfig::Reader config() const { return originalConfig_; }
 
@@ -110,6 +113,8 @@ class Vm {
   class Sink;
 
   kj::Promise<void> launch();
+  void takeBootFiles(std::vector<BootFile> copies);
+  kj::Promise<void> launchWorker();
   kj::Promise<void> handOver();
   void takeVm(schema::Worker::CreateResults::Reader created);  // and looks at the worker once more
   void makeConsoles();
@@ -117,9 +122,12 @@ class Vm {
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
   Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
-  void noteEvent(schema::Event::Reader event);
-  void noteFullDisk(std::uint32_t index);
-  void notePanic(kj::StringPtr text);
+  // How long the answer to it waits: a guest decides how often its worker tells of something, and a worker that is what
+  // it should be tells no faster than is answered.
+  kj::Duration noteEvent(schema::Event::Reader event);
+  void noteEnd(schema::Event::Ended::Reader ended);
+  void noteFullDisk(std::uint32_t index, kj::TimePoint now);
+  void blameForEvents();  // the worker sends them without waiting for answers
   void beginEnd(schema::EndKind kind, schema::EndCause cause, std::string detail, std::optional<Error> error,
                 int signal = 0);
   kj::Promise<void> carryOutEnd();
@@ -128,7 +136,7 @@ class Vm {
   void setState(schema::VmState state, const std::string& detail = {});
   void requireRunning(const char* verb) const;
   void requireConsole(std::uint32_t port) const;
-  kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds limit);
+  kj::Promise<std::uint64_t> measure(std::chrono::milliseconds limit);
 
   struct AbilityUse {
     const char* verb;
@@ -174,14 +182,19 @@ class Vm {
   std::int64_t endedUnixMs_ = 0;
   bool ending_ = false;
   std::shared_ptr<Vm*> self_;  // null inside once this is gone
+  // Set when nobody wants the copies of boot files any more that a thread makes.
+  std::shared_ptr<std::atomic<bool>> bootFilesUnwanted_ = std::make_shared<std::atomic<bool>>(false);
   EventRate eventRate_;
-  std::optional<kj::TimePoint> panicsSince_;  // what is counted of them
-  unsigned panics_ = 0;
+  EventRate panicRate_;
+  FewLines resetLines_;
+  FewLines panicLines_;
+  FewLines fullDiskLines_;
   Outcome outcome_;
   Timings timings_;
   std::list<Watcher> watchers_;
   std::optional<std::pair<kj::TimePoint, std::uint64_t>> measured_;  // the worker's private memory, and when
   bool isMeasuring_ = false;
+  kj::Own<kj::PromiseFulfiller<std::uint64_t>> measurementGivenUp_;  // null until the first one
   kj::ForkedPromise<std::uint64_t> measurement_ = nullptr;
   bool isEndForced_ = false;
   kj::Own<kj::PromiseFulfiller<void>> endForced_;  // null unless an end waits for a measurement

@@ -8,16 +8,18 @@ namespace vmmhost::vm {
 namespace {
 
 constexpr auto kMeasurementAge = 500 * kj::MILLISECONDS;
-constexpr std::chrono::milliseconds kMeasurementForInfo{1000};
+constexpr std::chrono::milliseconds kMostForInfo{1000};
 
 }  // namespace
 
-kj::Promise<std::uint64_t> Vm::measureMemory() {
-  return ending_ ? kj::Promise<std::uint64_t>(std::uint64_t{0})
-                 : measureMemory(std::max(kMeasurementForInfo, spec_.measureMemory));
+kj::Promise<std::uint64_t> Vm::measureMemory(std::chrono::milliseconds within) {
+  if (ending_ || within.count() == 0) {
+    return std::uint64_t{0};
+  }
+  return measure(std::min(within, std::max(kMostForInfo, spec_.measureMemory)));
 }
 
-kj::Promise<std::uint64_t> Vm::measureMemory(std::chrono::milliseconds limit) {
+kj::Promise<std::uint64_t> Vm::measure(std::chrono::milliseconds limit) {
   if (!worker_) {
     return std::uint64_t{0};
   }
@@ -28,7 +30,10 @@ kj::Promise<std::uint64_t> Vm::measureMemory(std::chrono::milliseconds limit) {
   // One at a time, which all who ask wait for.
   if (!isMeasuring_) {
     isMeasuring_ = true;
+    auto givenUp = kj::newPromiseAndFulfiller<std::uint64_t>();
+    measurementGivenUp_ = kj::mv(givenUp.fulfiller);
     measurement_ = meter_.measure(worker_->pid(), originalConfig_.getMemory().getSize(), limit)
+                       .exclusiveJoin(kj::mv(givenUp.promise))
                        .then([this](std::uint64_t bytes) {
                          isMeasuring_ = false;
                          measured_ = {io_.provider->getTimer().now(), bytes};

@@ -12,7 +12,6 @@ using schema::EndCause;
 using schema::EndKind;
 using schema::VmState;
 
-constexpr unsigned kPanicsLogged = 8;  // in a second
 constexpr auto kConsoleFlush = 2 * kj::SECONDS;
 constexpr auto kLastEvent = 200 * kj::MILLISECONDS;
 
@@ -57,81 +56,75 @@ Error Vm::blameMemory(const Error& error) const {
                error.retryable());
 }
 
-void Vm::noteEvent(schema::Event::Reader event) {
-  // An end is told once; whatever comes after it is of no interest.
-  if (event.which() != schema::Event::ENDED && !eventRate_.take(io_.provider->getTimer().now())) {
-    const std::string rate =
-        std::to_string(EventRate::kBurst) + " at a time and " + std::to_string(EventRate::kPerSecond) + " a second";
-    if (event.which() == schema::Event::GUEST_PANICKED) {
-      beginEnd(EndKind::GUEST, EndCause::PANIC, "the guest told of panics without end, more than " + rate,
-               std::nullopt);
-    } else {
-      beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
-               Error(ErrorCode::kProtocol, "the worker sent more events than " + rate));
-    }
-    return;
+kj::Duration Vm::noteEvent(schema::Event::Reader event) {
+  constexpr kj::Duration kAtOnce = 0 * kj::NANOSECONDS;
+  if (ending_) {
+    return kAtOnce;  // an end is told once; whatever comes after it is of no interest
   }
+  const kj::TimePoint now = io_.provider->getTimer().now();
   switch (event.which()) {
-    case schema::Event::ENDED: {
-      const auto ended = event.getEnded();
-      auto cause = ended.getCause();
-      if (cause > EndCause::WORKER_FAULT) {
-        cause = EndCause::UNKNOWN;
-      }
-      mark("guest-ended");
-      if (state_ == VmState::CREATED) {
-        setState(VmState::RUNNING);  // its end has overtaken the answer to start
-      }
-      beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
-      return;
-    }
+    case schema::Event::ENDED:
+      noteEnd(event.getEnded());
+      return kAtOnce;
     case schema::Event::RESET_DONE:
-      log_.write(Severity::kInfo, "vm", "was reset");
-      return;
+      resetLines_.write(now, "was reset");
+      break;
     case schema::Event::GUEST_PANICKED:
-      notePanic(event.getGuestPanicked());
-      return;
+      if (panicRate_.take(now) > kAtOnce) {
+        beginEnd(EndKind::GUEST, EndCause::PANIC,
+                 "the guest told of panics without end, more than " + std::to_string(EventRate::kBurst) +
+                     " at a time and " + std::to_string(EventRate::kPerSecond) + " a second",
+                 std::nullopt);
+        return kAtOnce;
+      }
+      panicLines_.write(now, event.getGuestPanicked().cStr());
+      break;
     case schema::Event::DISK_FULL:
-      noteFullDisk(event.getDiskFull());
-      return;
+      noteFullDisk(event.getDiskFull(), now);
+      break;
     case schema::Event::BOOT_PHASE:
       if (timings_.size() < 64) {
         timings_.emplace_back(bootPhaseName(event.getBootPhase().getValue()), event.getBootPhase().getMonotonicNs());
       }
-      return;
+      break;
   }
+  return eventRate_.take(now);
 }
 
-void Vm::noteFullDisk(std::uint32_t index) {
+void Vm::noteEnd(schema::Event::Ended::Reader ended) {
+  auto cause = ended.getCause();
+  if (cause > EndCause::WORKER_FAULT) {
+    cause = EndCause::UNKNOWN;
+  }
+  mark("guest-ended");
+  if (state_ == VmState::CREATED) {
+    setState(VmState::RUNNING);  // its end has overtaken the answer to start
+  }
+  beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
+}
+
+void Vm::noteFullDisk(std::uint32_t index, kj::TimePoint now) {
   const auto disks = originalConfig_.getDisks();
   if (index >= disks.size()) {
     return;  // a worker may say anything
   }
-  log_.write(Severity::kWarning, "disk",
-             "disks[" + std::to_string(index) +
-                 "]: " + config::printable(disks[index].getFile().getPath().cStr(), 1024) +
-                 ": its file system is full: the guest gets errors for what it writes");
+  fullDiskLines_.write(now, "disks[" + std::to_string(index) +
+                                "]: " + config::printable(disks[index].getFile().getPath().cStr(), 1024) +
+                                ": its file system is full: the guest gets errors for what it writes");
 }
 
-// The guest decides how often: the log keeps room for what else there is to say.
-void Vm::notePanic(kj::StringPtr text) {
-  const kj::TimePoint now = io_.provider->getTimer().now();
-  if (!panicsSince_ || now - *panicsSince_ >= 1 * kj::SECONDS) {
-    if (panics_ > kPanicsLogged) {
-      log_.write(Severity::kWarning, "guest", "and so " + std::to_string(panics_ - kPanicsLogged) + " times more");
-    }
-    panicsSince_ = now;
-    panics_ = 0;
-  }
-  if (++panics_ <= kPanicsLogged) {
-    log_.write(Severity::kWarning, "guest", text.cStr());
-  }
+void Vm::blameForEvents() {
+  beginEnd(EndKind::WORKER_DIED, EndCause::WORKER_FAULT, "the worker sent more events than any VM needs",
+           Error(ErrorCode::kProtocol, "the worker sent more events than " + std::to_string(EventRate::kBurst) +
+                                           " at a time and " + std::to_string(EventRate::kPerSecond) +
+                                           " a second, and did not wait for the answers"));
 }
 
 void Vm::beginEnd(EndKind kind, EndCause cause, std::string detail, std::optional<Error> error, int signal) {
   if (std::exchange(ending_, true)) {
     return;
   }
+  bootFilesUnwanted_->store(true);
   outcome_.kind = kind;
   outcome_.cause = cause;
   outcome_.detail = std::move(detail);
@@ -154,7 +147,7 @@ kj::Promise<void> Vm::carryOutEnd() {
     auto forced = kj::newPromiseAndFulfiller<void>();
     endForced_ = kj::mv(forced.fulfiller);
     measured_.reset();  // as it is now
-    measured = measureMemory(spec_.measureMemory)
+    measured = measure(spec_.measureMemory)
                    .then([this](std::uint64_t bytes) { outcome_.workerPrivateBytes = bytes; })
                    .exclusiveJoin(kj::mv(forced.promise));
   }
@@ -164,10 +157,16 @@ kj::Promise<void> Vm::carryOutEnd() {
           return kj::READY_NOW;
         }
         worker_->kill();
+        if (measurementGivenUp_.get() != nullptr) {
+          measurementGivenUp_->fulfill(std::uint64_t{0});
+        }
         return worker_->onExit();
       })
       .then([this]() -> kj::Promise<void> {
         mark("worker-gone");
+        for (FewLines* lines : {&resetLines_, &panicLines_, &fullDiskLines_}) {
+          lines->tellOthers();
+        }
         kj::Vector<kj::Promise<void>> finished;
         for (const auto& console : consoles_) {
           finished.add(console->finish(kConsoleFlush));
@@ -202,6 +201,7 @@ kj::Promise<void> Vm::settleDisks() {
   }
   return settleAside(io_.unixEventPort, std::move(plans)).then([this](std::vector<std::string>&& told) {
     tellOfDisks(told);
+    outcome_.notes = std::move(told);
   });
 }
 

@@ -168,6 +168,10 @@ Vsock::Vsock(kj::AsyncIoContext& io, Fd folder, std::string path, Log& log, kj::
 }
 
 Vsock::~Vsock() {
+  if (untoldRefusals_ > 0) {
+    log_.write(Severity::kWarning, "vsock",
+               std::to_string(untoldRefusals_) + " more connections of the guest were refused");
+  }
   loans_->owner = nullptr;
   ::unlinkat(folder_.get(), runtime::kVsockSocket, 0);
 }

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -301,6 +302,14 @@ TEST_F(VsockTest, serviceThatIsFull_isARefusal_andALineOfTheLog) {
             std::string::npos)
       << said;
   EXPECT_LT(std::count(said.begin(), said.end(), '\n'), 50) << "a line a second, however often the guest tries";
+  vsock_.reset();
+  const std::string all = log();
+  unsigned told = 0;
+  const std::regex lines("was refused: too many|([0-9]+) (?:before it|more connections of the guest were refused)");
+  for (std::sregex_iterator line(all.begin(), all.end(), lines); line != std::sregex_iterator(); ++line) {
+    told += (*line)[1].matched ? static_cast<unsigned>(std::stoul((*line)[1].str())) : 1;
+  }
+  EXPECT_EQ(told, 51u) << all;
 }
 
 TEST_F(VsockTest, workerThatHoldsWhatItWasGiven_isGivenOnlySoMuch) {
