@@ -53,6 +53,9 @@ kj::Promise<void> ConsoleSession::writeOut() {
     return pumpOutput();
   }
   return output_.whenReady().then([this]() -> kj::Promise<void> {
+    if (options_.mayRead) {
+      options_.mayRead();  // a guest that draws on the terminal does not wait for a key
+    }
     const std::size_t wanted = std::min(outEnd_ - outBegin_, ReadyFd::kChunkBytes);
     const ssize_t count = ::write(output_.get(), outBuffer_.data() + outBegin_, wanted);
     if (count < 0 && errno != EINTR && errno != EAGAIN) {

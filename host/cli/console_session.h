@@ -27,7 +27,8 @@ class ConsoleSession {
     int outputFd = 1;
     bool readInput = true;
     bool menu = false;  // input is a terminal
-    // Asked before each read of a terminal: it is left alone as long as this process runs in the background.
+    // Asked before each read of a terminal: it is left alone as long as this process runs in the background. Also
+    // before each write, since a job that comes to the foreground is not told.
     std::function<bool()> mayRead;
   };
   ConsoleSession(kj::AsyncIoContext& io, Fd stream, Options options);

@@ -12,6 +12,7 @@
 #include "host/base/paths.h"
 #include "host/cli/doctor.h"
 #include "host/cli/output.h"
+#include "host/cli/vm_access.h"
 #include "host/client/control_client.h"
 #include "host/client/environment.h"
 #include "host/client/launch.h"
@@ -37,13 +38,13 @@ constexpr std::uint64_t kMemory = std::uint64_t{32} << 20;
 class GuestRun {
  public:
   GuestRun(const InstallPaths& installation, const std::string& backend, const std::string& kernel)
-      : io_(kj::setupAsyncIo()) {
+      : io_(kj::setupAsyncIo()), name_("doctor-" + backend + '-' + std::to_string(::getpid())) {
     capnp::MallocMessageBuilder message;
     auto request = message.initRoot<schema::LaunchRequest>();
     auto config = request.initConfig();
     config.initBoot().initKernel().setPath(kernel);
     config.initMemory().setSize(kMemory);
-    config.setName("doctor-" + backend + '-' + std::to_string(::getpid()));
+    config.setName(name_);
     request.setBackend(backend);
     request.setWorkingDirectory("/");
     request.setTimeoutMs(static_cast<std::uint64_t>(kGuestLimit.count()));
@@ -53,7 +54,7 @@ class GuestRun {
     request.setStateDirectory(paths.state);
     request.setPluginPath(client::processVariable("VMMHOST_PLUGIN_PATH").value_or(""));
     supervisor_ = client::launchSupervisor(installation.supervisor, request.asReader());
-    client_ = std::make_unique<ControlClient>(io_, std::move(supervisor_.control), config.getName().cStr());
+    client_ = std::make_unique<ControlClient>(io_, std::move(supervisor_.control), name_);
   }
   ~GuestRun() {
     client_.reset();  // its lifeline
@@ -61,6 +62,7 @@ class GuestRun {
       client::killSupervisor(supervisor_);
       client::reapSupervisor(supervisor_, kReapLimitMs);
     }
+    clearAway(name_);  // it may have died before it could
   }
   GuestRun(const GuestRun&) = delete;
   GuestRun& operator=(const GuestRun&) = delete;
@@ -76,6 +78,7 @@ class GuestRun {
 
  private:
   kj::AsyncIoContext io_;
+  const std::string name_;
   client::LaunchedSupervisor supervisor_;
   std::unique_ptr<ControlClient> client_;
 };

@@ -43,6 +43,9 @@ void askAll(kj::AsyncIoContext& io, const runtime::Directories& directories, std
       row.ended = std::make_unique<EndedVm>(row.entry);
       continue;
     }
+    if (row.entry.isChanging) {
+      continue;  // it would be waited for
+    }
     try {
       row.client =
           std::make_unique<ControlClient>(io, runtime::connectControl(directories, row.entry.name), row.entry.name);
@@ -50,7 +53,7 @@ void askAll(kj::AsyncIoContext& io, const runtime::Directories& directories, std
       continue;  // being prepared, or its listen queue is full
     }
     questions.add(row.client->hello(kListTimeout)
-                      .then([&row]() { return row.client->info(kListTimeout); })
+                      .then([&row]() { return row.client->info(kListTimeout, ControlClient::Memory::kLeftOut); })
                       .then([&row](ControlClient::InfoResponse&& response) {
                         row.info = kj::mv(response);
                         row.answers = true;
@@ -70,6 +73,9 @@ schema::VmInfo::Reader infoOf(Row& row) {
 std::string stateText(Row& row) {
   if (row.ended) {
     return row.ended->known() ? "ended: " + describeOutcome(row.ended->info().getOutcome()) : "ended";
+  }
+  if (row.entry.isChanging) {
+    return "being changed by another command";
   }
   return row.answers ? stateName(infoOf(row).getState()) : "not answering";
 }

@@ -65,11 +65,12 @@ std::string pathOf(int descriptor, const struct stat& info) {
   return own;
 }
 
-void nameOwnFile(const std::string& field, schema::FileRef::Builder file) {
+// True if it is standard input.
+bool nameOwnFile(const std::string& field, schema::FileRef::Builder file) {
   const std::string path(file.getPath().begin(), file.getPath().size());
   const std::optional<int> descriptor = descriptorOf(path);
   if (!descriptor) {
-    return;
+    return false;
   }
   const std::string subject = field + ": " + path;
   struct stat info = {};
@@ -84,25 +85,28 @@ void nameOwnFile(const std::string& field, schema::FileRef::Builder file) {
                 "a VM takes files that can be read anywhere, and again: put the content into one");
   }
   file.setPath(pathOf(*descriptor, info));
+  return *descriptor == STDIN_FILENO;
 }
 
 }  // namespace
 
-void nameOwnFiles(schema::VmConfig::Builder config) {
+bool nameOwnFiles(schema::VmConfig::Builder config) {
+  bool isInput = false;
   auto boot = config.getBoot();
   if (boot.hasKernel()) {
-    nameOwnFile("boot.kernel", boot.getKernel());
+    isInput |= nameOwnFile("boot.kernel", boot.getKernel());
   }
   if (boot.hasInitrd()) {
-    nameOwnFile("boot.initrd", boot.getInitrd());
+    isInput |= nameOwnFile("boot.initrd", boot.getInitrd());
   }
   if (boot.hasFirmware()) {
-    nameOwnFile("boot.firmware", boot.getFirmware());
+    isInput |= nameOwnFile("boot.firmware", boot.getFirmware());
   }
   auto disks = config.getDisks();
   for (unsigned index = 0; index < disks.size(); ++index) {
-    nameOwnFile("disks[" + std::to_string(index) + "]", disks[index].getFile());
+    isInput |= nameOwnFile("disks[" + std::to_string(index) + "]", disks[index].getFile());
   }
+  return isInput;
 }
 
 }  // namespace vmmhost::cli

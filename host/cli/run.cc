@@ -59,6 +59,7 @@ class Attachment {
     std::uint32_t replayBytes = 0;
     std::uint32_t port = 0;
     bool isAllThatIsWanted = false;  // what cannot be shown is a failure
+    bool readsInput = true;
   };
   Attachment(kj::AsyncIoContext& io, ControlClient& client, const Options& options)
       : io_(io), client_(client), options_(options), signals_(io) {}
@@ -146,7 +147,7 @@ class Attachment {
     const bool terminal = ::isatty(STDIN_FILENO) == 1;
     session_ = kj::heap<ConsoleSession>(
         io_, std::move(stream),
-        ConsoleSession::Options{options_.outputFd, true, terminal,
+        ConsoleSession::Options{options_.outputFd, options_.readsInput, terminal,
                                 terminal ? [this]() { return mayRead(); } : std::function<bool()>()});
     events_ = session_->events()
                   .then([this](SessionEvent event) {
@@ -224,11 +225,12 @@ std::string currentDirectory() {
   return path.get();
 }
 
-void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder request) {
+// True if standard input is a file of the VM.
+bool fillRequest(const RunOptions& options, schema::LaunchRequest::Builder request) {
   auto vm = request.initConfig();
   config::buildVmConfig(options.flags, vm);
   config::validateVmConfig(vm.asReader());
-  nameOwnFiles(vm);
+  const bool isInputFile = nameOwnFiles(vm);
   if (options.backend.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "--backend: a name is missing", "leave it out for auto");
   }
@@ -251,6 +253,7 @@ void fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
   request.setRuntimeDirectory(paths.runtime);
   request.setStateDirectory(paths.state);
   request.setPluginPath(client::processVariable("VMMHOST_PLUGIN_PATH").value_or(""));
+  return isInputFile;
 }
 
 // One `vmmhost run` from the launch of the supervisor on.
@@ -274,7 +277,7 @@ class Run {
     }
     capnp::MallocMessageBuilder message;
     auto request = message.initRoot<schema::LaunchRequest>();
-    fillRequest(options_, request);
+    readsInput_ = !fillRequest(options_, request);
     const std::string name(view(request.asReader().getConfig().getName()));
     supervisor_ = client::launchSupervisor(findInstallation().supervisor, request.asReader());
     client_ = std::make_unique<ControlClient>(io_, std::move(supervisor_.control), name);
@@ -320,7 +323,10 @@ class Run {
 
   int foreground() {
     // With --json standard output belongs to the one document at the end.
-    Attachment attachment(io_, *client_, {options_.json ? STDERR_FILENO : STDOUT_FILENO, kWholeReplay});
+    Attachment attachment(io_, *client_,
+                          {.outputFd = options_.json ? STDERR_FILENO : STDOUT_FILENO,
+                           .replayBytes = kWholeReplay,
+                           .readsInput = readsInput_});
     const Happening happening = attachment.follow(started());
     int code = kExitOk;
     switch (happening.kind) {
@@ -376,6 +382,9 @@ class Run {
       note("VM " + client_->vmName() + ": " + describeOutcome(outcome));
       printLastLog(outcome);
     }
+    if (!options_.json) {
+      printNotes(outcome);
+    }
     if (outcome.hasError() && !options_.json && outcome.getError().getHint().size() > 0) {
       note("hint: " + std::string(view(outcome.getError().getHint())));
     }
@@ -411,21 +420,8 @@ class Run {
                  "`VMMHOST_DEBUG=1 vmmhost run ...` shows what it says on its standard error");
   }
 
-  // What a supervisor left that died; empty: its name is not known.
-  static void clearAway(const std::string& name) {
-    try {
-      const auto directories = openDirectories();
-      if (name.empty()) {
-        runtime::list(directories);
-      } else {
-        runtime::find(directories, name);
-      }
-    } catch (const Error&) {
-      // Nothing was left, or somebody else is clearing it away.
-    }
-  }
-
   const RunOptions& options_;
+  bool readsInput_ = true;
   bool greeted_ = false;
   kj::AsyncIoContext io_;
   client::LaunchedSupervisor supervisor_;

@@ -26,6 +26,12 @@ void printLastLog(schema::Outcome::Reader outcome) {
   }
 }
 
+void printNotes(schema::Outcome::Reader outcome) {
+  for (const auto line : outcome.getNotes()) {
+    note(std::string(view(line)));
+  }
+}
+
 std::string outcomeJson(schema::Outcome::Reader outcome) {
   return config::writeJson(outcome, {.pretty = true, .withDefaults = true});
 }

@@ -15,6 +15,8 @@ namespace vmmhost::cli {
 bool isQuietEnd(schema::Outcome::Reader outcome);
 // The worker's last log lines, on standard error.
 void printLastLog(schema::Outcome::Reader outcome);
+// What a user should know of what was left behind, on standard error.
+void printNotes(schema::Outcome::Reader outcome);
 // An outcome as a JSON object; kind, cause and exitCode are always there.
 std::string outcomeJson(schema::Outcome::Reader outcome);
 

@@ -55,6 +55,19 @@ bool hasEnded(const runtime::Directories& directories, const std::string& name) 
   }
 }
 
+void clearAway(const std::string& name) {
+  try {
+    const auto directories = openDirectories();
+    if (name.empty()) {
+      runtime::list(directories);
+    } else {
+      runtime::find(directories, name);
+    }
+  } catch (const Error&) {
+    // Nothing was left, or somebody else is clearing it away.
+  }
+}
+
 EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::VmInfo>()) {
   const std::string source = entry.name + "/exit.json";
   const std::string text = entry.exitJson.value_or("");

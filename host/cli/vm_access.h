@@ -24,6 +24,9 @@ std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const r
 // No VM of this name lives: it has ended, or removed itself, or there never was one.
 bool hasEnded(const runtime::Directories& directories, const std::string& name);
 
+// What a supervisor left that died; empty: its name is not known.
+void clearAway(const std::string& name);
+
 // What an ended VM left: its last VmInfo, or no more than an outcome where a dead supervisor was cleared away.
 class EndedVm {
  public:

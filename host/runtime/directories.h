@@ -56,6 +56,7 @@ struct Record {
   std::vector<std::string> cgroups;  // absolute folders to remove, deepest first; see cgroup_removal.h
   std::int64_t startedUnixMs = 0;
   bool removeOnEnd = false;
+  std::uint32_t consoles = 0;  // that it will have logs of; 0: not known
 };
 
 // A name that is ours: from the moment the lock is held until release(), no other supervisor can take it.
@@ -92,14 +93,17 @@ class Reservation {
 struct Entry {
   std::string name;
   bool alive = false;                   // the lock is held
+  bool isChanging = false;              // another command is making, reaping or removing it: whether it lives is open
   std::optional<std::string> exitJson;  // of an ended VM
 };
 
 // All entries, sorted by name. Dead ones are reaped on the way: their cgroups and runtime folder removed, an exit.json
 // written that says so (Outcome of schemas/host.capnp: kind supervisorDied, exitCode 125) unless there is one, or the
-// state removed if the record says removeOnEnd. Never blocks on a living supervisor.
+// state removed if the record says removeOnEnd. Never blocks on a living supervisor, nor for long on other commands: an
+// entry that one of them is changing is listed as that (isChanging, and alive).
 std::vector<Entry> list(const Directories& directories);
-// One entry; throws kNotFound naming it (the hint lists similar names or `vmmhost ps -a`).
+// One entry; throws kNotFound naming it (the hint lists similar names or `vmmhost ps -a`), and kUnavailable where
+// another command is changing it all the time (see NameLock::take).
 Entry find(const Directories& directories, std::string_view name);
 // Connects to NAME/control of a living entry, without a long path: through the entry's folder descriptor. The peer's
 // credentials are checked to be the caller's user or root. The socket is non-blocking. Throws kNotFound,

@@ -25,6 +25,8 @@
 namespace vmmhost::runtime {
 namespace {
 
+constexpr std::chrono::milliseconds kPatienceOfAList{100};  // for each name
+
 std::string runtimeShown(const Directories& directories, const std::string& name) {
   return directories.paths().runtime + '/' + name;
 }
@@ -54,8 +56,9 @@ std::optional<std::string> readExit(const Fd& state) {
   return state ? readSmallFile(state.get(), kExitFile, kExitRecordBytes) : std::nullopt;
 }
 
-// What there is under a name, reaped if it is dead; nothing if nothing is left of it.
-std::optional<Entry> look(const Directories& directories, const std::string& name) {
+// What there is under a name, reaped if it is dead; nothing if nothing is left of it. Throws kUnavailable when another
+// command is changing it for longer than `patience`.
+std::optional<Entry> look(const Directories& directories, const std::string& name, std::chrono::milliseconds patience) {
   Entry entry;
   entry.name = name;
   const Fd runtime = openOwnFolder(directories.runtimeFd(), name, runtimeShown(directories, name));
@@ -69,7 +72,7 @@ std::optional<Entry> look(const Directories& directories, const std::string& nam
     return state ? std::optional(entry) : std::nullopt;
   }
   {
-    const NameLock lock = NameLock::take(directories, name);
+    const NameLock lock = NameLock::take(directories, name, patience);
     if (lock.lives()) {
       entry.alive = true;
       entry.exitJson.reset();
@@ -134,18 +137,25 @@ std::vector<Entry> list(const Directories& directories) {
   std::vector<Entry> entries;
   for (const std::string& name : allNames(directories)) {
     try {
-      if (auto entry = look(directories, name)) {
+      if (auto entry = look(directories, name, kPatienceOfAList)) {
         entries.push_back(std::move(*entry));
       }
-    } catch (const Error&) {
-      // Something foreign in the folder, or the disk is full: the others are listed; find() tells of this one.
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kUnavailable) {
+        Entry entry;
+        entry.name = name;
+        entry.alive = true;
+        entry.isChanging = true;
+        entries.push_back(std::move(entry));
+      }
+      // Else something foreign is in the folder, or the disk is full: the others are listed; find() tells of this one.
     }
   }
   return entries;
 }
 
 Entry find(const Directories& directories, std::string_view name) {
-  auto entry = look(directories, checkedName(directories, name));
+  auto entry = look(directories, checkedName(directories, name), NameLock::kPatience);
   if (!entry) {
     throw notFound(directories, name);
   }

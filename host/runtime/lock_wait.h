@@ -7,8 +7,7 @@
 
 namespace vmmhost::runtime {
 
-// True: `file` has the lock. False: somebody else had it for all of `patience`. Waiters are served in their order.
-// Blocks. Throws Error.
+// True: `file` has the lock. False: others had it for all of `patience`. Blocks. Throws Error.
 bool lockWithin(int file, struct flock lock, std::chrono::milliseconds patience);
 
 }  // namespace vmmhost::runtime

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <ctime>
+#include <vector>
 
 #include "host/config/text.h"
 #include "host/runtime/files.h"
@@ -57,20 +58,40 @@ void sayWhoHolds(int lock) {
   }
 }
 
+// Before it is given up: who looks later is to find no name of one that has done.
+void sayThatNobodyHolds(int lock) noexcept {
+  [[maybe_unused]] const int cut = ::ftruncate(lock, 0);
+}
+
 std::string whoHolds(int lock) {
   char text[64];
   const ssize_t got = ::pread(lock, text, sizeof text, 0);
   return std::string(text, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
 }
 
-// `holder`: what sayWhoHolds has written.
-Error heldTooLong(const std::string& name, const std::string& holder) {
+// `process`: its folder in /proc. What is written in a lock file may be of one that is gone, whose number another has.
+bool hasOpen(const Fd& process, int lock) {
+  struct stat wanted = {};
+  const Fd descriptors(::openat(process.get(), "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!descriptors || ::fstat(lock, &wanted) != 0) {
+    return false;
+  }
+  const std::vector<std::string> names = folderEntries(descriptors.get(), 65536);
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    struct stat open = {};
+    return ::fstatat(descriptors.get(), name.c_str(), &open, 0) == 0 && sameFile(open, wanted);
+  });
+}
+
+// `holder`: what sayWhoHolds has written into `lock`.
+Error heldTooLong(int lock, const std::string& name, const std::string& holder) {
   pid_t pid = 0;
   std::from_chars(holder.data(), holder.data() + holder.size(), pid);
   const std::string number = std::to_string(pid);
   const std::string begin = "another command is changing the entry " + config::inQuotes(name);
   const Fd process(pid > 0 ? ::open(("/proc/" + number).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
-  const std::string stat = process ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
+  const bool isHolder = process && hasOpen(process, lock);
+  const std::string stat = isHolder ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
   const std::size_t nameEnd = stat.rfind(") ");
   if (nameEnd == std::string::npos) {
     return Error(ErrorCode::kUnavailable, begin + " and does not come to an end", "try again in a moment", true);
@@ -92,7 +113,7 @@ void waitForChange(int lock, const std::string& name, std::chrono::milliseconds 
   while (!lockWithin(lock, byteLock(kChange, F_WRLCK), patience)) {
     const std::string now = whoHolds(lock);
     if (now == holder) {
-      throw heldTooLong(name, holder);
+      throw heldTooLong(lock, name, holder);
     }
     holder = now;  // many want it, and one after the other gets it
   }
@@ -148,10 +169,18 @@ NameLock NameLock::take(const Directories& directories, const std::string& name,
   throw Error(ErrorCode::kInternal, "the folder " + shown + " is removed again and again", {}, true);
 }
 
+NameLock::~NameLock() {
+  if (lock_ && isChanging_) {
+    sayThatNobodyHolds(lock_.get());
+  }
+}
+
 bool NameLock::becomeSupervisor() {
   if (!control(lock_.get(), F_OFD_SETLK, kLife, F_WRLCK)) {
     return false;
   }
+  sayThatNobodyHolds(lock_.get());
+  isChanging_ = false;
   control(lock_.get(), F_OFD_SETLK, kChange, F_UNLCK);
   return true;
 }

@@ -1,8 +1,8 @@
 // Who may do what with the entry of one name. The file NAME/lock has two bytes that are locked apart from each other,
 // by locks that belong to the open file (F_OFD_*), so that they end with the process that holds them:
 //   life:   held by the supervisor for as long as it lives. Whether it is held can be asked without taking it.
-//   change: held for a moment by whoever makes, reaps or removes the entry. Who that is stands in the file: its process
-//           id, and since when (CLOCK_MONOTONIC, in nanoseconds).
+//   change: held for a moment by whoever makes, reaps or removes the entry. Who that is stands in the file meanwhile:
+//           its process id, and since when (CLOCK_MONOTONIC, in nanoseconds).
 // A supervisor takes life while it holds change. What is removed is removed under change (or under life, by its own
 // supervisor), the lock file last; who waited for a lock file that is gone starts again.
 #pragma once
@@ -23,6 +23,9 @@ class NameLock {
   // lock: what that process was about to do it does when it goes on.
   static NameLock take(const Directories& directories, const std::string& name,
                        std::chrono::milliseconds patience = kPatience);
+  NameLock(NameLock&&) noexcept = default;
+  NameLock& operator=(NameLock&&) = delete;
+  ~NameLock();  // gives change up
   // Whether some process held life when change was taken. If none did, none can before change is given up.
   bool lives() const { return lives_; }
   // For a supervisor: takes life and gives change up. False if somebody else holds life.
@@ -41,6 +44,7 @@ class NameLock {
   NameLock(Fd folder, Fd lock, bool lives) : folder_(std::move(folder)), lock_(std::move(lock)), lives_(lives) {}
   Fd folder_, lock_;
   bool lives_;
+  bool isChanging_ = true;
 };
 
 inline constexpr char kLockFile[] = "lock";

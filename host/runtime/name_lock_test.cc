@@ -52,6 +52,48 @@ TEST_F(NameLockTest, holderThatRuns_isNotCalledStopped) {
   EXPECT_NE(error.message().find("not stopped"), std::string::npos) << error.message();
 }
 
+TEST_F(NameLockTest, whoHeldIt_isNotNamedAfterwards) {
+  const fs::path file = run("vm") / kLockFile;
+  {
+    const NameLock lock = NameLock::take(directories, "vm");
+    EXPECT_NE(read(file), "");
+  }
+  EXPECT_EQ(read(file), "");
+  const Reservation reservation = Reservation::take(directories, "vm");
+  EXPECT_EQ(read(file), "");
+}
+
+TEST_F(NameLockTest, list_tellsOfOneThatIsBeingChanged_andDoesNotWait) {
+  const auto holder = changing();
+  ASSERT_EQ(holder->answer(), 'x');
+  const auto begin = Clock::now();
+  const std::vector<Entry> entries = list(directories);
+  EXPECT_LT(Clock::now() - begin, 4s);
+  ASSERT_EQ(entries.size(), 1u);
+  EXPECT_EQ(entries[0].name, "vm");
+  EXPECT_TRUE(entries[0].isChanging);
+  holder->end(SIGKILL);
+  EXPECT_TRUE(list(directories).empty());
+}
+
+// As after one that was killed, or one of before.
+TEST_F(NameLockTest, processThatHasNotOpenedTheLock_isNotNamed) {
+  const fs::path file = run("vm") / kLockFile;
+  NameLock::take(directories, "vm");
+  write(file, "1 0\n");
+  const Fd held(::open(file.c_str(), O_RDWR | O_CLOEXEC));
+  struct flock change = {};
+  change.l_type = F_WRLCK;
+  change.l_whence = SEEK_SET;
+  change.l_start = 1;
+  change.l_len = 1;
+  ASSERT_EQ(::fcntl(held.get(), F_OFD_SETLK, &change), 0);
+  const Error error = errorOf([&] { NameLock::take(directories, "vm", 50ms); });
+  EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(error.message().find("process 1"), std::string::npos) << error.message();
+  EXPECT_EQ(error.hint().find("kill"), std::string::npos) << error.hint();
+}
+
 TEST_F(NameLockTest, whoWaits_getsItWhenTheHolderEnds) {
   auto holder = changing();
   const auto threads = [] {

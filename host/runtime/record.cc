@@ -29,6 +29,7 @@ std::string formatRecord(const Record& record) {
   line("supervisorPid", std::to_string(record.supervisorPid));
   line("startedUnixMs", std::to_string(record.startedUnixMs));
   line("removeOnEnd", record.removeOnEnd ? "1" : "0");
+  line("consoles", std::to_string(record.consoles));
   for (const std::string& cgroup : record.cgroups) {
     line("cgroup", cgroup);
   }
@@ -61,6 +62,8 @@ std::optional<Record> parseRecord(std::string_view text) {
     } else if (key == "removeOnEnd") {
       good = value == "0" || value == "1";
       record.removeOnEnd = value == "1";
+    } else if (key == "consoles") {
+      good = parseNumber(value, record.consoles);
     } else if (key == "cgroup") {
       good = record.cgroups.size() < kMaxCgroups;
       record.cgroups.emplace_back(value);

@@ -15,6 +15,7 @@ TEST(RecordTest, whatIsWritten_isRead) {
   record.cgroups = {"/sys/fs/cgroup/vmmhost/a=b", "/sys/fs/cgroup/vmmhost"};
   record.startedUnixMs = 1'700'000'000'123;
   record.removeOnEnd = true;
+  record.consoles = 3;
   const auto read = parseRecord(formatRecord(record));
   ASSERT_TRUE(read);
   EXPECT_EQ(read->name, "vm");
@@ -23,6 +24,7 @@ TEST(RecordTest, whatIsWritten_isRead) {
   EXPECT_EQ(read->cgroups, record.cgroups);
   EXPECT_EQ(read->startedUnixMs, 1'700'000'000'123);
   EXPECT_TRUE(read->removeOnEnd);
+  EXPECT_EQ(read->consoles, 3U);
 }
 
 TEST(RecordTest, valuesThatWouldForgeLines_areRefused) {
@@ -37,6 +39,7 @@ TEST(RecordTest, damagedRecords_areRefused) {
   EXPECT_FALSE(parseRecord("supervisorPid=12x\n"));
   EXPECT_FALSE(parseRecord("supervisorPid=99999999999999\n"));
   EXPECT_FALSE(parseRecord("removeOnEnd=yes\n"));
+  EXPECT_FALSE(parseRecord("consoles=-1\n"));
   EXPECT_FALSE(parseRecord(std::string(kMaxRecordBytes + 1, '\n')));
   std::string many;
   for (int count = 0; count < 65; ++count) {

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "host/config/json.h"
 #include "host/config/vm_config.h"
 #include "host/runtime/files.h"
+#include "host/runtime/record.h"
 
 namespace vmmhost::runtime {
 namespace {
@@ -33,6 +35,17 @@ StateBounds boundsOf(std::uint32_t consoles) {
   return bounds;
 }
 
+// Of a VM that runs, by its record; nothing if it does not run. One of before has no number there.
+std::optional<std::uint32_t> consolesOf(const Directories& directories, const std::string& name) {
+  const Fd folder(::openat(directories.runtimeFd(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!folder) {
+    return std::nullopt;
+  }
+  const auto text = readSmallFile(folder.get(), kRecordFile, kMaxRecordBytes);
+  const auto record = text ? parseRecord(*text) : std::nullopt;
+  return record ? std::min(record->consoles, config::kMaxConsoles) : 0U;
+}
+
 // What one VM takes or, while it runs, may come to take. Blocks count, not lengths.
 std::uint64_t heldBy(const Directories& directories, const std::string& name) {
   const Fd folder(::openat(directories.stateFd(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -49,9 +62,9 @@ std::uint64_t heldBy(const Directories& directories, const std::string& name) {
     const std::string_view view = file;
     consoles += view.starts_with("console.") && view.ends_with(".log") ? 1 : 0;
   }
-  struct stat status = {};
-  const bool isRunning = ::fstatat(directories.runtimeFd(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
-  return isRunning ? std::max(bytes, boundsOf(consoles).vm) : bytes;
+  // Its logs come to be one after the other.
+  const auto planned = consolesOf(directories, name);
+  return planned ? std::max(bytes, boundsOf(std::max(consoles, *planned)).vm) : bytes;
 }
 
 }  // namespace

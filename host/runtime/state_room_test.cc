@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "host/runtime/record.h"
 #include "host/runtime/testing.h"
 
 namespace vmmhost::runtime {
@@ -72,6 +73,18 @@ TEST_F(StateRoomTest, vmsThatRun_countByWhatTheyMayComeToTake) {
   write(state("a") / "console.1.log", "");  // it has two
   EXPECT_TRUE(hasRoom());
   fs::create_directories(run("b"));
+  EXPECT_FALSE(hasRoom());
+}
+
+TEST_F(StateRoomTest, vmsThatRun_countWithTheConsolesThatTheyWillHave) {
+  limit("32M");
+  ended("a", 100);
+  fs::create_directories(run("a"));
+  EXPECT_TRUE(hasRoom());
+  Record record;
+  record.name = "a";
+  record.consoles = 3;  // none has said anything
+  write(run("a") / kRecordFile, formatRecord(record));
   EXPECT_FALSE(hasRoom());
 }
 

@@ -117,6 +117,7 @@ void Supervisor::keepRecord(const std::vector<std::string>& cgroups) {
   record.cgroups = cgroups;
   record.startedUnixMs = vm::unixMilliseconds();
   record.removeOnEnd = request_.getRemoveOnEnd();
+  record.consoles = std::max(1U, request_.getConfig().getConsoles().size());
   reservation_->writeRecord(record);
 }
 
@@ -243,11 +244,19 @@ std::string Supervisor::exitJson() {
     info.disownConfig();  // the one part that a user makes as large as this
     json = write();
   }
+  if (json.size() > runtime::kExitRecordBytes) {  // and this is what a worker could have to do with
+    info.disownTimings();
+    if (info.hasOutcome()) {
+      info.getOutcome().disownTimings();
+      info.getOutcome().disownLastLog();
+    }
+    json = write();
+  }
   return json;
 }
 
-kj::Promise<std::uint64_t> Supervisor::measureMemory() {
-  return vm_ ? vm_->measureMemory() : kj::Promise<std::uint64_t>(std::uint64_t{0});
+kj::Promise<std::uint64_t> Supervisor::measureMemory(std::chrono::milliseconds within) {
+  return vm_ ? vm_->measureMemory(within) : kj::Promise<std::uint64_t>(std::uint64_t{0});
 }
 
 void Supervisor::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) {

@@ -4,6 +4,7 @@
 #include <capnp/message.h>
 #include <kj/async-io.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,7 +35,7 @@ class Supervisor final : public control::Target {
   kj::Promise<void> onStarted() override { return started_.addBranch(); }
   kj::Promise<void> onFinished() override { return finished_.addBranch(); }
   const vm::Outcome& outcome() override { return outcome_; }
-  kj::Promise<std::uint64_t> measureMemory() override;
+  kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds within) override;
   void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) override;
   kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal) override;
   void starterDetached() override;
