@@ -48,11 +48,11 @@ std::vector<Fd> fillDescriptors(int first) {
   std::vector<Fd> fillers;
   while (first > 0) {
     Fd filler(::eventfd(0, EFD_CLOEXEC));
-    if (!filler) {
+    if (!filler && errno != EMFILE) {
       throw systemError("eventfd", errno);
     }
-    if (filler.get() >= first) {
-      break;
+    if (!filler || filler.get() >= first) {
+      break;  // the caller's limits may leave nothing from `first` on
     }
     fillers.push_back(std::move(filler));
   }

@@ -139,6 +139,9 @@ void addVsock(schema::VmConfig::Reader config, worker::Events& events, kj::Async
     options.guestCid = config.getVsock().getCid();
   }
   options.firstDescriptor = static_cast<int>(config::descriptors(config));
+  // Not all numbers that the host gives for it: some are for those that come and are refused.
+  constexpr std::size_t kForWhatComes = 64;
+  options.limits.maxConnections -= kForWhatComes;
   options.duplicates = false;
   devices.firstSocket = options.firstDescriptor;
   devices.makers.push_back(virtioDevice([options, link](const vm::Platform&) {

@@ -74,13 +74,9 @@ void planThreads(schema::VmConfig::Reader config, vmmhost_launch_plan& plan) {
   constexpr std::uint32_t kOtherwise = 10;
   const std::uint32_t disks = config.getDisks().size();
   const std::uint32_t queues = disks * vmmhost::kvm::config::queuesPerDisk(config);
-  if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, ring_count)) {
-    plan.ring_count = std::min(queues, std::uint32_t{vmmhost::rings::kMaxRings});
-  }
-  if (VMMHOST_HAS_FIELD(&plan, vmmhost_launch_plan, max_descriptors)) {
-    plan.epoll_count = vmmhost::kvm::config::epolls(config);
-    plan.max_descriptors = vmmhost::kvm::config::descriptors(config);
-  }
+  plan.ring_count = std::min(queues, std::uint32_t{vmmhost::rings::kMaxRings});
+  plan.epoll_count = vmmhost::kvm::config::epolls(config);
+  plan.max_descriptors = vmmhost::kvm::config::descriptors(config);
   const std::uint32_t nics = config.getNics().size();
   if (disks + nics > 0) {
     plan.max_processes = config.getCpus().getCount() + kOtherwise + disks + kOfAQueue * queues + kOfANic * nics;
@@ -110,6 +106,12 @@ int validate(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost
 
 int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_launch_plan* plan, vmmhost_error* error) {
   return guarded(host, error, [&] {
+    // The worker's filters let it make no instances of epoll: under a host that starts it with none its first one would
+    // be its end.
+    if (!VMMHOST_HAS_FIELD(plan, vmmhost_launch_plan, max_descriptors)) {
+      throw Error(ErrorCode::kUnsupported, "this plugin needs a host with version 1.2 of the plugin interface",
+                  "install a host of this version");
+    }
     withConfig(config, [plan](auto reader) {
       vmmhost::kvm::config::check(reader);
       planThreads(reader, *plan);

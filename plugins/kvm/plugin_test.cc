@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstddef>
 #include <functional>
 #include <set>
 #include <string>
@@ -190,6 +191,18 @@ TEST_F(KvmPluginTest, epollInstancesAndDescriptors_areThoseThatTheConfigurationT
   EXPECT_EQ(wide.epoll_count, 3U + 8 * 5 + 8 * 8);
   EXPECT_GT(wide.max_descriptors, 512U);
   EXPECT_LE(wide.max_descriptors, 4096U);
+}
+
+// Its worker would end at once.
+TEST_F(KvmPluginTest, hostThatStartsNoWorkerWithEpollInstances_isRefused) {
+  vmmhost_launch_plan plan{};
+  plan.size = offsetof(vmmhost_launch_plan, epoll_count);  // as of 1.1
+  EXPECT_EQ(withConfig([](auto) {},
+                       [&](const vmmhost_config& config) { return plugin_->plan(&host_, &config, &plan, &error_); }),
+            -1);
+  EXPECT_EQ(error_.code, static_cast<std::uint32_t>(VMMHOST_ERROR_UNSUPPORTED));
+  EXPECT_NE(error_.message.find("version 1.2 of the plugin interface"), std::string::npos) << error_.message;
+  EXPECT_EQ(error_.hint, "install a host of this version");
 }
 
 TEST_F(KvmPluginTest, foreignHost_isRefused) {

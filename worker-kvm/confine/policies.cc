@@ -173,6 +173,7 @@ seccomp::Policy loaderPolicy(std::span<const int> files, int signalDescriptor) {
     rules.push_back(callOn(__NR_pread64, file));
   }
   append(rules, everyThread());
+  append(rules, heap());
   return {"kvm-loader", std::move(rules), {}};
 }
 

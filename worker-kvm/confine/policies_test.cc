@@ -20,12 +20,15 @@
 #include <array>
 #include <csignal>
 #include <functional>
+#include <locale>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "worker-kvm/confine/confine.h"
+#include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/kvm/device.h"
 
 namespace vmmhost::kvm::confine {
@@ -223,7 +226,9 @@ TEST(Policies, loader_readsTheBootFilesAndSignals) {
   EXPECT_TRUE(loader.allows(__NR_write, {kWake}));
   EXPECT_FALSE(loader.allows(__NR_write, {3}));  // the host
   EXPECT_TRUE(loader.allows(__NR_madvise, {0, 4096, MADV_DONTNEED}));
-  EXPECT_FALSE(loader.allows(__NR_mmap));
+  EXPECT_FALSE(loader.allows(__NR_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}));
+  EXPECT_FALSE(loader.allows(__NR_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS}));
+  EXPECT_FALSE(loader.allows(__NR_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, 20}));
   EXPECT_FALSE(loader.allows(__NR_ioctl, {kVcpu, KVM_RUN, 0}));
   for (const Named& call : kNever) {
     EXPECT_FALSE(allows(loader, call)) << call.name;
@@ -245,40 +250,80 @@ TEST(Policies, controlThread_drivesTheVmAndReachesItsOwnThreadsOnly) {
 }
 
 #ifndef VMMHOST_SANITIZED
-// What an allocator and the C++ library do where a thread uses them first, from a thread that is confined already.
-void* allocateAsVcpu(void*) {
-  const std::vector<sock_filter> filter = seccomp::compile(vcpuPolicy(kVcpu, std::array{kWake}));
-  if (seccomp::install(filter, false) != 0) {
-    ::_exit(2);
-  }
+// What an allocator and the C++ library do where a thread uses them first.
+void allocate() {
   std::vector<std::unique_ptr<char[]>> blocks;
   for (std::size_t bytes = 16; bytes < std::size_t{4} << 20; bytes *= 2) {
     blocks.push_back(std::make_unique<char[]>(bytes));
   }
   blocks.clear();
   try {
-    throw std::runtime_error(std::to_string(1.5) + std::string(1 << 20, 'x'));
+    std::ostringstream text;
+    text.imbue(std::locale::classic());
+    text << 1.5 << std::string(1 << 20, 'x');
+    throw std::runtime_error(text.str());
   } catch (const std::exception&) {
   }
+}
+
+// From a thread that is confined already.
+void* allocateUnder(void* filter) {
+  if (seccomp::install(*static_cast<const std::vector<sock_filter>*>(filter), false) != 0) {
+    ::_exit(2);
+  }
+  allocate();
   return nullptr;
 }
 
-TEST(Policies, threadOfAVirtualCpu_mayAllocate) {
+// In a process of its own, which has one heap as a worker has.
+void expectGoodEnd(const std::string& what, const std::function<void()>& use) {
   const pid_t child = ::fork();
   if (child == 0) {
     ::mallopt(M_ARENA_MAX, 1);  // as serve() has it
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    for (int round = 0; round < 20; ++round) {
-      pthread_t thread{};
-      if (::pthread_create(&thread, nullptr, allocateAsVcpu, nullptr) != 0 || ::pthread_join(thread, nullptr) != 0) {
-        ::_exit(3);
-      }
-    }
+    use();
     ::_exit(0);
   }
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0) << (WIFSIGNALED(status) ? "ended by a signal" : "");
+  EXPECT_EQ(status, 0) << what << (WIFSIGNALED(status) ? ": ended by a signal" : "");
+}
+
+void expectThatThreadsMayAllocate(const seccomp::Policy& policy) {
+  std::vector<sock_filter> filter = seccomp::compile(policy);
+  expectGoodEnd(std::string(policy.name), [&filter] {
+    for (int round = 0; round < 20; ++round) {
+      pthread_t thread{};
+      if (::pthread_create(&thread, nullptr, allocateUnder, &filter) != 0 || ::pthread_join(thread, nullptr) != 0) {
+        ::_exit(3);
+      }
+    }
+  });
+}
+
+TEST(Policies, threadOfAVirtualCpu_mayAllocate) {
+  expectThatThreadsMayAllocate(vcpuPolicy(kVcpu, std::array{kWake}));
+}
+
+TEST(Policies, threadThatLoads_mayAllocate) {
+  expectThatThreadsMayAllocate(loaderPolicy(std::array{20, 21}, kWake));
+}
+
+TEST(Policies, controlThread_mayAllocate) {
+  expectThatThreadsMayAllocate(controlPolicy(kPid));
+}
+
+// With no rules of a device's own: what is left is what each has.
+TEST(Policies, threadsOfDevices_mayAllocate) {
+  expectGoodEnd("threads of devices", [] {
+    std::vector<std::unique_ptr<io::EventThread>> threads;
+    for (int device = 0; device < 20; ++device) {
+      threads.push_back(std::make_unique<io::EventThread>("device", Rules()));
+    }
+    for (const auto& thread : threads) {
+      thread->post(allocate);
+    }
+  });
 }
 #endif
 

@@ -36,7 +36,7 @@ bool Loader::isDone() const {
   return load_ == nullptr;
 }
 
-// Allocates nothing: the thread's filter has no system call for it.
+// Beside reading files and writing to wake_ the thread's filter has what the heap needs, and no more.
 void Loader::threadMain(const std::vector<sock_filter>& filter) {
   if (!filter.empty() && seccomp::install(filter, false) != 0) {
     std::abort();

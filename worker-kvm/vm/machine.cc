@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <string>
+#include <utility>
 
 #include "vmmhost/error.h"
 
@@ -99,7 +100,11 @@ kj::Promise<void> KvmMachine::reset() {
 
 kj::Promise<void> KvmMachine::pressPowerButton() {
   requireAlive("shutdown");
-  machine_->pressPowerButton();
+  if (isResetting_) {
+    isPressed_ = true;  // the reset would make the machine forget it
+  } else {
+    machine_->pressPowerButton();
+  }
   return kj::READY_NOW;
 }
 
@@ -158,6 +163,9 @@ kj::Promise<void> KvmMachine::restart() {
   } catch (const Error& error) {
     return failReset(error);
   }
+  if (std::exchange(isPressed_, false)) {
+    machine_->pressPowerButton();
+  }
   counters_->add(counters::Cell::kResets);
   events_.resetDone();
   apply();
@@ -206,11 +214,14 @@ void KvmMachine::lookAtMachine() {
     }
     waitingForLoad_.clear();
   }
-  if (const auto end = machine_->ended(); life_ == Life::kStarted && end) {
+  const auto end = machine_->ended();
+  // A watchdog's timer runs until the machine is put back, which is the end of a reset.
+  const bool isForgotten = isResetting_ && end && end->cause == EndCause::kWatchdog;
+  if (life_ == Life::kStarted && end && !isForgotten) {
     if (end->cause != EndCause::kWatchdog || !resetsByWatchdog_) {
       life_ = Life::kEnding;
       apply();
-    } else if (!isResetting_) {
+    } else {
       worker::log(worker::LogLevel::kWarning, std::string("reset: ") + end->detail.data());
       watchdogTask_ = reset().eagerlyEvaluate([](auto&&) {
         // restart() has told the host.

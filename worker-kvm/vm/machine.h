@@ -89,6 +89,7 @@ class KvmMachine final : public worker::Machine {
   Life life_ = Life::kCreated;
   bool paused_ = false;
   bool isResetting_ = false;
+  bool isPressed_ = false;                   // the power button, during a reset
   kj::ForkedPromise<void> reset_ = nullptr;  // the last one
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForPark_;
   kj::Vector<kj::Own<kj::PromiseFulfiller<void>>> waitingForQuiet_;

@@ -299,6 +299,17 @@ void readPlatform(schema::VmConfig::Reader config, MachineSpec& spec) {
   }
 }
 
+// With fewer cores in each socket than a power of 2 the processors' numbers have gaps. Kernels cope with that; but
+// where QEMU translates, Linux stands still once it has brought such processors up.
+void requireNumbersWithoutGaps(const MachineSpec& spec) {
+  if (!spec.kvm && spec.cpus > spec.threadsPerCore * spec.coresPerSocket && !std::has_single_bit(spec.coresPerSocket)) {
+    unsupported("cpus.coresPerSocket",
+                "where QEMU translates, backend qemu takes a power of 2 for more than one socket, not " +
+                    std::to_string(spec.coresPerSocket) + ": Linux hangs where processors' numbers have gaps",
+                "leave it out for one socket");
+  }
+}
+
 }  // namespace
 
 MachineSpec readConfig(schema::VmConfig::Reader config) {
@@ -319,6 +330,7 @@ MachineSpec readConfig(schema::VmConfig::Reader config) {
   readBalloon(config, spec);
   readWatchdog(config, spec);
   readPlatform(config, spec);
+  requireNumbersWithoutGaps(spec);
   return spec;
 }
 

@@ -55,6 +55,7 @@ TEST(CommandLineTest, translationUsesOneThreadAVirtualCpu) {
   machine.spec.coresPerSocket = 1;
   EXPECT_TRUE(has(machine.only("-accel"), "tcg,thread=multi"));
   EXPECT_EQ(machine.only("-smp"), "cpus=4,sockets=2,cores=1,threads=2");
+  EXPECT_TRUE(has(machine.only("-cpu"), "vendor=GenuineIntel")) << "as that tells of threads";
 }
 
 TEST(CommandLineTest, kvmIsTakenByDescriptor) {

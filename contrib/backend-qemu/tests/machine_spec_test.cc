@@ -222,6 +222,22 @@ TEST(MachineSpecTest, threadsOfACore_areAPowerOf2) {
   }
 }
 
+TEST(MachineSpecTest, coresOfOneOfSeveralSockets_areAPowerOf2_whereQemuTranslates) {
+  const auto told = [](std::uint32_t cpus, std::uint32_t cores, const char* accel) {
+    return refusal([=](VmConfig::Builder c) {
+      c.initCpus().setCount(cpus);
+      c.getCpus().setCoresPerSocket(cores);
+      auto option = c.initPlatform().initOptions(1)[0];
+      option.setName("accel");
+      option.setValue(accel);
+    });
+  };
+  EXPECT_EQ(told(6, 3, "tcg"), "unsupported cpus.coresPerSocket");
+  EXPECT_EQ(told(6, 3, "kvm"), "accepted");
+  EXPECT_EQ(told(3, 3, "tcg"), "accepted");
+  EXPECT_EQ(told(8, 4, "tcg"), "accepted");
+}
+
 TEST(MachineSpecTest, whatIsServed_isTaken) {
   const MachineSpec spec = specOf([](VmConfig::Builder c) {
     c.getBoot().initInitrd().setResource(2);

@@ -56,6 +56,13 @@ TEST(OutcomeTest, stopOfItsOwn_isAskedAbout) {
   EXPECT_NE(end.detail.find("KVM internal error"), std::string::npos);
 }
 
+TEST(OutcomeTest, diskThatStopsTheMachine_isACrash) {
+  OutcomeTracker tracker;
+  EXPECT_EQ(tracker.note(event("STOP")), Next::kAskStatus);
+  EXPECT_TRUE(tracker.noteStatus("io-error"));
+  EXPECT_EQ(tracker.finish(kExitedZero, "").cause, EndCause::CRASH);
+}
+
 TEST(OutcomeTest, errorOfADisk_isNoEnd_andTellsWhereTheHostIsFull) {
   QmpMessage error = event("BLOCK_IO_ERROR", "No space left on device");
   error.node = "disk3";

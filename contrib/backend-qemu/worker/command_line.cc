@@ -122,7 +122,14 @@ void addBalloon(const BalloonSpec& balloon, std::vector<std::string>& arguments)
 std::string cpuModel(const MachineSpec& spec) {
   std::string model = spec.kvm ? "host" : "max";
   if (!spec.kvm) {
-    model += ",la57=off";  // five levels of page tables only cost time when translated
+    // Five levels of page tables only cost time when translated. Without SVM, which goes further below, there would be
+    // no leaf that tells how many cores a socket has.
+    model += ",la57=off,min-xlevel=0x80000008";
+  }
+  if (spec.threadsPerCore > 1) {
+    // Processors of AMD tell of threads with an extension that is off unless it is asked for, and that QEMU does not
+    // translate; those of Intel always do.
+    model += spec.kvm ? ",topoext=on" : ",vendor=GenuineIntel";
   }
   if (!spec.nestedVirtualization) {
     model += ",svm=off,vmx=off";

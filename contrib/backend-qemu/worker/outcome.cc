@@ -64,7 +64,7 @@ bool OutcomeTracker::noteStatus(const std::string& status) {
   if (!outcome_) {
     if (status == "internal-error") {
       outcome_ = Outcome{EndCause::CRASH, "QEMU cannot go on: run state internal-error"};
-    } else if (status == "io-error") {
+    } else if (status == "io-error") {  // no disk is told to stop the machine; one that does all the same ends it
       outcome_ = Outcome{EndCause::CRASH, "a disk failed: run state io-error"};
     } else if (status == "guest-panicked") {
       outcome_ = Outcome{EndCause::PANIC, "the guest reported a panic"};

@@ -1,6 +1,7 @@
 #include "worker-kvm/virtio/vsock/device.h"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
@@ -123,7 +124,18 @@ void Vsock::connect(Interrupts& interrupts) {
   thread_->watch(usedTimer_.get(), EPOLLIN | EPOLLET, usedTimerWake_);
 }
 
-Fd Vsock::place(Fd socket) const {
+// Something on each free number below ours: what was closed there has left a hole for all that comes to fall into.
+void Vsock::plugHoles() {
+  while (true) {
+    Fd plug(::eventfd(0, EFD_CLOEXEC));
+    if (!plug || plug.get() >= options_.firstDescriptor) {
+      return;
+    }
+    plugs_.push_back(std::move(plug));
+  }
+}
+
+Fd Vsock::place(Fd socket) {
   const int flags = ::fcntl(socket.get(), F_GETFL);
   if (flags < 0 || (flags & O_NONBLOCK) == 0) {
     throw Error(ErrorCode::kInvalidArgument, "a socket for vsock is none, or one that blocks");
@@ -135,6 +147,10 @@ Fd Vsock::place(Fd socket) const {
     placed = std::move(socket);
   } else if (options_.duplicates) {
     placed.reset(::fcntl(socket.get(), F_DUPFD_CLOEXEC, options_.firstDescriptor));
+  } else {
+    socket.reset();  // its number is the first to be filled
+    plugHoles();
+    throw Error(ErrorCode::kUnavailable, "a socket for vsock came under a number of something else", "try again", true);
   }
   if (!placed || placed.get() >= end) {
     throw Error(ErrorCode::kResourceExhausted, "the VM has as many vsock connections as it can have", {}, true);

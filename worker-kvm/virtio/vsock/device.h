@@ -116,7 +116,9 @@ class Vsock final : public Device {
     bool transportReset = false;
   };
 
-  Fd place(Fd socket) const;  // at a number that is ours
+  // On the control thread.
+  Fd place(Fd socket);  // at a number that is ours
+  void plugHoles();
   template <typename Put>
   void post(Put put) noexcept;
 
@@ -149,6 +151,7 @@ class Vsock final : public Device {
   Fd usedTimer_;
   Interrupts* interrupts_ = nullptr;
   std::atomic<std::size_t> connectionCount_ = 0;
+  std::vector<Fd> plugs_;  // of the control thread
 
   std::mutex mutex_;
   Inbox inbox_;

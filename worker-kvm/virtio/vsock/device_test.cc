@@ -5,8 +5,10 @@
 
 #include <future>
 #include <thread>
+#include <utility>
 
 #include "tests/support/refusal.h"
+#include "vmmhost/error.h"
 #include "worker-kvm/virtio/vsock/test_guest.h"
 
 namespace vmmhost::kvm::virtio::vsock::test {
@@ -526,6 +528,24 @@ TEST_F(VsockTest, socketThatBlocks_orIsOneTooMany_isRefused) {
   Stream stream(guest(), 4, 80);
   stream.send(Operation::kRequest);
   guest().expect(Operation::kReset);
+}
+
+// It costs one connection, and not all that come later.
+TEST_F(VsockTest, freeNumberBelowThoseOfSockets_isFilled) {
+  options_.duplicates = false;
+  make();
+  Pair refused = makePair();
+  try {
+    device_->connectToGuest(std::move(refused.near), 1);
+    FAIL() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable) << error.message();
+    EXPECT_TRUE(error.retryable());
+  }
+  Client client = connectClient(2);
+  EXPECT_GE(client.socket.get(), options_.firstDescriptor);
+  client.stream.write("x");
+  EXPECT_EQ(readBytesOf(client.socket, 1), "x");
 }
 
 TEST_F(VsockTest, destroyedInTheMiddleOfEverything_closesTheSockets) {
