@@ -46,8 +46,7 @@ class Breaks(unittest.TestCase):
                              ("removeOnEnd @4", "removeOnEnd @5"), ("detached @5 :Bool;  ", "detached @6 :Bool;"),
                              ("without @6", "without @7"), ("clientStartNs @7", "clientStartNs @8"),
                              ("runtimeDirectory @8", "runtimeDirectory @9"), ("stateDirectory @9", "stateDirectory @10"),
-                             ("pluginPath @10", "pluginPath @11"), ("measureMemory @11", "measureMemory @12"),
-                             ("awaitMeasurement @12", "awaitMeasurement @13"))
+                             ("pluginPath @10", "pluginPath @11"), ("measureMemory @11", "measureMemory @12"))
         self.assertIn("LaunchRequest.timeoutMs: the number was @3, is @4", found)
 
     def test_changed_type(self):

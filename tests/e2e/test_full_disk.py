@@ -67,9 +67,10 @@ class FullDisk(LinuxTest):
     def test_kvm(self):
         self.fill()
         result = self.run_vmmhost("run", "--backend", "kvm", "--name", "bare", "--memory", "64M", "--kernel",
-                                  guest("hostile_devices"), "--cmdline", "resets short", "--disk", self.disk,
+                                  guest("hostile_devices"), "--cmdline", "write", "--disk", self.disk,
                                   timeout=self.limit)
         self.assertEqual(result.code, 0, result.out + result.err)
+        self.assertIn("failed", result.out)
         self.assertIn("done", result.out)
         self.assert_told("bare")
 

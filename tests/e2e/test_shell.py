@@ -169,7 +169,7 @@ class Help(ShellTest):
 class Json(ShellTest):
     """The names of fields are a promise to scripts: adding one is adding it here."""
     TIMING = "phase ns"
-    OUTCOME = "kind cause detail exitCode workerExit lastLog timings workerPrivateBytes"
+    OUTCOME = "kind cause detail exitCode workerExit lastLog timings workerPrivateBytes notes"
     STARTED = "name backend choice supervisorPid workerPid startedUnixMs workerPrivateBytes timings detached"
     LISTED = "name backend state cpus memory startedUnixMs endedUnixMs supervisorPid workerPid detached"
     INSPECTED = ("name backend state supervisorPid workerPid startedUnixMs endedUnixMs config abilities counters "
@@ -439,7 +439,7 @@ class Signals(ShellTest):
         sys.exit(job.wait())
     """
 
-    def test_background_job_leaves_the_terminal_alone_until_it_comes_to_the_foreground(self):
+    def start_in_background(self):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
@@ -456,16 +456,33 @@ class Signals(ShellTest):
         self.info_when_running("vm")
         self.heard(master, b"echo ready")
         self.assertFalse(self.is_raw(slave))
+        return shell, master, slave, before
+
+    def bring_to_foreground(self, shell, master):
+        shell.send_signal(signal.SIGUSR1)
+        wait_until(lambda: os.tcgetpgrp(master) != shell.pid, 30, "the job is in the foreground")
+
+    def test_background_job_leaves_the_terminal_alone_until_it_comes_to_the_foreground(self):
+        shell, master, slave, before = self.start_in_background()
         os.write(master, b"for the shell\n")
         self.check("pause", "vm")  # the command and its VM go on
         self.check("resume", "vm")
         self.assertNotIn("for the shell", self.check("logs", "vm").out)
         self.assertFalse(self.is_raw(slave))
-        shell.send_signal(signal.SIGUSR1)
-        wait_until(lambda: os.tcgetpgrp(master) != shell.pid, 30, "the job is in the foreground")
+        self.bring_to_foreground(shell, master)
         os.write(master, b"for the guest\n")
         wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")
         wait_until(lambda: "for the guest" in self.check("logs", "vm").out, 30, "the guest hears it")
+        os.write(master, b"\x04")
+        wait_until(lambda: self.drain(master) or shell.poll() is not None, 30, "the command ends")
+        self.assertEqual(shell.returncode, 0)
+        self.assertEqual(termios.tcgetattr(slave), before)
+
+    def test_job_that_came_to_the_foreground_has_the_terminal_once_its_guest_speaks(self):
+        shell, master, slave, before = self.start_in_background()
+        self.bring_to_foreground(shell, master)
+        self.check("reset", "vm")
+        wait_until(lambda: self.is_raw(slave), 30, "the terminal is raw")
         os.write(master, b"\x04")
         wait_until(lambda: self.drain(master) or shell.poll() is not None, 30, "the command ends")
         self.assertEqual(shell.returncode, 0)
@@ -541,6 +558,19 @@ class Pipes(ShellTest):
                 self.assertEqual(result.code, code, result.out + result.err)
                 for text in texts:
                     self.assertIn(text, result.err)
+
+    def test_standard_input_that_is_the_kernel_is_not_typed(self):
+        words = [word for word in self.command(*self.given("serial_echo", "--name", "vm")) if not word.endswith(".elf")]
+        words[words.index("--kernel") + 1:words.index("--kernel") + 1] = ["/dev/stdin"]
+        with open(guest("serial_echo"), "rb") as kernel:
+            process = subprocess.Popen(words, stdin=kernel, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       env=self.environment, cwd=self.folder)
+        self.background.append(process)
+        self.info_when_running("vm")
+        wait_until(lambda: "echo ready" in self.check("logs", "vm").out, 30, "the guest listens")
+        self.check("console", "vm", stdin="x\x04")
+        result = self.finish(process)
+        self.assertEqual((result.code, result.out), (0, "echo ready\nxecho done\n"), result.err)
 
     def test_under_timeout(self):
         for option, code in ((), 124), (("--signal=KILL",), 137), (("--signal=INT", "--preserve-status"), 130):

@@ -2,6 +2,7 @@
 import os
 import shutil
 import signal
+import time
 import unittest
 
 from harness import VmmhostTest, backends, flood_lines, guest, is_gone, wait_until
@@ -203,6 +204,23 @@ class KvmVerbs(Verbs, VmmhostTest):
         self.check("shutdown", "deaf")
         self.assertEqual(self.state("deaf"), "running")
         self.check("rm", "-f", "deaf")
+
+    def test_pause_and_stop_while_a_reset_reads_much(self):
+        """How much is up to the files: nobody waits for it."""
+        path = os.path.join(self.folder, "initrd")
+        with open(path, "wb") as file:
+            file.truncate(512 << 20)
+        self.check("run", "--backend", self.backend, "--name", "large", "--detach", "--memory", "1G", "--kernel",
+                   guest("loop"), "--initrd", path)
+        resets = [self.start("reset", "large") for _ in range(3)]
+        began = time.monotonic()
+        self.check("pause", "large")
+        outcome = self.check("stop", "large", "--json").json["outcome"]
+        self.assertLess(time.monotonic() - began, 20)
+        self.assertEqual(outcome["kind"], "stopped", outcome)
+        for reset in resets:
+            self.finish(reset)  # was done, or there was nothing left to reset
+        self.check("rm", "large")
 
     def test_disk_is_locked_while_it_is_used(self):
         path = os.path.join(self.folder, "disk")

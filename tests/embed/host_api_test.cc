@@ -20,6 +20,7 @@
 
 #include "tests/support/built.h"
 #include "tests/support/children.h"
+#include "tests/support/forbidden_calls.h"
 #include "vmmhost/host.h"
 
 namespace vmmhost {
@@ -33,7 +34,10 @@ class HostApiTest : public testing::Test {
     options_.installation = tests::built("stage/bin/vmmhost");
     options_.logFile = folder_ + "/host.log";
   }
-  ~HostApiTest() override { std::filesystem::remove_all(folder_); }
+  ~HostApiTest() override {
+    tests::expectNoForbiddenCall(options_.logFile);
+    std::filesystem::remove_all(folder_);
+  }
 
   static std::string config(const std::string& guest) {
     return R"({"boot":{"kernel":")" + tests::built("guests/" + guest) + R"(.elf"},"memory":{"size":"64M"}})";

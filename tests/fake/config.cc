@@ -72,7 +72,6 @@ void checkMemory(schema::Memory::Reader memory) {
     invalid("memory.size", std::to_string(size) + " bytes are no multiple of 4 KiB");
   }
   refuseIf(memory.getMaxSize() != 0 && memory.getMaxSize() != size, "memory.maxSize");
-  refuseIf(memory.getShared(), "memory.shared");
   refuseIf(memory.getHugePages(), "memory.hugePages");
 }
 

@@ -28,6 +28,7 @@ TEST(FakeConfig, everyField_isPlayedOrRefusedByName) {
       "cpus",
       "memory",
       "memory.size",
+      "memory.shared",  // which nobody maps
       "consoles",
       "vsock",
       "vsock.enabled",  // that is: not there

@@ -36,7 +36,7 @@ constexpr std::array<Kind, 12> kKinds = {{
     {"nonsense", Where::kAnywhere, {}},
     {"half", Where::kAnywhere, {}},
     {"close", Where::kAnywhere, {}},
-    {"flood", Where::kAnywhere, {"log", "events", "calls"}},
+    {"flood", Where::kAnywhere, {"log", "events", "calls", "ends"}},
     {"twice", Where::kEnd, {}},
     {"lie", Where::kEvents, {"order", "cause"}},
     {"grow", Where::kAnywhere, {}},
@@ -127,8 +127,8 @@ ParsedFault parseFault(std::string_view text) noexcept {
   }
   const auto argument = first == last ? std::nullopt : std::optional(text.substr(first + 1, last - first - 1));
   parsed.wrong = parseArgument(*kind, argument, parsed.fault);
-  const Where where =
-      parsed.fault.argument == "events" || parsed.fault.argument == "calls" ? Where::kEvents : kind->where;
+  const bool isOfEvents = parsed.fault.action == Action::kFlood && parsed.fault.argument != "log";
+  const Where where = isOfEvents ? Where::kEvents : kind->where;
   if (parsed.wrong == nullptr && !fits(where, parsed.fault.moment)) {
     parsed.wrong = "the action means nothing at this moment";
   }

@@ -33,7 +33,7 @@ enum class Action {
   kNonsense,  // random bytes on the RPC socket, then goes on
   kHalf,      // half a message on it, then nothing more; lives
   kClose,     // shuts the socket down; lives
-  kFlood,     // flood:log (also when not given), flood:events, flood:calls; then goes on
+  kFlood,     // flood:log (also when not given), flood:events, flood:calls, flood:ends; then goes on
   kTwice,     // answers a call twice; at after-ended: reports the end twice
   kLie,       // lie:order or lie:cause: events that make no sense
   kGrow,      // takes memory until there is no more, then exits with 9

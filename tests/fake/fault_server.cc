@@ -1,5 +1,6 @@
 #include "tests/fake/fault_server.h"
 
+#include <capnp/dynamic.h>
 #include <capnp/message.h>
 #include <capnp/rpc.capnp.h>
 #include <capnp/serialize.h>
@@ -19,6 +20,7 @@ namespace vmmhost::fake {
 namespace {
 
 constexpr unsigned kFloodEvents = 5'000;
+constexpr unsigned kOpenCalls = 56;  // fewer than a connection bears, more than the window of a stream holds
 // Forged answers are for the questions with these numbers: the host has had no more than this many at once.
 constexpr std::uint32_t kForgedAnswers = 64;
 constexpr auto kSoon = 1 * kj::MILLISECONDS;  // a timer fires after everything that is ready was done and sent
@@ -90,7 +92,11 @@ class Faults final : private kj::TaskSet::ErrorHandler {
           return kj::READY_NOW;
         }
         if (fault.argument == "events") {
-          tasks_.add(floodEvents(kFloodEvents));
+          floodEvents([](schema::Event::Builder event) { event.initBootPhase().setMonotonicNs(1); });
+          return kj::READY_NOW;
+        }
+        if (fault.argument == "ends") {
+          floodEvents([](schema::Event::Builder event) { event.initEnded().setCause(schema::EndCause::POWER_OFF); });
           return kj::READY_NOW;
         }
         break;
@@ -120,13 +126,21 @@ class Faults final : private kj::TaskSet::ErrorHandler {
       send([](schema::Event::Builder event) { event.setResetDone(); });
     }
   }
-  // As fast as the host takes them.
-  kj::Promise<void> floodEvents(unsigned left) {
+  using FillEvent = void (*)(schema::Event::Builder event);
+  // So many are under way at any time, however slow the host is to answer.
+  void floodEvents(FillEvent fill) {
+    for (unsigned call = 0; call < kOpenCalls; ++call) {
+      tasks_.add(sendAgain(fill, kFloodEvents));
+    }
+  }
+  kj::Promise<void> sendAgain(FillEvent fill, unsigned left) {
     KJ_IF_MAYBE (sink, sink_) {
       if (left > 0) {
-        auto request = sink->eventRequest();
-        request.initEvent().initBootPhase().setMonotonicNs(left);
-        return request.send().then([this, left] { return floodEvents(left - 1); });
+        // As a call like any other: a stream would wait for room in its window.
+        schema::EventSink::Client plain = *sink;
+        auto request = capnp::DynamicCapability::Client(kj::mv(plain)).newRequest("event");
+        fill(request.as<schema::EventSink::EventParams>().initEvent());
+        return request.send().ignoreResult().then([this, fill, left] { return sendAgain(fill, left - 1); });
       }
     }
     return kj::READY_NOW;
@@ -306,6 +320,8 @@ class FaultServer final : public schema::Worker::Server {
         return;
       case schema::Resource::COUNTERS:
         given_.counters = std::move(fd);
+        return;
+      case schema::Resource::MEMORY:
         return;
     }
   }

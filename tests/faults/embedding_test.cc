@@ -14,6 +14,7 @@
 #include "tests/support/built.h"
 #include "tests/support/children.h"
 #include "tests/support/control_groups.h"
+#include "tests/support/forbidden_calls.h"
 #include "tests/support/refusal.h"
 #include "vmmhost/host.h"
 
@@ -46,8 +47,13 @@ class EmbeddingTest : public testing::Test {
     folder_ = ::mkdtemp(folder);
     options_.installation = tests::built("stage/bin/vmmhost");
     options_.pluginPath = tests::built("lib/fake-plugins");
+    options_.logFile = folder_ + "/host.log";
   }
-  ~EmbeddingTest() override { fs::remove_all(folder_); }
+  ~EmbeddingTest() override {
+    EXPECT_TRUE(fs::exists(options_.logFile));
+    tests::expectNoForbiddenCall(options_.logFile);
+    fs::remove_all(folder_);
+  }
 
   static std::string config(const std::string& guest, const std::string& commandLine) {
     return R"({"boot":{"kernel":")" + tests::built("guests/" + guest) + R"(.elf","cmdline":")" + commandLine +

@@ -1,5 +1,6 @@
 """Too little of everything: each limit of a process is swept from too little upward until a VM runs. At every step there
 is an error that says what was missing and an exit code that says whose fault it is, and nothing is left."""
+import json
 import os
 import resource
 import subprocess
@@ -109,6 +110,23 @@ class OfTheCaller(FaultTest):
                 self.assertIn(has, result.err)
                 self.assertIn("hint: " + mend, result.err)
 
+    def run_with_shared_memory(self, soft, hard):
+        path = os.path.join(self.folder, "shared.json")
+        with open(path, "w") as file:
+            json.dump({"boot": {"kernel": guest("hello")}, "memory": {"size": "8M", "shared": True}}, file)
+        os.chmod(path, 0o644)
+        return self.run_vmmhost("run", "--backend", "fake", "--rm", "-f", path, timeout=30,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+
+    def test_files_of_memory_are_files(self):
+        result = self.run_with_shared_memory(MIB, MIB)
+        self.assertEqual(result.code, 125, result.err)
+        self.assertIn("(RLIMIT_FSIZE) is 1024 KiB; the shared memory of this VM takes 8192 KiB", result.err)
+        self.assertIn("hint: ulimit -f unlimited", result.err)
+        result = self.run_with_shared_memory(MIB, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("hello from the guest", result.out)
+
 
 @unittest.skipIf(os.geteuid() != 0, "the tests above are an ordinary user's")
 class OfAnOrdinaryCaller(OfTheCaller, OrdinaryUserTest):
@@ -117,6 +135,24 @@ class OfAnOrdinaryCaller(OfTheCaller, OrdinaryUserTest):
     def setUp(self):
         super().setUp()
         self.environment["VMMHOST_PLUGIN_PATH"] = os.path.join(self.reach, "lib", "fake-plugins")
+
+
+@unittest.skipUnless("kvm" in harness.backends(), "no other worker takes more descriptors for more devices")
+class OfAWideMachine(FaultTest):
+    with_neighbour = False
+
+    def test_too_few_descriptors_are_named_with_what_is_needed(self):
+        disks = []
+        for number in range(8):
+            disks += ["--disk", os.path.join(self.folder, f"disk{number}")]
+            with open(disks[-1], "wb") as file:
+                file.truncate(MIB)
+        result = self.run_vmmhost(
+            "run", "--backend", "kvm", "--rm", "--cpus", "8", "--memory", "64M", "--kernel", guest("hello"), *disks,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400)), timeout=30)
+        self.assertEqual(result.code, 125, result.err)
+        self.assertIn("(RLIMIT_NOFILE) is 400; the worker of this VM takes 513", result.err)
+        self.assertIn("hint: ulimit -n 1024", result.err)
 
 
 class LimitsOfALivingSupervisor(FaultTest):

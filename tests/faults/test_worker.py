@@ -171,10 +171,20 @@ class WorkerThatFailsLater(FaultTest):
     def test_first_end_counts_whatever_else_is_claimed(self):
         result = self.fake(fault="fault=lie:order:running")
         self.assertEqual((result.code, self.what_happened(result)), (1, ("guest", "panic", "the first end")))
+        self.assertEqual(self.ends_noted(result), 1)
         result = self.fake(fault="fault=lie:cause:running")
         self.assertEqual((result.code, self.what_happened(result)),
                          (1, ("guest", "unknown", "of a cause that nobody knows")))
         self.assert_neighbour_well()
+
+    def test_ends_without_end_are_one(self):
+        result = self.fake(fault="fault=flood:ends:running")
+        self.assertEqual((result.code, self.what_happened(result)), (0, ("guest", "powerOff", "")))
+        self.assertEqual(self.ends_noted(result), 1)
+        self.assert_neighbour_well()
+
+    def ends_noted(self, result):
+        return [timing["phase"] for timing in result.json["timings"]].count("guest-ended")
 
     def test_nothing_changes_what_has_ended(self):
         for fault in ("exit", "die:segv", "silent", "nonsense", "half", "close", "flood:log", "flood:calls", "twice",

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdint>
 
 #include "host/control/control_server.h"
 #include "ipc/rpc/message_stream.h"
@@ -22,7 +24,8 @@ class NoVm final : public control::Target {
   kj::Promise<void> onStarted() override { return kj::NEVER_DONE; }
   kj::Promise<void> onFinished() override { return kj::NEVER_DONE; }
   const vm::Outcome& outcome() override { return outcome_; }
-  void describe(schema::VmInfo::Builder out, bool) override { out.setName("fuzzed"); }
+  kj::Promise<std::uint64_t> measureMemory(std::chrono::milliseconds) override { return std::uint64_t{0}; }
+  void describe(schema::VmInfo::Builder out, std::uint64_t) override { out.setName("fuzzed"); }
   kj::Promise<void> stop(schema::EndKind, std::string, int) override { return kj::READY_NOW; }
   void starterDetached() override {}
   void starterGone() override { isGone = true; }

@@ -136,9 +136,16 @@ TEST_P(HostUnderAttack, answersOthers_whileALargeWorkerIsLookedAtAndStopped) {
   }
   EXPECT_GE(answers, 3) << "while the large one was looked at";
   auto looking = large->describe();
+  const auto begin = std::chrono::steady_clock::now();
+  const auto secondsSince = [begin] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
   auto stopping = large->stop();
   EXPECT_EQ(neighbour->stop().wait_for(seconds(5)), std::future_status::ready);
+  const double ofTheNeighbour = secondsSince();
   EXPECT_EQ(stopping.wait_for(seconds(10)), std::future_status::ready);
+  std::printf("stopped while a large worker is looked at: its neighbour after %.3f s, the large one after %.3f s\n",
+              ofTheNeighbour, secondsSince());
   EXPECT_EQ(stopping.get().kind, "stopped");
 }
 

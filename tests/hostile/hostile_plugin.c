@@ -1,7 +1,8 @@
 /* vmmhost-backend-hostile.so: plans the launch of hostile-worker with the attack that the platform options "attack" and
- * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's), "system" (as the QEMU backend's) or "dynamic"
- * (worker-dynamic). "forge" names a part of the plan to be something that no plugin may ask for. Plain C, and no Cap'n Proto: a plugin as a third
- * party may write it. Built for another worker as well, with HOSTILE_NAME and HOSTILE_WORKER. */
+ * "moment" name, in the jail that "jail" names: "static" (as worker-kvm's), "system" (as the QEMU backend's) or
+ * "dynamic" (worker-dynamic). "forge" names a part of the plan to be something that no plugin may ask for. Plain C, and
+ * no Cap'n Proto: a plugin as a third party may write it. Built for another worker as well, with HOSTILE_NAME and
+ * HOSTILE_WORKER. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

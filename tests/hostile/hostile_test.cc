@@ -10,12 +10,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <regex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <tuple>
 
 #include "tests/hostile/attack.h"
@@ -187,23 +191,101 @@ class Large : public Surroundings {
     configure("many-mappings", momentName(Moment::kStart), jail, {});
   }
   ~Large() { command({"rm", "--force", "large"}); }
+
+  Result start() const {
+    return command({"run", "--backend", "hostile", "--detach", "--json", "--name", "large", "-f", "vm.json"});
+  }
 };
 
-// Whoever stops it does not wait until it was gone through.
-TEST(LargeWorker, isStoppedAndLookedAt_inTime) {
+using Clock = std::chrono::steady_clock;
+
+double secondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// The first number of this name; empty: there is none.
+std::string numberOf(const std::string& json, const std::string& name) {
+  std::smatch match;
+  return std::regex_search(json, match, std::regex('"' + name + "\": *\"?([0-9]+)")) ? match[1].str() : "";
+}
+
+bool isMeasured(const std::string& json) {
+  const std::string bytes = numberOf(json, "workerPrivateBytes");
+  return !bytes.empty() && bytes != "0";
+}
+
+// Whether a process goes through the mappings of another one just now.
+bool isMeasuring(const std::string& process) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  for (fs::directory_iterator entry("/proc/" + process + "/fd", error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    std::error_code isClosed;
+    if (fs::read_symlink(entry->path(), isClosed).filename() == "smaps") {
+      return true;
+    }
+  }
+  return false;
+}
+
+TEST(LargeWorker, isLookedAtAndListed_inTime) {
   for (const Jail jail : {Jail::kStatic, Jail::kSystem}) {
     const Large surroundings(jail);
-    const Result started =
-        surroundings.command({"run", "--backend", "hostile", "--detach", "--json", "--name", "large", "-f", "vm.json"});
+    const Result started = surroundings.start();
     ASSERT_EQ(started.exitCode, 0) << started.output;
-    using Clock = std::chrono::steady_clock;
-    Clock::time_point begin = Clock::now();
+    const Clock::time_point begin = Clock::now();
     EXPECT_EQ(surroundings.command({"inspect", "large"}).exitCode, 0);
-    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
-    begin = Clock::now();
-    EXPECT_EQ(surroundings.command({"stop", "large"}).exitCode, 0);
-    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(5));
+    const double inspecting = secondsSince(begin);
+    EXPECT_LT(inspecting, 20);
+    const Result listed = surroundings.command({"ps"});
+    EXPECT_NE(listed.output.find("running"), std::string::npos) << listed.output;
+    std::printf("a large worker (%s): inspect %.3f s\n", jailName(jail), inspecting);
   }
+}
+
+// Whoever stops it does not wait until it was gone through. Under worker-static a limit of addresses keeps it from
+// becoming that large.
+TEST(LargeWorker, isStoppedBeforeItIsMeasured) {
+  const Jail jail = Jail::kSystem;
+  const Large surroundings(jail);
+  bool isAhead = false;
+  // On a machine with much to do `stop` may come when the measurement is done, and tells nothing then.
+  for (int attempt = 0; attempt < 5 && !isAhead; ++attempt) {
+    const Result started = surroundings.start();
+    ASSERT_EQ(started.exitCode, 0) << started.output;
+    const std::string supervisor = numberOf(started.output, "supervisorPid");
+    ASSERT_NE(supervisor, "") << started.output;
+    auto looking = std::async(std::launch::async, [&] { return surroundings.command({"inspect", "large"}); });
+    while (!isMeasuring(supervisor) && looking.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) {
+    }
+    const Clock::time_point begin = Clock::now();
+    const Result stopped = surroundings.command({"stop", "large"});
+    const double stopping = secondsSince(begin);
+    EXPECT_EQ(stopped.exitCode, 0) << stopped.output;
+    EXPECT_LT(stopping, 20);
+    isAhead = !isMeasured(looking.get().output);  // there was nothing left to measure, or it had ended
+    std::printf("a large worker (%s): stop %.3f s, %s\n", jailName(jail), stopping,
+                isAhead ? "and not measured" : "measured before");
+    surroundings.command({"rm", "large"});
+  }
+  EXPECT_TRUE(isAhead) << jailName(jail) << ": it was gone through first, each time";
+}
+
+TEST(LargeWorker, whoseGuestPowersOff_endsAtOnce_andIsNotMeasured) {
+  const Jail jail = Jail::kSystem;
+  const Large surroundings(jail);
+  const Result started = surroundings.start();
+  ASSERT_EQ(started.exitCode, 0) << started.output;
+  const Clock::time_point begin = Clock::now();
+  const Result pressed = surroundings.command({"shutdown", "large"});
+  ASSERT_EQ(pressed.exitCode, 0) << pressed.output;
+  const Result ended = surroundings.command({"wait", "large", "--json"});
+  const double ending = secondsSince(begin);
+  EXPECT_EQ(ended.exitCode, 0) << ended.output;
+  EXPECT_NE(ended.output.find("\"kind\": \"guest\""), std::string::npos) << ended.output;
+  EXPECT_FALSE(isMeasured(ended.output)) << ended.output;
+  EXPECT_LT(ending, 20);
+  std::printf("a large worker (%s): its own end %.3f s\n", jailName(jail), ending);
 }
 
 // What execveat lets it start once more is said in docs/plugins.md: itself and its libraries, nothing else.
@@ -211,7 +293,7 @@ TEST(DynamicJail, startsNoPrograms) {
   for (const auto& [name, wanted] : {std::pair("exec-absolute", "errno 2\""),
                                      {"exec-pinned", "errno 2\""},
                                      {"exec-library", "errno 13\""},
-                                     {"exec-memory", "errno 13\""},
+                                     {"exec-memory", "errno 22\""},
                                      {"exec-self", "the worker exited with code 42"},
                                      // The loader's own, for a file that is not there.
                                      {"exec-loader", "the worker exited with code 127"}}) {
@@ -322,11 +404,26 @@ TEST(Damage, ofEachKind_isNamed) {
 }
 
 TEST(ForgedPlans, areRefusedBeforeAnythingStarts) {
-  for (const char* part :
-       {"bind-run", "bind-upwards", "bind-over-proc", "device-elsewhere", "device-upwards", "limit-descriptors",
-        "limit-locked-memory", "policy-none", "policy-path", "static-among-programs", "root-host", "flags-unknown",
-        "worker-elsewhere", "worker-upwards", "processes", "memory", "rings", "epolls", "descriptors",
-        "rings-beside-programs"}) {
+  for (const char* part : {"bind-run",
+                           "bind-upwards",
+                           "bind-over-proc",
+                           "device-elsewhere",
+                           "device-upwards",
+                           "limit-descriptors",
+                           "limit-locked-memory",
+                           "policy-none",
+                           "policy-path",
+                           "static-among-programs",
+                           "root-host",
+                           "flags-unknown",
+                           "worker-elsewhere",
+                           "worker-upwards",
+                           "processes",
+                           "memory",
+                           "rings",
+                           "epolls",
+                           "descriptors",
+                           "rings-beside-programs"}) {
     Surroundings surroundings(User::kCaller);
     const Result result = surroundings.runForged(part);
     EXPECT_NE(result.exitCode, 0) << part;

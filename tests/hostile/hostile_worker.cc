@@ -80,6 +80,13 @@ class HostileMachine final : public worker::Machine {
     return kj::READY_NOW;
   }
 
+  // One that stays ends by it, as a guest does.
+  bool hasPowerButton() const override { return true; }
+  kj::Promise<void> pressPowerButton() override {
+    events_.sender().post([this] { events_.ended(schema::EndCause::POWER_OFF, outcome()); });
+    return kj::READY_NOW;
+  }
+
  private:
   static void attackFromThread(Loot loot) {
     pthread_t thread{};

@@ -2,6 +2,7 @@
 files is longer than the longest is planned, and after its end none is longer, or takes more, than planned itself."""
 import json
 import os
+import struct
 import sys
 import unittest
 
@@ -28,12 +29,20 @@ class GrowingDisks:
             file.truncate(size)
         return self.owned(path)
 
+    def image(self, name, size):
+        """The header of a qcow2 image of a disk of this size, in a file that is as long."""
+        path = self.disk(name, size)
+        with open(path, "r+b") as file:
+            file.write(struct.pack(">4sI12xIQ4xI16xI36xII", b"QFI\xfb", 3, 16, size, 1, 1, 4, 104))
+        return path
+
     def configuration(self, attack, *disks, jail="static"):
         options = {"attack": attack, "moment": "start", "jail": jail, "token": "disks"}
         path = os.path.join(self.folder, "vm.json")
         with open(path, "w") as file:
             json.dump({"boot": {"kernel": "vm.json"}, "memory": {"size": "64M"},
-                       "disks": [{"file": disk} for disk in disks],
+                       "disks": [{"file": disk, "format": "qcow2" if disk.endswith(".qcow2") else "raw"}
+                                 for disk in disks],
                        "platform": {"options": [{"name": name, "value": value} for name, value in options.items()]}},
                       file)
         return self.owned(path)
@@ -42,6 +51,7 @@ class GrowingDisks:
         result = self.run_vmmhost("run", "--backend", "hostile", "--json", "--name", name, "-f",
                                   self.configuration(attack, *disks, jail=jail))
         self.assertEqual(result.code, 0, result.out + result.err)
+        self.notes = result.json["outcome"]["notes"]
         return result.json["outcome"]["detail"]
 
     def told(self, name="vm"):
@@ -65,7 +75,19 @@ class GrowingDisks:
                 self.assertEqual(len(told), 1, told)
                 self.assertIn(f"disks[0]: {small}: {8 * MIB} bytes long at the VM's end, planned were {MIB}: cut back",
                               told[0])
+                self.assertEqual(len(self.notes), 1, "who runs it with --rm is told as well")
+                self.assertTrue(told[0].endswith(self.notes[0]), (told, self.notes))
                 self.check("rm", jail)
+
+    def test_image_beside_a_larger_disk_is_told_and_left(self):
+        small, large = self.image("small.qcow2", MIB), self.disk("large", 8 * MIB)
+        self.assertEqual(self.attack("disk-grow-further", small, large), "attack disk-grow-further: succeeded")
+        self.assertEqual(os.stat(small).st_size, 8 * MIB)
+        told = self.told()
+        self.assertEqual(len(told), 1, told)
+        self.assertIn(f"disks[0]: {small}: {8 * MIB} bytes long at the VM's end, planned were ", told[0])
+        self.assertIn("an image is left as it is", told[0])
+        self.check("rm", "vm")
 
     def test_disk_that_somebody_else_made_longer_is_cut_back(self):
         disk = self.disk("disk", MIB)
@@ -76,6 +98,7 @@ class GrowingDisks:
         self.assert_within(disk, MIB)
         self.assertIn(f"disks[0]: {disk}: {3 * MIB} bytes long at the VM's end, planned were {MIB}: cut back",
                       self.told()[0])
+        self.assertIn("cut back", self.check("inspect", "vm").json["outcome"]["notes"][0])
         self.check("rm", "vm")
 
     def test_disk_as_planned_is_left_alone(self):

@@ -2,7 +2,8 @@
 with a cause that is told; its worker never dies by a signal, and answers all the while.
 
 Environment, besides the harness's: VMMHOST_HOSTILE_ATTACK (one of tests/guests/c/hostile_devices.c), and
-VMMHOST_HOSTILE_MACHINE=wide for one with 8 of everything. With VMMHOST_TEST_LONG=1 what is left to chance is tried four times as often.
+VMMHOST_HOSTILE_MACHINE=wide for one with 8 of everything. With VMMHOST_TEST_LONG=1 what is left to chance is tried four
+times as often.
 """
 import json
 import os

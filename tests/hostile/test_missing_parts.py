@@ -17,10 +17,11 @@ from harness import USER, OrdinaryUserTest, VmmhostTest, guest  # noqa: E402
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x4000000, 0x8000000, 0x40000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 PR_SET_NO_NEW_PRIVS = 38
 ENOSYS, EOPNOTSUPP, EINVAL = 38, 95, 22
-SYS_SECCOMP, SYS_KEYCTL, SYS_LANDLOCK_CREATE_RULESET = 317, 250, 444
+SYS_SECCOMP, SYS_KEYCTL, SYS_LANDLOCK_CREATE_RULESET, SYS_CLONE3 = 317, 250, 444, 435
 CHROOT_TEXTS = ("this process runs in a chroot, where the kernel allows no user namespaces", "pivot_root")
 ROOT = os.geteuid() == 0
 
@@ -274,7 +275,6 @@ class MissingParts(Refusals, VmmhostTest):
         self.assertEqual([c["status"] for c in doctor["checks"] if c["name"] == "cgroups"], ["warning"])
         self.assertTrue(doctor["ready"], doctor)
 
-
     def test_doctor_tries_the_whole(self):
         self.agrees(None, expected=True)
 
@@ -283,11 +283,12 @@ class MissingParts(Refusals, VmmhostTest):
         """As containers have it: parts that cannot be written, others that are hidden, or all of it read-only."""
         def container():
             own_mounts()
-            for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"):
+            there = os.listdir("/proc")
+            for name in {"bus", "fs", "irq", "sys", "sysrq-trigger"}.intersection(there):
                 path = f"/proc/{name}".encode()
                 checked(LIBC.mount(path, path, None, MS_BIND, None))
                 checked(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
-            for name in ("kcore", "keys", "timer_list"):
+            for name in {"kcore", "keys", "timer_list"}.intersection(there):
                 checked(LIBC.mount(b"/dev/null", f"/proc/{name}".encode(), None, MS_BIND, None))
 
         def read_only():
@@ -301,6 +302,26 @@ class MissingParts(Refusals, VmmhostTest):
     @unittest.skipUnless(ROOT, "takes root")
     def test_doctor_tries_the_whole_in_a_chroot(self):
         self.agrees(self.chroot("root", is_mount=True), expected=False)
+
+    @unittest.skipUnless(ROOT, "takes root")
+    def test_doctor_tries_the_whole_in_a_container_without_user_namespaces(self):
+        """As docker makes one: with namespaces of its own, in which no user namespace comes to be, by a limit or by a
+        filter that knows no clone3."""
+        def namespaces():
+            checked(LIBC.unshare(CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET))
+            own_mounts()
+
+        def limited():
+            limit_namespaces("user")()
+            namespaces()
+
+        def filtered():
+            namespaces()
+            failing_call(SYS_CLONE3, ENOSYS)()
+        for what, prepare in (("limited", limited), ("filtered", filtered)):
+            with self.subTest(what):
+                self.agrees(prepare, expected=False)
+        self.diagnosed(limited, "user-namespaces", "user.max_user_namespaces is 0")
 
     def test_doctor_tries_the_whole_under_limits(self):
         def limited(limit, value):

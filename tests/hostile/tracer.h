@@ -28,11 +28,12 @@ struct TraceOptions {
 };
 
 // Runs a command (absolute path first, with this environment) under the tracer; its exit code, and what it printed in
-// `output`. `wasSeen`: whether the worker was executed. `child`: that of a supervisor that was killed; no longer
-// traced.
+// `output`. `wasSeen`: whether the worker was executed. `wasKilled`: whether the supervisor was before it; then `child`
+// is its child, no longer traced.
 struct Traced {
   int exitCode = -1;
   bool wasSeen = false;
+  bool wasKilled = false;
   std::string output;
   Fd child;
 };

@@ -58,40 +58,79 @@ std::string nameOf(pid_t pid) {
   ::_exit(98);
 }
 
-// Kills a supervisor while its child stands before a system call.
+// Kills a supervisor while its first child stands before a system call.
 class Killing {
  public:
   explicit Killing(int atCall) : atCall_(atCall) {}
 
-  // To be told each stop. True: the child is to be left alone from now on.
-  bool see(pid_t pid, int status) {
-    if (atCall_ > 0 && child_ < 0 && status >> 8 == (SIGTRAP | (PTRACE_EVENT_FORK << 8)) &&
-        nameOf(pid).find("vmmhost-supervisor") != std::string::npos) {
-      unsigned long child = 0;
-      ::ptrace(PTRACE_GETEVENTMSG, pid, nullptr, &child);
-      supervisor_ = pid;
-      child_ = static_cast<pid_t>(child);
-      pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, child_, 0)));
+  // To be told each stop; `isFirst`: the one with which a tracee begins. True: it is to be left as it is.
+  bool seeStop(pid_t pid, int status, bool isFirst) {
+    if (atCall_ == 0) {
+      return false;
     }
-    if (pid != child_ || WSTOPSIG(status) != kSystemCallStop || ++stops_ < 2 * atCall_ - 1) {
+    // It may come before its parent tells of it, and until then nobody knows whose child it is.
+    if (isFirst && announced_.count(pid) == 0) {
+      held_.insert(pid);
+      return true;
+    }
+    const int event = status >> 16;
+    if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+      unsigned long number = 0;
+      ::ptrace(PTRACE_GETEVENTMSG, pid, nullptr, &number);
+      seeBirth(pid, static_cast<pid_t>(number), event);
+    }
+    if (pid != child_) {
+      return false;
+    }
+    if (event == PTRACE_EVENT_EXEC) {
+      stopWatching();
+      return false;
+    }
+    if (WSTOPSIG(status) != kSystemCallStop || ++stops_ < 2 * atCall_ - 1) {
       return false;
     }
     ::kill(supervisor_, SIGKILL);
-    for (int other = 0; ::waitpid(supervisor_, &other, __WALL) == supervisor_ && WIFSTOPPED(other);) {
-    }
-    ::ptrace(PTRACE_DETACH, child_, nullptr, nullptr);
-    atCall_ = 0;
+    wasKilled_ = true;
+    stopWatching();
     return true;
   }
+  // To be told each end. The child goes on where nobody traces it once its parent is gone.
+  void seeEnd(pid_t pid) {
+    if (wasKilled_ && pid == supervisor_) {
+      ::ptrace(PTRACE_DETACH, child_, nullptr, nullptr);
+    }
+  }
   bool isWatching(pid_t pid) const { return atCall_ > 0 && pid == child_; }
+  bool wasKilled() const { return wasKilled_; }
   Fd takeChild() { return std::move(pidfd_); }
 
  private:
+  void seeBirth(pid_t parent, pid_t child, int event) {
+    if (child_ < 0 && event == PTRACE_EVENT_FORK && nameOf(parent).find("vmmhost-supervisor") != std::string::npos) {
+      supervisor_ = parent;
+      child_ = child;
+      pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    }
+    announced_.insert(child);
+    if (held_.erase(child) > 0) {
+      ::ptrace(isWatching(child) ? PTRACE_SYSCALL : PTRACE_CONT, child, nullptr, nullptr);
+    }
+  }
+  void stopWatching() {
+    atCall_ = 0;
+    for (const pid_t held : held_) {
+      ::ptrace(PTRACE_CONT, held, nullptr, nullptr);
+    }
+    held_.clear();
+  }
+
   int atCall_;
   int stops_ = 0;
+  bool wasKilled_ = false;
   pid_t supervisor_ = -1;
   pid_t child_ = -1;
   Fd pidfd_;
+  std::set<pid_t> announced_, held_;
 };
 
 }  // namespace
@@ -149,9 +188,11 @@ Traced trace(const std::vector<std::string>& command, const std::vector<std::str
       if (pid == first) {
         result.exitCode = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       }
+      killing.seeEnd(pid);
       continue;
     }
-    if (killing.see(pid, status)) {
+    const bool isFirst = status >> 8 == SIGSTOP && pid != first && started.insert(pid).second;
+    if (killing.seeStop(pid, status, isFirst)) {
       continue;
     }
     int signal = WSTOPSIG(status);
@@ -165,13 +206,13 @@ Traced trace(const std::vector<std::string>& command, const std::vector<std::str
         options.atExec(pid);
       }
     }
-    if (status >> 16 != 0 || signal == kSystemCallStop ||
-        (signal == SIGSTOP && pid != first && started.insert(pid).second)) {
+    if (status >> 16 != 0 || signal == kSystemCallStop || isFirst) {
       signal = 0;
     }
     ::ptrace(killing.isWatching(pid) ? PTRACE_SYSCALL : PTRACE_CONT, pid, nullptr, signal);
   }
   drain();
+  result.wasKilled = killing.wasKilled();
   result.child = killing.takeChild();
   return result;
 }

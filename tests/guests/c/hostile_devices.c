@@ -1,7 +1,7 @@
 /* A guest whose drivers break every rule. The command line says which: pci, bars, msix, window, chains, storm, resets,
- * moves, noise, lies; or rebinds, whose drivers keep them all. It says what it did and powers off: whatever it does, its
- * worker has to live and answer. With the word "short" behind it, what is left to chance is tried less often; all that is
- * listed is done all the same. */
+ * moves, noise, lies, panics; or rebinds and write, whose drivers keep them all. It says what it did and powers off:
+ * whatever it does, its worker has to live and answer. With the word "short" behind it, what is left to chance is tried
+ * less often; all that is listed is done all the same. "rebinds forever" has no end. */
 #include "guest.h"
 
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4, DEVICES = 32, QUEUES = 8, QUEUE_SIZE_USED = 16 };
@@ -9,7 +9,7 @@ enum { QUEUE_MEMORY = 0x800000, QUEUE_BYTES = 0x4000, INDIRECT_TABLE = 0xa00000,
 enum { REBOUND_QUEUES = 0x1000000, REBOUND_BUFFERS = 0x2000000 }; /* for each device its own */
 
 static struct queue queues[QUEUES];
-static int is_short;
+static int is_short, is_endless;
 
 static int is(const char* text, const char* word) {
   while (*word != 0 && *text == *word) {
@@ -457,7 +457,8 @@ static void rebinds(void) {
       ++count;
     }
   }
-  for (unsigned round = rounds(16); round-- != 0;) {
+  /* Long enough for somebody to look, on a fast machine too; where there are many of them it takes long anyway. */
+  for (unsigned round = rounds(count < 12 ? 400 : 16); is_endless || round-- != 0;) {
     for (unsigned i = 0; i < count; ++i) {
       if (!virtio_reset(&devices[i])) {
         put("does not reset\n");
@@ -467,6 +468,30 @@ static void rebinds(void) {
   }
 }
 
+/* The last sector of a disk is written, and waited for. */
+static void write_last(const struct virtio* dev) {
+  if (dev->type != 2) {
+    return;
+  }
+  start(dev);
+  struct queue* queue = &queues[0];
+  const uint64_t sector = (read32(dev->config) | (uint64_t)read32(dev->config + 4) << 32) - 1; /* virtio 1.2, 5.2.4 */
+  write32(BUFFERS, 1);
+  write32(BUFFERS + 4, 0);
+  write32(BUFFERS + 8, (uint32_t)sector);
+  write32(BUFFERS + 12, (uint32_t)(sector >> 32));
+  memset((void*)(BUFFERS + 512), 'x', 512);
+  write8(BUFFERS + 1024, 0xff);
+  queue_describe(queue, 0, BUFFERS, 16, NEXT, 1);
+  queue_describe(queue, 1, BUFFERS + 512, 512, NEXT, 2);
+  queue_describe(queue, 2, BUFFERS + 1024, 1, WRITE, 0);
+  queue_offer(queue, 0);
+  queue_notify(dev, queue);
+  while (read16(queue->device_ring + 2) == 0) {
+  }
+  put(read8(BUFFERS + 1024) == 0 ? "written\n" : "failed\n");
+}
+
 int main(const struct start_info* info) {
   const char* what = (const char*)(uint32_t)info->command_line;
   const char* more = what;
@@ -474,6 +499,7 @@ int main(const struct start_info* info) {
     ++more;
   }
   is_short = *more == ' ' && is(more + 1, "short");
+  is_endless = *more == ' ' && is(more + 1, "forever");
   if (is(what, "pci")) {
     pci_garbage();
   } else if (is(what, "bars")) {
@@ -498,6 +524,8 @@ int main(const struct start_info* info) {
     panics();
   } else if (is(what, "rebinds")) {
     rebinds();
+  } else if (is(what, "write")) {
+    each_virtio(write_last);
   } else {
     put("no such attack\n");
     return 1;

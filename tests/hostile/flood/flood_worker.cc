@@ -1,6 +1,7 @@
 // flood-worker FLOOD MILLISECONDS: a worker that speaks the protocol until its guest runs, and then floods its host for
 // so long: by a flood of floods.h on the protocol's connection, "log", "console", "events", "panics" or "panic-storm".
-// "calm" does nothing but pause and resume when it is asked to, and counts its time.
+// "events" are kManyEvents, and then the guest's end. "calm" does nothing but pause and resume when it is asked to, and
+// counts its time.
 #include <signal.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ namespace {
 
 constexpr int kRpcDescriptor = 3;
 constexpr int kLogDescriptor = 2;
+constexpr std::uint64_t kManyEvents = 20'000;
 
 std::string_view orders;
 std::chrono::milliseconds floodTime{0};
@@ -66,8 +68,12 @@ class FloodMachine final : public worker::Machine {
     return timer_.afterDelay(1 * kj::MILLISECONDS).then([this]() { return tick(); });
   }
 
-  // As many at once as a host bears, for as long as it bears them.
+  // As a guest has its worker do it that writes to a port again and again.
   kj::Promise<void> sendEvents(bool arePanics, std::uint64_t sent) {
+    if (!arePanics && sent >= kManyEvents) {
+      events_.ended(schema::EndCause::POWER_OFF, "after many events");
+      return kj::READY_NOW;
+    }
     for (unsigned i = 0; i < 16; ++i, ++sent) {
       if (arePanics) {
         events_.guestPanicked("again");
