@@ -52,7 +52,7 @@ const char* kindOf(mode_t mode) {
 
 // Its own path where it still is what is found there, which says more to people; else one by this process.
 std::string pathOf(int descriptor, const struct stat& info) {
-  const std::string own = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(descriptor);
+  std::string own = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(descriptor);
   char target[PATH_MAX];
   const ssize_t length = ::readlink(own.c_str(), target, sizeof target);
   struct stat found = {};
