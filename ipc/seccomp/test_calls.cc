@@ -169,4 +169,14 @@ std::vector<Call> deniedToStatic() {
   };
 }
 
+std::vector<sock_filter> programOf(const char* policy) {
+  return compile(basePolicy(policy, {.executableDescriptor = kExecutable}));
+}
+
+std::vector<sock_filter> oldProgramOf(const char* policy, bool hasProc) {
+  BaseParameters parameters{.executableDescriptor = kExecutable, .makesMemoryFiles = true, .makesEpolls = true};
+  parameters.hasProc = hasProc;
+  return compile(basePolicy(policy, parameters));
+}
+
 }  // namespace vmmhost::seccomp

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "vmmhost/seccomp.h"
+
 namespace vmmhost::seccomp {
 
 struct Call {
@@ -17,5 +19,13 @@ struct Call {
 std::vector<Call> deniedToAll();
 // What a static worker may not do besides.
 std::vector<Call> deniedToStatic();
+
+inline constexpr int kExecutable = 250;  // of the programs below
+inline constexpr std::uint32_t kX32 = 0x40000000;
+inline constexpr unsigned kNoExecSeal = 0x0008;  // MFD_NOEXEC_SEAL, Linux 6.3
+
+std::vector<sock_filter> programOf(const char* policy);
+// For workers of plugins that were built for version 1.1 of the interface.
+std::vector<sock_filter> oldProgramOf(const char* policy, bool hasProc = false);
 
 }  // namespace vmmhost::seccomp
