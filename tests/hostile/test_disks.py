@@ -79,6 +79,15 @@ class GrowingDisks:
                 self.assertTrue(told[0].endswith(self.notes[0]), (told, self.notes))
                 self.check("rm", jail)
 
+    def test_disk_of_a_running_vm_is_no_longer_than_the_longest_is_planned(self):
+        small, large = self.disk("small", MIB), self.disk("large", 8 * MIB)
+        self.check("run", "--backend", "hostile", "--detach", "--name", "vm", "-f",
+                   self.configuration("disk-grow-and-stay", small, large))
+        self.assert_within(small, 8 * MIB)
+        self.check("stop", "vm")
+        self.assert_within(small, MIB)
+        self.check("rm", "vm")
+
     def test_image_beside_a_larger_disk_is_told_and_left(self):
         small, large = self.image("small.qcow2", MIB), self.disk("large", 8 * MIB)
         self.assertEqual(self.attack("disk-grow-further", small, large), "attack disk-grow-further: succeeded")

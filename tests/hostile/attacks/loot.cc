@@ -103,6 +103,7 @@ constexpr Attack kAttacks[] = {
      fails(EFBIG), fails(EFBIG), When::kHolding},
     {"disk-grow-by-a-byte", growByAByte, fails(EFBIG), fails(EFBIG), When::kHolding},
     {"disk-grow-further", growFurther, fails(EFBIG), fails(EFBIG), When::kHolding},
+    {"disk-grow-and-stay", growFurther, kHarmless, kHarmless, When::kStays},
     {"disk-append", append, kKilled, fails(EFBIG), When::kHolding},
     {"disk-flock", [](const Loot& loot) { return raw(__NR_flock, loot.disk, LOCK_EX); }, kKilled, kKilled,
      When::kHolding},
