@@ -24,7 +24,7 @@ std::string percentEncoded(const std::string& text) {
 std::string linuxConfig(const Context& context, const std::string& command, const std::string& members = "") {
   const std::string run = command.empty() ? "" : " vmmhost.run=" + percentEncoded(command);
   return R"({"boot":{"kernel":")" + context.kit().kernel + R"(","initrd":")" + context.kit().initrd +
-         R"(","cmdline":"console=ttyS0 quiet)" + run + R"("},"memory":{"size":"256M"})" +
+         R"(","cmdline":"console=ttyS0 quiet no_timer_check)" + run + R"("},"memory":{"size":"256M"})" +
          (members.empty() ? "" : "," + members) + '}';
 }
 
