@@ -43,7 +43,7 @@ class Waiter {
  private:
   // A cancelled thread leaves its frames without passing their ends, where AddressSanitizer takes back what it has
   // marked in them: this frame has no marks.
-  [[gnu::no_sanitize("address")]] static void* enter(void* argument) {
+  __attribute__((no_sanitize("address"))) static void* enter(void* argument) {
     auto* const self = static_cast<Waiter*>(argument);
     int result;
     while ((result = ::fcntl(self->file_, F_OFD_SETLKW, &self->lock_)) != 0 && errno == EINTR) {
