@@ -159,12 +159,20 @@ class LoopDevice {
  public:
   explicit LoopDevice(const std::string& file) {
     const Fd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
-    const int number = control ? ::ioctl(control.get(), LOOP_CTL_GET_FREE) : -1;
     const Fd backing(::open(file.c_str(), O_RDWR | O_CLOEXEC));
-    const std::string name = "/dev/loop" + std::to_string(number);
-    device_ = Fd(number < 0 ? -1 : ::open(name.c_str(), O_RDWR | O_CLOEXEC));
-    isThere_ = device_ && ::ioctl(device_.get(), LOOP_SET_FD, backing.get()) == 0;
-    name_ = name;
+    // What was free a moment before may be somebody else's by now: then another one is asked for.
+    for (int attempt = 0; control && !isThere_ && attempt < 100; ++attempt) {
+      const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
+      if (number < 0) {
+        break;
+      }
+      name_ = "/dev/loop" + std::to_string(number);
+      device_.reset(::open(name_.c_str(), O_RDWR | O_CLOEXEC));
+      isThere_ = device_ && ::ioctl(device_.get(), LOOP_SET_FD, backing.get()) == 0;
+      if (!isThere_ && errno != EBUSY) {
+        break;
+      }
+    }
   }
   ~LoopDevice() {
     if (isThere_) {

@@ -370,17 +370,7 @@ class Signals(ShellTest):
             process.send_signal(signal.SIGWINCH)
         self.drain(master)
         os.write(master, b"still here")
-        seen = b""
-
-        def echoed():
-            nonlocal seen
-            try:
-                seen += os.read(master, 4096)
-            except BlockingIOError:
-                pass
-            return b"still here" in seen
-
-        wait_until(echoed, 30, "the echo")
+        self.heard(master, b"still here")
         os.write(master, b"\x04")
         wait_until(lambda: self.drain(master) or process.poll() is not None, 30, "the command ends")
         self.assertEqual(process.returncode, 0)
