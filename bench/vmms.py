@@ -60,6 +60,17 @@ def end(process, mark):
     process.wait()
 
 
+def qemu_microvm(program, memory, kernel, initramfs, command_line, *machine):
+    """A command: as QEMU's page on microvm has it "with all optional legacy features disabled" (docs/performance.md),
+    but for the serial port. There the guest speaks: to stock kernels virtio's console is a module, and what init
+    says before it loads any would be lost. qboot is that page's firmware; unless it is named, QEMU takes what is called
+    bios-microvm.bin, which is qboot on some systems only. `machine` has further options of the machine."""
+    options = ",".join(("microvm,x-option-roms=off,pit=off,pic=off,rtc=off", *machine))
+    return [program, "-M", options, "-bios", "qboot.rom", "-accel", "kvm", "-cpu", "host", "-m", str(memory),
+            "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel,
+            "-initrd", initramfs, "-append", command_line]
+
+
 def last_words(output):
     lines = output.decode(errors="replace").replace("\r", "").splitlines()
     return "\n".join("    | " + line for line in lines[-8:])

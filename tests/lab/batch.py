@@ -9,7 +9,8 @@
 
 A line of BATCH: name, seconds it may take, command and its arguments, with tabs between; or an assignment for the
 environment of all. A machine that dies takes the test that ran in it along: both are reported, and it runs once more, in
-another machine, as do those after it. If that one dies as well, the test has failed.
+another machine, as do those after it. If that one dies as well, the test has failed. A machine in which another VMM, the
+measure of a test, does not come to its end (UNFIT) is ended as if it had died.
 """
 import argparse
 import base64
@@ -29,6 +30,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MAX_OUTPUT = 1 << 20
 OUTPUT = "/tmp/lab-output"  # what a test leaves there, files only, comes back with its result
 MAX_FILES = 8 << 20
+UNFIT = "/tmp/lab-unfit"  # made by a test that failed for the machine's sake
 # Machines in a row that die before a test of theirs has ended: then it is the lab that fails.
 MAX_USELESS = 3
 MAX_DEATHS = 2  # of machines, for one test
@@ -79,6 +81,8 @@ def inside(batch, names):
         if code < 0:
             output += f"\nbatch: ended by signal {-code}\n".encode()
             code = 128 - code
+        if code and os.path.exists(UNFIT):
+            sys.exit(shortened(output) + "batch: another VMM did not come to its end in this machine")
         files, left = files_left()
         if left:
             output += f"\nbatch: {left} in {OUTPUT} did not come back: it is no file, or there is too much\n".encode()

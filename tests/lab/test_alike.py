@@ -10,6 +10,7 @@ if LONG:
     # A boot each, and of each there is a boot in lab.conformance, lab.boot or lab.devices as well.
     class Linux(LabTest, test_linux.Linux):
         backend = "kvm"
+        image_format = "raw"
         limit = LINUX_TIMEOUT
 
 

@@ -159,6 +159,18 @@ class Batch(unittest.TestCase):
             self.assertIn("folder", record["output"])
         self.assertEqual(self.inside("true")["code"], 0)
 
+    def test_machine_in_which_another_vmm_stands_still_is_ended(self):
+        unfit = self.path("unfit")
+        with mock.patch.object(batch, "UNFIT", unfit):
+            for code, ends in ((0, False), (1, True)):
+                with self.subTest(code):
+                    try:
+                        record = self.inside(f"touch {unfit}; echo why; exit {code}")
+                        self.assertFalse(ends, record)
+                    except SystemExit as error:
+                        self.assertTrue(ends)
+                        self.assertIn("why", str(error.code))
+
     def test_whoever_is_killed_is_waited_for_no_longer(self):
         ready = os.pipe()
         child = os.fork()
