@@ -80,8 +80,11 @@ class Stopped(FaultTest):
         info = self.fake_detached("vm")
         self.stop_process(info["supervisorPid"])
         self.assertEqual(self.row("vm"), "not answering")
+        doctor = self.start("doctor", "--json")
         results = self.ask_all(["pause", "resume", "reset", "shutdown", "inspect", "stop", "console", "rm -f"], "vm")
         self.refuse_in_words(results, "took longer than .* ms")
+        told = self.finish(doctor).json["vms"]
+        self.assertEqual([(vm["name"], vm["status"]) for vm in told], [("vm", "notAnswering")])
         result = self.run_vmmhost("rm", "vm")
         self.assertEqual(result.code, 125, result.err)
         self.assertIn("is running", result.err)
