@@ -62,7 +62,7 @@ class EventInterrupts final : public virtio::Interrupts {
   }
 
  private:
-  vm::Wake event_;
+  threads::Wake event_;
 };
 
 // A driver with event indexes, one request a slot.
@@ -164,7 +164,7 @@ class Driver {
   BlockDevice& device_;
   const EventInterrupts& interrupts_;
   memory::GuestMemory memory_;
-  vm::Wake kick_;
+  threads::Wake kick_;
   std::mt19937 random_{1};
   std::uint16_t available_ = 0;
   std::uint16_t seen_ = 0;

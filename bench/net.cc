@@ -116,7 +116,7 @@ class Ring {
 
   memory::GuestMemory& memory_;
   std::uint64_t base_;
-  vm::Wake kick_;
+  threads::Wake kick_;
   std::uint16_t available_ = 0;
   std::uint16_t published_ = 0;
   std::uint16_t seen_ = 0;

@@ -21,6 +21,7 @@ enum ErrorCode {
   protocol @12;           # a peer broke the protocol
   confinement @13;        # a worker is not confined as declared, or the system offers too little
   internal @14;           # a fault of vmmhost itself
+  supervisorDied @15;     # the supervisor is gone. A client's own: in a message of a peer it counts as unknown
 }
 
 struct Error {
@@ -29,4 +30,6 @@ struct Error {
   message @1 :Text;    # one sentence that names the thing: file, field, device, VM
   hint @2 :Text;       # what to do about it; may be empty
   retryable @3 :Bool;  # the same call may succeed later without any change
+  field @4 :Text;      # of the VM's configuration, at fault: "disks[0].format"; empty: none, or an older peer. The
+                       # message names it too. Not printable ASCII, or over 256 bytes: counts as empty
 }

@@ -7,11 +7,12 @@ $Cxx.namespace("vmmhost::schema");
 
 using import "error.capnp".Error;
 using import "vm.capnp".VmConfig;
+using import "worker.capnp".Abilities;
 using import "worker.capnp".EndCause;
 using import "worker.capnp".Descriptor;
 
 const controlMajor :UInt16 = 1;
-const controlMinor :UInt16 = 1;  # 1: further consoles
+const controlMinor :UInt16 = 2;  # 1: further consoles; 2: abilities, stop by signal
 
 enum VmState {
   preparing @0;   # name reserved, worker being started and verified
@@ -93,18 +94,22 @@ struct VmInfo {
   removeOnEnd @16 :Bool;
   vsockSocket @17 :Text;        # path of the socket that reaches the guest's vsock ports; empty: none, or ended
   stateBounds @18 :StateBounds; # null: it has no state folder
+  supervisorBuild @19 :Text;    # e.g. "vmmhost 0.1.0"; empty from supervisors that tell it in `hello` alone
+  workerBuild @20 :Text;        # what the worker said of its own, at most 64 bytes, printable; empty: none yet
 }
 
 interface Control {
   hello @0 (clientMajor :UInt16, clientMinor :UInt16, build :Text)
       -> (major :UInt16, minor :UInt16, build :Text, error :Error);
+  # Each side tells its build, e.g. "vmmhost 0.1.0", and keeps 64 bytes of the other's.
   info @1 (memoryWithinMs :UInt32 = 700) -> (info :VmInfo, error :Error);
   # How long the answer may wait for workerPrivateBytes, which is then 0; 0: nobody asks for it. A supervisor waits for
   # 1 s at most, and for 5 s where tests and benches want the figure (awaitMeasurement).
   shutdown @2 () -> (error :Error);
   # Asks the guest to power off; answers when it has been asked.
-  stop @3 (kind :EndKind, reason :Text) -> (outcome :Outcome, error :Error);
-  # Ends the VM now; answers when all it held is gone.
+  stop @3 (kind :EndKind, reason :Text, signal :Int32) -> (outcome :Outcome, error :Error);
+  # Ends the VM now; answers when all it held is gone. `signal`, since 1.2: which one, for kind signalled; 0 from a client
+  # before that, which has its name ("SIGINT") as reason.
   pause @4 () -> (error :Error);
   resume @5 () -> (error :Error);
   reset @6 () -> (error :Error);
@@ -125,6 +130,10 @@ interface Control {
   # How much memory the guest is asked to give up, in bytes. Answers when it has been asked.
   balloon @14 () -> (target :UInt64, actual :UInt64, error :Error);
   # What it was asked for, and what it says it has given up.
+  abilities @15 () -> (abilities :Abilities, error :Error);
+  # Since 1.2: what the worker can do for this VM, each as an object whose calls the supervisor looks at, with a deadline,
+  # and answers itself where the VM cannot be asked now. An ability that is new needs no method of its own here:
+  # shutdown, pause, resume, reset, resizeConsole, setBalloon and balloon are old, and go the same way.
 }
 
 interface StateSink {

@@ -28,7 +28,7 @@ struct Resource {
     file @0 :UInt32;             # the FileRef with this resource number
     device @1 :Text;             # a device of the launch plan, by its name there
     console @2 :UInt32;          # stream socket of the console with this index
-    counters @3 :Void;           # sealed shared memory, see ipc/counters
+    counters @3 :Void;           # sealed shared memory, see ipc/include/vmmhost/counters.h
     nic :group {                 # a queue of the TAP device of nics[index], ready for use: see Resources::takeNic
       index @4 :UInt32;
       queue @5 :UInt32;          # from 0 on

@@ -26,7 +26,8 @@ vm::Parameters readParameters(schema::VmConfig::Reader config, worker::Resources
     parameters.memoryFile = resources.takeMemory();
     if (!parameters.memoryFile) {
       throw Error(ErrorCode::kUnsupported, "memory.shared: this host makes no memory that can be shared",
-                  "install a host of this worker's version");
+                  "install a host of this worker's version")
+          .withField("memory.shared");
     }
   }
   parameters.irqchip = config::wantsFullIrqchip(config) ? vm::IrqchipMode::kFull : vm::IrqchipMode::kSplit;
@@ -83,7 +84,6 @@ kj::Promise<std::unique_ptr<worker::Machine>> KvmBackend::create(schema::VmConfi
   parts.counters = openCounters(resources);
   ConfiguredDevices devices = devicesOf(config, resources, events, io);
   parts.console = std::move(devices.serialConsole);
-  parts.controls = std::move(devices.controls);
   const int firstSocket = devices.firstSocket;
   {
     // /dev/kvm could make VMs without end: it is closed before anything of the guest runs.

@@ -37,22 +37,26 @@ virtio::block::Cache readCache(schema::Disk::Cache cache) {
   return virtio::block::Cache::kWriteback;
 }
 
-vm::DeviceMaker virtioDevice(std::function<std::unique_ptr<virtio::Device>(const vm::Platform&)> make) {
+struct MadeVirtio {
+  std::unique_ptr<virtio::Device> device;
+  vm::DeviceControls controls;
+};
+
+vm::DeviceMaker virtioDevice(std::function<MadeVirtio(const vm::Platform&)> make) {
   return [make = std::move(make)](const vm::Platform& platform) {
-    return std::make_unique<virtio::PciTransport>(
-        make(platform), virtio::TransportContext{platform.memory, platform.messages, platform.doorbells, platform.calls,
-                                                 platform.wake});
+    MadeVirtio made = make(platform);
+    const virtio::TransportContext context{platform.memory, platform.messages, platform.doorbells, platform.calls,
+                                           platform.wake};
+    return vm::MadeDevice{std::make_unique<virtio::PciTransport>(std::move(made.device), context),
+                          std::move(made.controls)};
   };
 }
 
 void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, ConfiguredDevices& devices) {
-  auto full = std::make_shared<std::atomic<std::uint64_t>>(0);  // a bit for each disk
-  devices.controls.takeFullDisks = [full]() { return full->exchange(0); };
   std::uint32_t index = 0;
   for (const auto disk : config.getDisks()) {
     auto options = std::make_shared<virtio::block::BlockOptions>();
-    const std::uint64_t bit = std::uint64_t{1} << index;
-    options->name = "blk" + std::to_string(index++);
+    options->name = "blk" + std::to_string(index);
     options->file = resources.takeFile(disk.getFile().getResource());
     options->readOnly = disk.getReadOnly();
     options->serial = disk.getSerial().cStr();
@@ -62,13 +66,18 @@ void addDisks(schema::VmConfig::Reader config, worker::Resources& resources, Con
       options->rings.push_back(resources.takeRing());  // an empty one where there is none left
     }
     options->log = [](const std::string& line) { worker::log(worker::LogLevel::kWarning, line); };
-    devices.makers.push_back(virtioDevice([options, full, bit](const vm::Platform& platform) {
-      options->full = [full, bit, &wake = platform.wake]() {
-        full->fetch_or(bit);
+    devices.makers.push_back(virtioDevice([options, index](const vm::Platform& platform) {
+      auto full = std::make_shared<std::atomic<bool>>(false);
+      options->full = [full, &wake = platform.wake]() {
+        full->store(true);
         wake.signal();
       };
-      return std::make_unique<virtio::block::BlockDevice>(std::move(*options));
+      MadeVirtio made;
+      made.device = std::make_unique<virtio::block::BlockDevice>(std::move(*options));
+      made.controls.disks.push_back({index, [full]() { return full->exchange(false); }});
+      return made;
     }));
+    ++index;
   }
 }
 
@@ -80,12 +89,13 @@ void addNics(schema::VmConfig::Reader config, worker::Resources& resources, Conf
     if (const auto mac = config::parseMac(nic.getMac().cStr())) {
       options.mac = *mac;
     } else {
-      throw Error(ErrorCode::kInvalidArgument, "nics[" + std::to_string(index) + "].mac: the host has chosen none");
+      const std::string field = "nics[" + std::to_string(index) + "].mac";
+      throw Error(ErrorCode::kInvalidArgument, field + ": the host has chosen none").withField(field);
     }
     options.mtu = nic.getMtu();
     auto taps = std::make_shared<std::vector<Fd>>(resources.takeNic(index++));
     devices.makers.push_back(virtioDevice([options, taps](const vm::Platform&) {
-      return std::make_unique<virtio::net::Net>(options, std::move(*taps));
+      return MadeVirtio{std::make_unique<virtio::net::Net>(options, std::move(*taps)), {}};
     }));
   }
 }
@@ -111,20 +121,21 @@ void addConsoles(schema::VmConfig::Reader config, worker::Resources& resources, 
   if (sockets->empty()) {
     return;
   }
-  auto made = std::make_shared<VirtioConsole*>(nullptr);
-  devices.makers.push_back(virtioDevice([sockets, made](const vm::Platform& platform) {
+  devices.makers.push_back(virtioDevice([sockets, ports](const vm::Platform& platform) {
     virtio::console::ConsoleOptions options;
     options.ports.assign(sockets->size(), {"", true});
     io::EventThread& thread = platform.sharedThread(VirtioConsole::rulesFor(*sockets));
     auto device = std::make_unique<VirtioConsole>(thread, std::move(options), std::move(*sockets));
-    *made = device.get();
-    return device;
+    MadeVirtio made;
+    made.controls.resizeConsole = [ports, &console = *device](std::uint32_t index, std::uint16_t columns,
+                                                              std::uint16_t rows) {
+      if (const auto port = ports.find(index); port != ports.end()) {
+        console.setSize(port->second, {columns, rows});
+      }
+    };
+    made.device = std::move(device);
+    return made;
   }));
-  devices.controls.resizeConsole = [ports, made](std::uint32_t console, std::uint16_t columns, std::uint16_t rows) {
-    if (const auto port = ports.find(console); port != ports.end()) {
-      (*made)->setSize(port->second, {columns, rows});
-    }
-  };
 }
 
 void addVsock(schema::VmConfig::Reader config, worker::Events& events, kj::AsyncIoContext& io,
@@ -132,7 +143,7 @@ void addVsock(schema::VmConfig::Reader config, worker::Events& events, kj::Async
   if (!config.hasVsock() || !config.getVsock().getEnabled()) {
     return;
   }
-  // Held by both functions, so that it is there until after the device's end.
+  // Held by the maker, so that it is there until after the device's end.
   auto link = std::make_shared<virtio::vsock::Link>(io.unixEventPort, events.services());
   virtio::vsock::Options options;
   if (config.getVsock().getCid() != 0) {
@@ -146,12 +157,13 @@ void addVsock(schema::VmConfig::Reader config, worker::Events& events, kj::Async
   devices.firstSocket = options.firstDescriptor;
   devices.makers.push_back(virtioDevice([options, link](const vm::Platform&) {
     auto device = std::make_unique<virtio::vsock::Vsock>(options, *link);
-    link->join(*device);
-    return device;
+    MadeVirtio made;
+    made.controls.connectVsock = [&vsock = *device](std::uint32_t port, Fd socket) {
+      vsock.connectToGuest(std::move(socket), port);
+    };
+    made.device = std::move(device);
+    return made;
   }));
-  devices.controls.connectVsock = [link](std::uint32_t port, Fd socket) {
-    return link->connectToGuest(port, std::move(socket));
-  };
 }
 
 void addBalloon(schema::VmConfig::Reader config, ConfiguredDevices& devices) {
@@ -162,30 +174,31 @@ void addBalloon(schema::VmConfig::Reader config, ConfiguredDevices& devices) {
   options.targetBytes = config.getBalloon().getTargetSize();
   options.deflateOnOom = config.getBalloon().getDeflateOnOom();
   options.freePageReporting = config.getBalloon().getFreePageReporting();
-  auto made = std::make_shared<Balloon*>(nullptr);
-  devices.makers.push_back(virtioDevice([options, made](const vm::Platform& platform) {
+  devices.makers.push_back(virtioDevice([options](const vm::Platform& platform) {
     io::EventThread& thread = platform.sharedThread(Balloon::rulesFor(platform.memory));
     auto device = std::make_unique<Balloon>(thread, platform.memory, options);
-    *made = device.get();
-    return device;
+    MadeVirtio made;
+    made.controls.setBalloonTarget = [&balloon = *device](std::uint64_t bytes) { balloon.setTarget(bytes); };
+    made.controls.balloonActual = [&balloon = *device]() { return balloon.actual(); };
+    made.device = std::move(device);
+    return made;
   }));
-  devices.controls.setBalloonTarget = [made](std::uint64_t bytes) { (*made)->setTarget(bytes); };
-  devices.controls.balloonActual = [made]() { return (*made)->actual(); };
 }
 
 void addMachineDevices(schema::VmConfig::Reader config, ConfiguredDevices& devices) {
   if (config.hasRng() && config.getRng().getEnabled()) {
     devices.makers.push_back(virtioDevice([](const vm::Platform& platform) {
-      return std::make_unique<virtio::rng::RngDevice>(platform.sharedThread(virtio::rng::RngDevice::rules()),
-                                                      virtio::rng::RngOptions());
+      io::EventThread& thread = platform.sharedThread(virtio::rng::RngDevice::rules());
+      return MadeVirtio{std::make_unique<virtio::rng::RngDevice>(thread, virtio::rng::RngOptions()), {}};
     }));
   }
-  devices.makers.push_back(
-      [](const vm::Platform& platform) { return std::make_unique<pci::Pvpanic>(platform.machine); });
+  devices.makers.push_back([](const vm::Platform& platform) {
+    return vm::MadeDevice{std::make_unique<pci::Pvpanic>(platform.machine), {}};
+  });
   if (config.hasWatchdog()) {
     devices.makers.push_back([](const vm::Platform& platform) {
-      return std::make_unique<pci::Watchdog>(platform.machine, platform.calls,
-                                             platform.sharedThread(pci::Watchdog::rules()));
+      io::EventThread& thread = platform.sharedThread(pci::Watchdog::rules());
+      return vm::MadeDevice{std::make_unique<pci::Watchdog>(platform.machine, platform.calls, thread), {}};
     });
   }
 }

@@ -1,4 +1,4 @@
-// The devices that a VM's configuration asks for, and what the host may ask of them.
+// The devices that a VM's configuration asks for.
 #pragma once
 
 #include <kj/async-io.h>
@@ -8,7 +8,6 @@
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
 #include "vmmhost/worker/worker.h"
-#include "worker-kvm/vm/machine.h"
 #include "worker-kvm/vm/platform.h"
 
 namespace vmmhost::kvm {
@@ -16,8 +15,7 @@ namespace vmmhost::kvm {
 struct ConfiguredDevices {
   std::vector<vm::DeviceMaker> makers;  // in the order of their device numbers
   int firstSocket = 0;  // the number from which on the sockets of vsock connections are to be; 0: whatever it is
-  vm::DeviceControls controls;  // work once the makers were called
-  Fd serialConsole;             // empty: nobody is at the serial port
+  Fd serialConsole;     // empty: nobody is at the serial port
 };
 
 // Of a configuration that was checked. Takes what the devices need out of `resources`; `events` and `io` outlive the

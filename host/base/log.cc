@@ -5,7 +5,7 @@
 #include <spdlog/sinks/base_sink.h>
 #include <unistd.h>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 
 namespace vmmhost {
 namespace {
@@ -76,13 +76,9 @@ void Log::setFile(std::unique_ptr<RotatingFile> file) {
 
 void Log::write(Severity severity, std::string_view component, std::string_view message) noexcept {
   try {
-    impl_->logger.log(level(severity), "{}: {}", component, escapeControl(message, kMaxRecord));
+    impl_->logger.log(level(severity), "{}: {}", component, printable(message, kMaxRecord));
   } catch (...) {  // out of memory: this record is lost
   }
-}
-
-std::string escapeControl(std::string_view text, std::size_t limit) {
-  return config::printable(text, limit);
 }
 
 }  // namespace vmmhost

@@ -11,8 +11,8 @@ namespace vmmhost {
 
 enum class Severity { kDebug, kInfo, kWarning, kError };
 
-// One log of one VM. Records are single lines with time and severity; what a terminal would obey is escaped (see
-// escapeControl) and records are cut at 4 KiB. One thread.
+// One log of one VM. Records are single lines with time and severity; what a terminal would obey is escaped
+// (printable()) and records are cut at 4 KiB. One thread.
 class Log {
  public:
   // Writes to `file`, if there is one; to standard error as well if asked (VMMHOST_DEBUG).
@@ -30,9 +30,5 @@ class Log {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// Control characters (C0, C1, DEL), those that turn the direction of writing, and what is not UTF-8 as \n, \xNN or
-// \uNNNN: config::printable(), at most `limit` bytes.
-std::string escapeControl(std::string_view text, std::size_t limit);
 
 }  // namespace vmmhost

@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "vmmhost/fd.h"
 
 namespace vmmhost {
@@ -67,7 +67,7 @@ TEST_F(LogTest, record_isCutBetweenCharacters) {
   EXPECT_LE(record.size(), 4096u);
   EXPECT_GT(record.size(), 4000u);
   EXPECT_TRUE(record.ends_with("..."));
-  EXPECT_TRUE(config::isUtf8(record));
+  EXPECT_TRUE(isUtf8(record));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "host/base/build_info.h"
+#include "host/base/text.h"
 
 namespace vmmhost::client {
 
@@ -44,28 +45,29 @@ std::string methodOf(capnp::Schema results) {
 
 constexpr std::uint16_t kFurtherConsoles = 1;  // the minor version that knows of them
 
-// `minor` is told once the promise is fulfilled.
-kj::Promise<void> sayHello(schema::Control::Client& control, const std::string& subject, std::uint16_t& minor) {
+// Fills in `greeting` once the promise is fulfilled.
+kj::Promise<void> sayHello(schema::Control::Client& control, const std::string& subject, Greeting& greeting) {
   auto request = control.helloRequest();
   request.setClientMajor(schema::CONTROL_MAJOR);
   request.setClientMinor(schema::CONTROL_MINOR);
   std::string build(kBuild);
   request.setBuild(text(build));
-  return request.send().then(rpc::guarded([subject, &minor](capnp::Response<schema::Control::HelloResults>&& response) {
-    if (!response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
-      minor = response.getMinor();
-      return;
-    }
-    if (response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
-      throw rpc::readError(response.getError());
-    }
-    const std::string theirBuild(response.getBuild().cStr(), std::min<std::size_t>(response.getBuild().size(), 64));
-    throw Error(ErrorCode::kProtocol,
-                subject + " speaks version " + std::to_string(response.getMajor()) + " of the control protocol (" +
-                    theirBuild + "), this command speaks version " + std::to_string(schema::CONTROL_MAJOR) + " (" +
-                    std::string(kBuild) + ")",
-                "use the vmmhost command that started the VM");
-  }));
+  return request.send().then(
+      rpc::guarded([subject, &greeting](capnp::Response<schema::Control::HelloResults>&& response) {
+        greeting.build = printable({response.getBuild().begin(), response.getBuild().size()}, kMaxBuildBytes);
+        if (!response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
+          greeting.minor = response.getMinor();
+          return;
+        }
+        if (response.hasError() && response.getMajor() == schema::CONTROL_MAJOR) {
+          throw rpc::readError(response.getError());
+        }
+        throw Error(ErrorCode::kProtocol,
+                    subject + " speaks version " + std::to_string(response.getMajor()) + " of the control protocol (" +
+                        *greeting.build + "), this command speaks version " + std::to_string(schema::CONTROL_MAJOR) +
+                        " (" + std::string(kBuild) + ")",
+                    "use the vmmhost command that started the VM");
+      }));
 }
 
 }  // namespace
@@ -75,13 +77,17 @@ ControlClient::ControlClient(kj::AsyncIoContext& io, Fd socket, std::string vmNa
       vmName_(std::move(vmName)),
       connection_(io, std::move(socket), rpc::Side::kClient, limits()),
       control_(connection_.bootstrap<schema::Control>()),
-      hello_(sayHello(control_, subject(), minor_).fork()) {
+      hello_(sayHello(control_, subject(), greeting_).fork()) {
 }
 
 ControlClient::~ControlClient() = default;
 
 std::string ControlClient::subject() const {
   return vmName_.empty() ? "the supervisor" : "the supervisor of VM " + vmName_;
+}
+
+Error ControlClient::gone() const {
+  return Error(ErrorCode::kSupervisorDied, subject() + " is gone");
 }
 
 Error ControlClient::lacks(const std::string& what) const {
@@ -100,7 +106,7 @@ kj::Promise<Response> ControlClient::checked(kj::Promise<Response> promise) {
               Error(ErrorCode::kProtocol, subject() + " broke the protocol: " + connection_.violation()));
         }
         if (exception.getType() == kj::Exception::Type::DISCONNECTED) {
-          return rpc::fail<Response>(Error(ErrorCode::kWorkerDied, goneMessage()));
+          return rpc::fail<Response>(gone());
         }
         if (exception.getType() == kj::Exception::Type::UNIMPLEMENTED) {
           return rpc::fail<Response>(lacks(methodOf(capnp::Schema::from<typename Response::Reads>())));
@@ -127,7 +133,7 @@ kj::Promise<Response> ControlClient::within(std::chrono::milliseconds limit, con
 kj::Promise<void> ControlClient::hello(std::chrono::milliseconds limit) {
   auto answered = hello_.addBranch().catch_([this](kj::Exception&& exception) -> kj::Promise<void> {
     if (exception.getType() == kj::Exception::Type::DISCONNECTED) {
-      return rpc::fail(Error(ErrorCode::kWorkerDied, goneMessage()));
+      return rpc::fail(gone());
     }
     return kj::mv(exception);
   });
@@ -146,11 +152,12 @@ kj::Promise<void> ControlClient::shutdown(std::chrono::milliseconds limit) {
 }
 
 kj::Promise<ControlClient::StopResponse> ControlClient::stop(schema::EndKind kind, std::string_view reason,
-                                                             std::chrono::milliseconds limit) {
+                                                             std::chrono::milliseconds limit, int signal) {
   auto request = control_.stopRequest();
   std::string owned(reason);
   request.setKind(kind);
   request.setReason(text(owned));
+  request.setSignal(signal);
   return within(limit, "ending the VM", checked<StopResponse>(request.send()));
 }
 
@@ -194,7 +201,7 @@ kj::Promise<Fd> ControlClient::console(std::uint32_t replayBytes, bool input, st
 
 kj::Promise<void> ControlClient::since(std::uint16_t minor, const char* what) {
   return hello_.addBranch().then(rpc::guarded([this, minor, what]() {
-    if (minor_ < minor) {
+    if (greeting_.minor < minor) {
       throw lacks(what);
     }
   }));
@@ -221,6 +228,11 @@ kj::Promise<void> ControlClient::setBalloon(std::uint64_t target, std::chrono::m
 
 kj::Promise<ControlClient::BalloonResponse> ControlClient::balloon(std::chrono::milliseconds limit) {
   return within(limit, "the answer about the balloon", checked<BalloonResponse>(control_.balloonRequest().send()));
+}
+
+kj::Promise<ControlClient::AbilitiesResponse> ControlClient::abilities(std::chrono::milliseconds limit) {
+  return within(limit, "the answer about its abilities",
+                checked<AbilitiesResponse>(control_.abilitiesRequest().send()));
 }
 
 kj::Promise<void> ControlClient::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,

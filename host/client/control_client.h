@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,16 +32,23 @@ T await(kj::AsyncIoContext& io, kj::Promise<T> promise) {
   }
 }
 
+// What a supervisor told of itself.
+struct Greeting {
+  std::uint16_t minor = 0;  // of its control protocol
+  std::optional<std::string> build;
+};
+
 // Belongs to the thread of its event loop. What the supervisor sends is bounded by rpc::Limits (256 KiB a message);
 // texts in it are untrusted and must be escaped before they are shown. Every promise rejects with an Error (see
 // rpc::fromKj): what the supervisor answered, kUnsupported naming a method that it does not have, kDeadlineExceeded, or
-// kWorkerDied when it is gone.
+// kSupervisorDied when it is gone.
 class ControlClient {
  public:
   using InfoResponse = capnp::Response<schema::Control::InfoResults>;
   using StartedResponse = capnp::Response<schema::Control::StartedResults>;
   using WaitResponse = capnp::Response<schema::Control::WaitResults>;
   using StopResponse = capnp::Response<schema::Control::StopResults>;
+  using AbilitiesResponse = capnp::Response<schema::Control::AbilitiesResults>;
   using BalloonResponse = capnp::Response<schema::Control::BalloonResults>;
   using StateChange = std::function<void(schema::VmState state, std::int64_t unixMs, std::string_view detail)>;
 
@@ -57,8 +65,9 @@ class ControlClient {
   enum class Memory { kMeasured, kLeftOut };
   kj::Promise<InfoResponse> info(std::chrono::milliseconds limit = kCallTimeout, Memory memory = Memory::kMeasured);
   kj::Promise<void> shutdown(std::chrono::milliseconds limit = kCallTimeout);
+  // `signal`: for kind signalled.
   kj::Promise<StopResponse> stop(schema::EndKind kind, std::string_view reason,
-                                 std::chrono::milliseconds limit = kStopTimeout);
+                                 std::chrono::milliseconds limit = kStopTimeout, int signal = 0);
   kj::Promise<void> pause(std::chrono::milliseconds limit = kCallTimeout);
   kj::Promise<void> resume(std::chrono::milliseconds limit = kCallTimeout);
   kj::Promise<void> reset(std::chrono::milliseconds limit = kCallTimeout);
@@ -71,16 +80,20 @@ class ControlClient {
   // How much memory the guest is asked to give up, in bytes; and what it was asked for and says it has given up.
   kj::Promise<void> setBalloon(std::uint64_t target, std::chrono::milliseconds limit = kCallTimeout);
   kj::Promise<BalloonResponse> balloon(std::chrono::milliseconds limit = kCallTimeout);
+  // What the VM's worker can do, as objects. Results of theirs have an error: rpc::throwIfError.
+  kj::Promise<AbilitiesResponse> abilities(std::chrono::milliseconds limit = kCallTimeout);
   // The terminal that the console is shown on has this size now. Rejected with kUnsupported where nobody cares.
   kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows,
                                   std::chrono::milliseconds limit = kCallTimeout);
   // `change` is called in the loop's thread for every state from now on, until this client goes.
   kj::Promise<void> watch(StateChange change, std::chrono::milliseconds limit = kCallTimeout);
 
+  // What the supervisor told of its build: printable, at most kMaxBuildBytes, and empty where it tells none. Not there
+  // before hello() is answered; there as well if that fails since the supervisor speaks another major version.
+  const std::optional<std::string>& supervisorBuild() const { return greeting_.build; }
+
   const std::string& vmName() const { return vmName_; }
   void setVmName(std::string name) { vmName_ = std::move(name); }
-  // The message of the kWorkerDied error that calls fail with when the supervisor is gone.
-  std::string goneMessage() const { return subject() + " is gone"; }
 
  private:
   template <typename Response>
@@ -90,6 +103,7 @@ class ControlClient {
   template <typename Response>
   kj::Promise<Response> within(std::chrono::milliseconds limit, const char* what, kj::Promise<Response> promise);
   std::string subject() const;
+  Error gone() const;                          // kSupervisorDied
   Error lacks(const std::string& what) const;  // kUnsupported: the supervisor is of a version without it
   // Fulfilled if the supervisor speaks this minor version or a later one; else kUnsupported, naming `what`.
   kj::Promise<void> since(std::uint16_t minor, const char* what);
@@ -99,7 +113,7 @@ class ControlClient {
   std::string vmName_;
   rpc::Connection connection_;
   schema::Control::Client control_;
-  std::uint16_t minor_ = 0;  // that the supervisor speaks
+  Greeting greeting_;
   kj::ForkedPromise<void> hello_;
 };
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "host/base/build_info.h"
 #include "ipc/rpc/answer.h"
 
 namespace vmmhost::client {
@@ -18,6 +19,7 @@ using std::chrono::milliseconds;
 // What the supervisor's side of a test does.
 struct Behaviour {
   std::uint16_t major = schema::CONTROL_MAJOR;
+  std::string build = "vmmhost test";  // empty: tells none
   bool answersInfo = true;
   std::uint32_t memoryWithinMs = 1;  // as info said
   std::size_t nameBytes = 4;
@@ -33,7 +35,9 @@ class TestControl final : public schema::Control::Server {
   kj::Promise<void> hello(HelloContext context) override {
     behaviour_.calls.push_back("hello " + std::string(context.getParams().getBuild().cStr()));
     context.getResults().setMajor(behaviour_.major);
-    context.getResults().setBuild("vmmhost test");
+    if (!behaviour_.build.empty()) {
+      context.getResults().setBuild(behaviour_.build);
+    }
     return kj::READY_NOW;
   }
   kj::Promise<void> info(InfoContext context) override {
@@ -49,6 +53,9 @@ class TestControl final : public schema::Control::Server {
   kj::Promise<void> pause(PauseContext context) override {
     return rpc::answer(
         context, []() { throw Error(ErrorCode::kUnsupported, "backend test cannot pause", "use another backend"); });
+  }
+  kj::Promise<void> resume(ResumeContext context) override {
+    return rpc::answer(context, []() { throw Error(ErrorCode::kSupervisorDied, "the supervisor of VM web is gone"); });
   }
   kj::Promise<void> stop(StopContext context) override {
     behaviour_.calls.push_back("stop " + std::string(context.getParams().getReason().cStr()));
@@ -121,6 +128,29 @@ TEST_F(ControlClientTest, otherMajorVersion_isRefusedWithBothBuilds) {
   EXPECT_FALSE(error.hint().empty());
 }
 
+TEST_F(ControlClientTest, hello_bringsTheSupervisorsBuild) {
+  connect();
+  EXPECT_FALSE(client_->supervisorBuild());
+  await(io_, client_->hello());
+  EXPECT_EQ(client_->supervisorBuild(), "vmmhost test");
+  behaviour_.build = "";
+  connect();
+  await(io_, client_->hello());
+  EXPECT_EQ(client_->supervisorBuild(), "");
+}
+
+TEST_F(ControlClientTest, supervisorsBuild_isBoundedAndPrintable) {
+  behaviour_.build = "\x1b[2J" + std::string(10'000, 'x');
+  behaviour_.major = schema::CONTROL_MAJOR + 1;
+  connect();
+  const Error error = failure(client_->hello());
+  ASSERT_TRUE(client_->supervisorBuild()) << "told though it is refused";
+  EXPECT_LE(client_->supervisorBuild()->size(), kMaxBuildBytes);
+  EXPECT_EQ(client_->supervisorBuild()->substr(0, 8), "\\x1b[2Jx");
+  EXPECT_NE(error.message().find(*client_->supervisorBuild()), std::string::npos) << error.message();
+  EXPECT_EQ(error.message().find('\x1b'), std::string::npos);
+}
+
 TEST_F(ControlClientTest, answersAndErrors_comeBackWhole) {
   connect();
   const auto response = await(io_, client_->info());
@@ -175,10 +205,24 @@ TEST_F(ControlClientTest, supervisorsDeath_endsWaitingCalls) {
   auto waiting = client_->wait();
   server_.reset();
   const Error error = failure(kj::mv(waiting));
-  EXPECT_EQ(error.code(), ErrorCode::kWorkerDied);
-  EXPECT_EQ(error.message(), client_->goneMessage());
+  EXPECT_EQ(error.code(), ErrorCode::kSupervisorDied);
   EXPECT_EQ(error.message(), "the supervisor of VM web is gone");
-  EXPECT_EQ(failure(client_->info()).code(), ErrorCode::kWorkerDied);
+  EXPECT_EQ(failure(client_->info()).code(), ErrorCode::kSupervisorDied);
+}
+
+TEST_F(ControlClientTest, supervisorThatDiesBeforeItsGreeting_isToldByItsCode) {
+  rpc::SocketPair pair = rpc::makeSocketPair();
+  ControlClient client(io_, std::move(pair.local), "");
+  pair.remote.reset();
+  const Error error = failure(client.hello());
+  EXPECT_EQ(error.code(), ErrorCode::kSupervisorDied);
+  EXPECT_EQ(error.message(), "the supervisor is gone");
+}
+
+// Whatever it says: as long as it answers it is there.
+TEST_F(ControlClientTest, supervisorThatCallsItselfGone_isNotTakenForOneThatIs) {
+  connect();
+  EXPECT_EQ(failure(client_->resume()).code(), ErrorCode::kUnknown);
 }
 
 TEST_F(ControlClientTest, hugeAnswer_isCutOff) {

@@ -2,8 +2,8 @@
 #include <limits>
 #include <string>
 
+#include "host/base/text.h"
 #include "host/config/json.h"
-#include "host/config/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::config {

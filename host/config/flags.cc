@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <charconv>
 
+#include "host/base/text.h"
 #include "host/config/json.h"
-#include "host/config/text.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 

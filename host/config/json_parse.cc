@@ -7,9 +7,9 @@
 #include <variant>
 #include <vector>
 
+#include "host/base/text.h"
 #include "host/config/annotations.h"
 #include "host/config/json.h"
-#include "host/config/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::config {
@@ -50,7 +50,8 @@ std::string pathText(const std::vector<Step>& steps) {
 [[noreturn]] void refuse(std::string_view source, const std::string& path, const std::string& message,
                          std::string hint = {}) {
   throw Error(ErrorCode::kInvalidArgument, printable(source) + ": " + (path.empty() ? "" : path + ": ") + message,
-              std::move(hint));
+              std::move(hint))
+      .withField(path);
 }
 
 // "source:line:column" of a byte of the text.
@@ -247,7 +248,8 @@ class Filler {
       }
       default:
         if (slot.field && hasAnnotation(*slot.field, kByteSizeAnnotation) && slot.type.isUInt64()) {
-          set(slot, parseByteSize(printable(source_) + ": " + path(), text));
+          const std::string field = path();
+          set(slot, aboutField(field, [&] { return parseByteSize(printable(source_) + ": " + field, text); }));
         } else {
           wrongType(slot.type, slot.field, "a string");
         }

@@ -258,6 +258,22 @@ TEST(Json, duplicateMembers_areRefusedAtAnyDepth) {
   EXPECT_EQ(refusal(R"({"disks":[{"id":"a"},{"id":"b"}]})"), "");
 }
 
+TEST(Json, errors_haveTheFieldThatTheyAreAbout) {
+  const auto fieldOf = [](std::string_view text) {
+    try {
+      Parsed parsed(text);
+    } catch (const Error& error) {
+      return error.field();
+    }
+    return std::string("was taken");
+  };
+  EXPECT_EQ(fieldOf(R"({"disks":[{},{"id":7}]})"), "disks[1].id");
+  EXPECT_EQ(fieldOf(R"({"memory":{"size":"much"}})"), "memory.size");
+  EXPECT_EQ(fieldOf(R"({"cpus":{"cores":2}})"), "cpus.cores");
+  EXPECT_EQ(fieldOf(R"({"boot":{"kernel":)"), "boot.kernel");
+  EXPECT_EQ(fieldOf("[]"), "");
+}
+
 TEST(Json, unions_takeOneMember) {
   EXPECT_EQ(refusal(R"({"nics":[{"attachment":{"network":"a","tap":"b"}}]})"),
             "vm.json: nics[0].attachment.tap: only one member of this union can be given, and \"network\" is there "

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 
 namespace vmmhost::config {
 

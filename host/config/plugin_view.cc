@@ -97,7 +97,8 @@ class Finder {
   std::optional<NewerField> value(const DynamicValue::Reader& from, const Place& place) {
     if (++values_ > kMaxValues) {
       throw Error(ErrorCode::kInvalidArgument,
-                  place.path + ": the configuration has more than " + std::to_string(kMaxValues) + " values");
+                  place.path + ": the configuration has more than " + std::to_string(kMaxValues) + " values")
+          .withField(place.path);
     }
     switch (from.getType()) {
       case DynamicValue::ENUM:

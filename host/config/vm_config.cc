@@ -4,7 +4,7 @@
 #include <set>
 #include <string>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::config {
@@ -26,7 +26,7 @@ std::string_view view(capnp::Text::Reader text) {
 }
 
 [[noreturn]] void refuse(const std::string& field, const std::string& message, std::string hint = {}) {
-  throw Error(ErrorCode::kInvalidArgument, field + ": " + message, std::move(hint));
+  throw Error(ErrorCode::kInvalidArgument, field + ": " + message, std::move(hint)).withField(field);
 }
 
 bool isNameCharacter(char character) {

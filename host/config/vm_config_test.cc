@@ -20,6 +20,8 @@ std::string refusal(std::string_view json) {
     validateVmConfig(config.asReader());
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(error.field(), "");
+    EXPECT_TRUE(error.message().starts_with(error.field() + ": ")) << error.field() << " of " << error.message();
     return error.message();
   }
   return {};

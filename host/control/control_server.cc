@@ -5,6 +5,7 @@
 #include <map>
 
 #include "host/base/build_info.h"
+#include "host/base/text.h"
 #include "ipc/rpc/answer.h"
 
 namespace vmmhost::control {
@@ -28,14 +29,22 @@ rpc::Limits clientLimits() {
 }
 
 std::string bounded(capnp::Text::Reader text) {
-  return escapeControl(std::string_view(text.cStr(), text.size()), kMaxReason);
+  return printable(std::string_view(text.cStr(), text.size()), kMaxReason);
 }
 
-int signalNumber(std::string_view name) {
-  if (name == "SIGINT") {
-    return SIGINT;
+// Of a client that tells none: those before 1.2 have its name as the reason.
+int signalOf(const std::string& reason) {
+  return reason == "SIGINT" ? SIGINT : reason == "SIGHUP" ? SIGHUP : SIGTERM;
+}
+
+int checkedSignal(std::int32_t told, const std::string& reason) {
+  if (told == 0) {
+    return signalOf(reason);
   }
-  return name == "SIGHUP" ? SIGHUP : SIGTERM;
+  if (told < 0 || told >= NSIG) {
+    throw Error(ErrorCode::kInvalidArgument, "there is no signal " + std::to_string(told));
+  }
+  return told;
 }
 
 }  // namespace
@@ -55,7 +64,11 @@ class ControlServer::Session final : public schema::Control::Server {
       : server_(server), target_(server.target_), presence_(std::move(presence)) {}
 
   kj::Promise<void> hello(HelloContext context) override {
-    presence_->greeted = true;
+    if (!presence_->greeted) {
+      presence_->greeted = true;
+      const auto build = context.getParams().getBuild();
+      server_.greeted({build.begin(), build.size()});
+    }
     return rpc::answer(context, [context]() mutable {
       auto results = context.getResults();
       results.setMajor(schema::CONTROL_MAJOR);
@@ -94,7 +107,8 @@ class ControlServer::Session final : public schema::Control::Server {
         kind = schema::EndKind::STOPPED;
       }
       const std::string reason = bounded(params.getReason());
-      return whileHere(target_.stop(kind, reason, signalNumber(reason)).then([this]() { return target_.onFinished(); }))
+      const int signal = checkedSignal(params.getSignal(), reason);
+      return whileHere(target_.stop(kind, reason, signal).then([this]() { return target_.onFinished(); }))
           .then([this, context]() mutable { vm::writeOutcome(target_.outcome(), context.getResults().initOutcome()); });
     });
   }
@@ -151,6 +165,11 @@ class ControlServer::Session final : public schema::Control::Server {
       const auto params = context.getParams();
       return vm().resizeConsole(params.getPort(), params.getColumns(), params.getRows());
     });
+  }
+
+  kj::Promise<void> abilities(AbilitiesContext context) override {
+    return rpc::answer(context,
+                       [this, context]() mutable { vm().handOutAbilities(context.getResults().initAbilities()); });
   }
 
   kj::Promise<void> watch(WatchContext context) override {
@@ -259,6 +278,18 @@ void ControlServer::serve(Fd socket, pid_t process, bool starter) {
                           })
                           .eagerlyEvaluate(nullptr);
   }
+}
+
+// A command that looks every second says the same each time: that is worth one line, not the rest of the log.
+void ControlServer::greeted(std::string_view theirBuild) {
+  const std::string build = printable(theirBuild, kMaxBuildBytes);
+  if (build == kBuild || build == loggedBuild_) {
+    return;
+  }
+  loggedBuild_ = build;
+  log_.write(Severity::kInfo, "control",
+             "a client " + (build.empty() ? "tells no build" : "is of another build, " + inQuotes(build)) +
+                 "; this supervisor is " + std::string(kBuild));
 }
 
 void ControlServer::remove(Client& client) {

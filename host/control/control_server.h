@@ -6,6 +6,9 @@
 #include <chrono>
 #include <list>
 #include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
 
 #include "host/base/log.h"
 #include "host/runtime/acceptor.h"
@@ -59,6 +62,7 @@ class ControlServer {
 
   void serve(Fd socket, pid_t process, bool starter);
   bool makeRoom(pid_t newcomer);
+  void greeted(std::string_view theirBuild);  // by the first hello of a connection
   void remove(Client& client);
 
   kj::AsyncIoContext& io_;
@@ -67,6 +71,7 @@ class ControlServer {
   std::list<Client> clients_;
   std::list<Client> leaving_;
   std::unique_ptr<runtime::Acceptor> acceptor_;  // once it listens
+  std::optional<std::string> loggedBuild_;       // of a client, that the log tells of last
   kj::Promise<void> removal_ = nullptr;
   kj::Promise<void> starterGone_ = nullptr;
 };

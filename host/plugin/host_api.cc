@@ -4,10 +4,22 @@
 #include <cstring>
 
 #include "host/base/build_info.h"
-#include "host/config/text.h"
+#include "host/base/text.h"
 
 namespace vmmhost::plugin {
 namespace {
+
+constexpr bool isSame(std::uint32_t given, ErrorCode code) {
+  return given == static_cast<std::uint32_t>(code);
+}
+static_assert(isSame(VMMHOST_ERROR_INVALID_ARGUMENT, ErrorCode::kInvalidArgument));
+static_assert(isSame(VMMHOST_ERROR_NOT_FOUND, ErrorCode::kNotFound));
+static_assert(isSame(VMMHOST_ERROR_ALREADY_EXISTS, ErrorCode::kAlreadyExists));
+static_assert(isSame(VMMHOST_ERROR_UNSUPPORTED, ErrorCode::kUnsupported));
+static_assert(isSame(VMMHOST_ERROR_UNAVAILABLE, ErrorCode::kUnavailable));
+static_assert(isSame(VMMHOST_ERROR_PERMISSION_DENIED, ErrorCode::kPermissionDenied));
+static_assert(isSame(VMMHOST_ERROR_RESOURCE_EXHAUSTED, ErrorCode::kResourceExhausted));
+static_assert(isSame(VMMHOST_ERROR_INTERNAL, ErrorCode::kInternal));
 
 // The C function `log` carries no context, and a plugin is called from one thread at a time: the sink of the call
 // that is under way on this thread.
@@ -27,6 +39,17 @@ void errorSet(vmmhost_error* error, std::uint32_t code, const char* message, con
     }
     error->value.emplace(known ? static_cast<ErrorCode>(code) : ErrorCode::kInternal, std::move(text),
                          pluginText(hint, kMaxLineBytes), retryable != 0);
+  } catch (...) {
+  }
+}
+
+void errorField(vmmhost_error* error, const char* field) {
+  if (error == nullptr || !error->value || field == nullptr) {
+    return;
+  }
+  try {
+    // One more than is kept, so that what is longer is not taken for a field.
+    error->value = error->value->withField({field, ::strnlen(field, Error::kMaxFieldBytes + 1)});
   } catch (...) {
   }
 }
@@ -62,7 +85,7 @@ const char* configJson(const vmmhost_config* config) {
 
 const vmmhost_host_api& hostApi() noexcept {
   static constexpr vmmhost_host_api kApi = {
-      sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, kBuild.data(), &errorSet, &logLine, &configJson};
+      sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, kBuild.data(), &errorSet, &logLine, &configJson, &errorField};
   return kApi;
 }
 
@@ -78,7 +101,7 @@ std::string pluginText(const char* text, std::size_t maxBytes, std::string_view 
     return std::string(fallback);
   }
   // One more than is kept, so that printable() sees that it has to cut.
-  return config::printable(std::string_view(text, ::strnlen(text, maxBytes + 1)), maxBytes);
+  return printable(std::string_view(text, ::strnlen(text, maxBytes + 1)), maxBytes);
 }
 
 bool isBackendName(std::string_view name) noexcept {
@@ -88,8 +111,7 @@ bool isBackendName(std::string_view name) noexcept {
 }
 
 Error backendError(std::string_view backend, const Error& error) {
-  return Error(error.code(), "backend " + std::string(backend) + ": " + error.message(), error.hint(),
-               error.retryable());
+  return error.withMessage("backend " + std::string(backend) + ": " + error.message());
 }
 
 }  // namespace vmmhost::plugin

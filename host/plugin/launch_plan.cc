@@ -6,10 +6,10 @@
 #include <climits>
 #include <cstring>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/plugin/host_api.h"
 #include "host/plugin/trusted_file.h"
-#include "ipc/spawn/spawn.h"
+#include "ipc/jail/spawn/spawn.h"
 #include "vmmhost/epolls.h"
 #include "vmmhost/rings.h"
 
@@ -66,7 +66,7 @@ std::string copyPath(const char* text, const std::string& what) {
     begin = end + 1;
   }
   if (!good) {
-    fault("has a " + what + " that is not a plain absolute path: " + config::inQuotes(path));
+    fault("has a " + what + " that is not a plain absolute path: " + inQuotes(path));
   }
   return path;
 }
@@ -82,7 +82,7 @@ bool isAtOrBelow(std::string_view path, std::string_view folder) {
 std::string workerPath(const char* text, const std::string& folder) {
   const std::string given = copyText(text, PATH_MAX - 1, "worker");
   if (given.empty() || given.back() == '/') {
-    fault("has a worker that is no file: " + config::inQuotes(given));
+    fault("has a worker that is no file: " + inQuotes(given));
   }
   const std::string full = given[0] == '/' ? given : folder + '/' + given;
   std::vector<std::string_view> parts;
@@ -96,7 +96,7 @@ std::string workerPath(const char* text, const std::string& folder) {
     if (part != "..") {
       parts.push_back(part);
     } else if (parts.empty()) {
-      fault("has a worker above the root: " + config::inQuotes(given));
+      fault("has a worker above the root: " + inQuotes(given));
     } else {
       parts.pop_back();
     }
@@ -107,7 +107,7 @@ std::string workerPath(const char* text, const std::string& folder) {
     path += part;
   }
   if (path.empty()) {
-    fault("has a worker that is no file: " + config::inQuotes(given));
+    fault("has a worker that is no file: " + inQuotes(given));
   }
   return path;
 }
@@ -125,15 +125,15 @@ void copyBinds(const vmmhost_launch_plan& from, LaunchPlan& to) {
     };
     constexpr std::string_view kSources[] = {"/usr", "/lib", "/lib64", "/opt"};
     if (std::none_of(std::begin(kSources), std::end(kSources), contains(bind.source))) {
-      fault("binds " + config::inQuotes(bind.source) + ", which is not below /usr, /lib, /lib64 or /opt");
+      fault("binds " + inQuotes(bind.source) + ", which is not below /usr, /lib, /lib64 or /opt");
     }
     constexpr std::string_view kReserved[] = {"/proc", "/dev", "/tmp", "/sys"};
     if (std::any_of(std::begin(kReserved), std::end(kReserved), contains(bind.target))) {
-      fault("binds to " + config::inQuotes(bind.target) + ", a place that the host fills itself");
+      fault("binds to " + inQuotes(bind.target) + ", a place that the host fills itself");
     }
     for (const LaunchPlan::Bind& other : to.binds) {
       if (other.target == bind.target) {
-        fault("binds to " + config::inQuotes(bind.target) + " twice");
+        fault("binds to " + inQuotes(bind.target) + " twice");
       }
     }
     to.binds.push_back(std::move(bind));
@@ -146,14 +146,14 @@ void copyDevices(const vmmhost_launch_plan& from, LaunchPlan& to) {
     LaunchPlan::Device device{copyText(from.devices[index].name, 32, "device name"),
                               copyPath(from.devices[index].path, "device path"), from.devices[index].optional != 0};
     if (!isBackendName(device.name)) {
-      fault("has a device name that is not made of [a-z0-9-]: " + config::inQuotes(device.name));
+      fault("has a device name that is not made of [a-z0-9-]: " + inQuotes(device.name));
     }
     if (!isBelow(device.path, "/dev")) {
-      fault("has a device that is not below /dev: " + config::inQuotes(device.path));
+      fault("has a device that is not below /dev: " + inQuotes(device.path));
     }
     for (const LaunchPlan::Device& other : to.devices) {
       if (other.name == device.name) {
-        fault("has two devices called " + config::inQuotes(device.name));
+        fault("has two devices called " + inQuotes(device.name));
       }
     }
     to.devices.push_back(std::move(device));
@@ -229,7 +229,7 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
     to.seccompPolicy = copyText(from.seccomp, 64, "seccomp policy");
     constexpr std::string_view kPolicies[] = {"worker-static", "worker-dynamic", "worker-system"};
     if (std::find(std::begin(kPolicies), std::end(kPolicies), to.seccompPolicy) == std::end(kPolicies)) {
-      fault("asks for an unknown seccomp policy: " + config::inQuotes(to.seccompPolicy));
+      fault("asks for an unknown seccomp policy: " + inQuotes(to.seccompPolicy));
     }
   }
   const std::string worker = workerPath(from.worker, folder);
@@ -273,7 +273,7 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   TrustedFile file = openTrusted(worker, "worker");
   if ((file.status.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)) == 0) {
     throw Error(ErrorCode::kPermissionDenied, "worker " + file.path + " is not executable",
-                "chmod +x " + config::printable(file.path, PATH_MAX));
+                "chmod +x " + printable(file.path, PATH_MAX));
   }
   to.workerPath = file.path;
   to.worker = std::move(file.file);

@@ -2,9 +2,9 @@
 
 #include <capnp/message.h>
 
+#include "host/base/text.h"
 #include "host/config/json.h"
 #include "host/config/plugin_view.h"
-#include "host/config/text.h"
 #include "host/plugin/launch_plan.h"
 
 namespace vmmhost::plugin {
@@ -51,13 +51,14 @@ class LoadedPlugin final : public Plugin {
     if (!field) {
       return;
     }
-    const std::string what = field->path + ": " + (field->value.empty() ? "" : config::inQuotes(field->value) + ' ');
+    const std::string what = field->path + ": " + (field->value.empty() ? "" : inQuotes(field->value) + ' ');
     throw backendError(
         library_.name,
         Error(ErrorCode::kUnsupported,
               what + "came with version " + abiText((VMMHOST_PLUGIN_ABI_MAJOR << 16) | field->since) +
                   " of the plugin interface, and this plugin was built for version " + abiText(abi),
-              "remove " + field->path + ", or install a version of the backend that was built for this host"));
+              "remove " + field->path + ", or install a version of the backend that was built for this host")
+            .withField(field->path));
   }
 
   // A configuration in the form that crosses the boundary. There is no other way for one to a plugin.

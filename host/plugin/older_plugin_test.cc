@@ -85,6 +85,7 @@ class OlderPluginTest : public ::testing::Test {
     const std::string value = field.enumerant ? field.enumerant->getProto().getName().cStr() : "";
     const std::string refused = config_fields::refusedName(message) + (value.empty() ? "" : '.' + value);
     EXPECT_EQ(refused, field.name) << message;
+    EXPECT_EQ(error->field(), message.substr(0, message.find(": ")));
     const std::string reason = (value.empty() ? "" : '"' + value + "\" ") + "came with version 1." +
                                std::to_string(sinceOf(field)) +
                                " of the plugin interface, and this plugin was built for version " + version;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/plugin/host_api.h"
 
 namespace vmmhost::plugin {
@@ -53,7 +53,7 @@ class Reader {
       fail();
       return {};
     }
-    std::string value = config::printable(rest_.substr(0, size), max);
+    std::string value = printable(rest_.substr(0, size), max);
     rest_.remove_prefix(size);
     return value;
   }

@@ -6,7 +6,7 @@
 #include <map>
 #include <mutex>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/plugin/choice.h"
 #include "host/plugin/host_api.h"
 #include "host/plugin/loaded_plugin.h"
@@ -21,7 +21,7 @@ namespace {
 std::string join(const std::vector<std::string>& parts, const char* separator) {
   std::string out;
   for (const std::string& part : parts) {
-    out += (out.empty() ? "" : separator) + config::printable(part, PATH_MAX);
+    out += (out.empty() ? "" : separator) + printable(part, PATH_MAX);
   }
   return out;
 }
@@ -49,8 +49,8 @@ struct Registry::Impl {
   TrustedFile open(const std::string& name, const std::vector<std::string>& files) const {
     if (files.size() > 1) {
       throw backendError(name, Error(ErrorCode::kUnavailable,
-                                     "there are two plugins of this name, " + config::printable(files[0], PATH_MAX) +
-                                         " and " + config::printable(files[1], PATH_MAX),
+                                     "there are two plugins of this name, " + printable(files[0], PATH_MAX) + " and " +
+                                         printable(files[1], PATH_MAX),
                                      "remove one of them"));
     }
     return openTrusted(files[0], "plugin");
@@ -66,7 +66,7 @@ struct Registry::Impl {
     for (const auto& [other, files] : found) {
       names.push_back(other);
     }
-    throw Error(ErrorCode::kNotFound, "there is no backend " + config::inQuotes(name),
+    throw Error(ErrorCode::kNotFound, "there is no backend " + inQuotes(name),
                 names.empty() ? "no plugin was found in " + join(folders, ", ") : "there is: " + join(names, ", "));
   }
 

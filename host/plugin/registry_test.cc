@@ -312,8 +312,14 @@ TEST_F(RegistryTest, loadedPlugin_validatesAndPlans) {
   EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
   EXPECT_EQ(error.message(), "backend good: name: \\x1b[2Jrefused");
   EXPECT_EQ(error.hint(), "take another");
+  EXPECT_EQ(error.field(), "name");
   EXPECT_TRUE(error.retryable());
   EXPECT_EQ(logged, "2:refusing\\na name\n");
+
+  for (const std::string& field : {std::string("\x1b[2J"), std::string(Error::kMaxFieldBytes + 1, 'x')}) {
+    const Variable hostile("VMMHOST_TEST_FIELD", field);
+    EXPECT_EQ(errorOf([&] { plugin->validate(config.asReader()); }).field(), "");
+  }
 
   const LaunchPlan plan = plugin->plan(config.asReader());
   EXPECT_EQ(plan.workerPath, (root / "libexec/worker").string());

@@ -9,7 +9,7 @@
 #include <deque>
 #include <vector>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::plugin {
@@ -59,7 +59,7 @@ class Walk {
   }
 
  private:
-  std::string subject() const { return std::string(what_) + ' ' + config::printable(path_, PATH_MAX); }
+  std::string subject() const { return std::string(what_) + ' ' + printable(path_, PATH_MAX); }
 
   std::string where(const std::string& component = {}) const {
     std::string out;
@@ -168,7 +168,7 @@ class Walk {
     }
     if ((result.status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
       throw Error(ErrorCode::kConfinement, subject() + " is not trusted: others can write it",
-                  "chmod go-w " + config::printable(here, PATH_MAX));
+                  "chmod go-w " + printable(here, PATH_MAX));
     }
     result.file = std::move(file);
     result.path = here;
@@ -178,7 +178,7 @@ class Walk {
   void checkOwner(const std::string& here, const struct stat& status) const {
     if (status.st_uid != 0 && status.st_uid != ::geteuid()) {
       throw Error(ErrorCode::kConfinement,
-                  subject() + " is not trusted: " + config::printable(here, PATH_MAX) + " belongs to user id " +
+                  subject() + " is not trusted: " + printable(here, PATH_MAX) + " belongs to user id " +
                       std::to_string(status.st_uid) + ", neither to root nor to the caller (" +
                       std::to_string(::geteuid()) + ")",
                   "chown it to root or to the caller if you trust its content, or remove it");
@@ -189,8 +189,8 @@ class Walk {
     // In a sticky folder others can add entries, but not replace those that belong to root or the caller.
     if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0 && (status.st_mode & S_ISVTX) == 0) {
       throw Error(ErrorCode::kConfinement,
-                  subject() + " is not trusted: others can write the folder " + config::printable(here, PATH_MAX),
-                  "chmod go-w " + config::printable(here, PATH_MAX));
+                  subject() + " is not trusted: others can write the folder " + printable(here, PATH_MAX),
+                  "chmod go-w " + printable(here, PATH_MAX));
     }
   }
 

@@ -9,8 +9,10 @@
 #include <filesystem>
 #include <string_view>
 
-#include "host/config/text.h"
+#include "host/base/environment.h"
+#include "host/base/text.h"
 #include "host/runtime/files.h"
+#include "host/runtime/owned_groups.h"
 
 namespace vmmhost::runtime {
 namespace {
@@ -27,14 +29,6 @@ std::string fromEnvironment(const char* name) {
 std::string absoluteFromEnvironment(const char* name) {
   std::string value = fromEnvironment(name);
   return value.starts_with('/') ? value : std::string();
-}
-
-// "/" is a folder like any other, and slashes at the end mean nothing.
-std::string below(std::string folder, const char* path) {
-  while (folder.ends_with('/')) {
-    folder.pop_back();
-  }
-  return folder + path;
 }
 
 bool belongsToCaller(const std::string& folder) {
@@ -71,9 +65,8 @@ bool isAnothers(int parent, const std::string& name) {
 Fd openPrivate(const std::string& path, const char* variable) {
   if (path.empty() || path[0] != '/') {
     throw Error(ErrorCode::kInvalidArgument,
-                path.empty()
-                    ? "there is no place for vmmhost's files"
-                    : std::string(variable) + ": the path " + config::inQuotes(path, 1024) + " is not absolute",
+                path.empty() ? "there is no place for vmmhost's files"
+                             : std::string(variable) + ": the path " + inQuotes(path, 1024) + " is not absolute",
                 std::string("set ") + variable + " to an absolute path");
   }
   const std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
@@ -142,10 +135,16 @@ Directories::Paths Directories::defaultPaths() {
 
 Directories Directories::open(const Paths& paths) {
   Directories directories;
-  directories.runtime_ = openPrivate(paths.runtime, kRuntimeVariable);
+  directories.runtime_ = openRuntime(paths.runtime);
   directories.state_ = openPrivate(paths.state, kStateVariable);
   directories.paths_ = paths;
   return directories;
+}
+
+Fd Directories::openRuntime(const std::string& path) {
+  Fd folder = openPrivate(path, kRuntimeVariable);
+  sweepOwnedGroups(folder.get());
+  return folder;
 }
 
 }  // namespace vmmhost::runtime

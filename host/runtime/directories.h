@@ -34,8 +34,10 @@ class Directories {
   };
   // From the environment of the caller. Empty strings where nothing is set up for it.
   static Paths defaultPaths();
-  // Makes the folders if they are missing. Throws Error.
+  // Makes the folders if they are missing; clears away what embedding programs left that died. Throws Error.
   static Directories open(const Paths& paths);
+  // The runtime folder alone, for a program that embeds.
+  static Fd openRuntime(const std::string& path);
 
   int runtimeFd() const { return runtime_.get(); }
   int stateFd() const { return state_.get(); }

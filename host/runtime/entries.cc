@@ -13,7 +13,7 @@
 #include <numeric>
 #include <set>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/runtime/directories.h"
 #include "host/runtime/files.h"
 #include "host/runtime/name_lock.h"
@@ -119,7 +119,7 @@ Error notFound(const Directories& directories, std::string_view name) {
       }
     }
   }
-  return Error(ErrorCode::kNotFound, "there is no VM called " + config::inQuotes(name),
+  return Error(ErrorCode::kNotFound, "there is no VM called " + inQuotes(name),
                similar.empty() ? "vmmhost ps -a lists all" : "there is " + similar);
 }
 
@@ -273,7 +273,7 @@ Fd openState(const Directories& directories, std::string_view name, std::string_
                 : -1);
   struct stat status = {};
   if (!opened || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    throw Error(ErrorCode::kNotFound, "the VM " + text + " has no file " + config::inQuotes(file));
+    throw Error(ErrorCode::kNotFound, "the VM " + text + " has no file " + inQuotes(file));
   }
   return opened;
 }

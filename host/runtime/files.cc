@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,7 +12,7 @@
 #include <climits>
 #include <memory>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/config/vm_config.h"
 #include "vmmhost/error.h"
 
@@ -104,6 +105,25 @@ void replaceFile(int folder, const std::string& name, std::string_view content, 
   if (sync) {
     ::fsync(folder);
   }
+}
+
+Fd lockRemovable(int folder, const std::string& name, int createFlags) {
+  Fd file(::openat(folder, name.c_str(), O_RDWR | createFlags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  if (!file) {
+    if (errno == ENOENT || errno == EEXIST) {
+      return {};
+    }
+    throw systemError("opening the lock " + name, errno);
+  }
+  struct stat open = {};
+  struct stat named = {};
+  // One that was removed meanwhile is nobody's lock.
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || ::fstat(file.get(), &open) != 0 ||
+      ::fstatat(folder, name.c_str(), &named, AT_SYMLINK_NOFOLLOW) != 0 || open.st_dev != named.st_dev ||
+      open.st_ino != named.st_ino) {
+    return {};
+  }
+  return file;
 }
 
 std::vector<std::string> folderEntries(int folder, std::size_t limit) {

@@ -30,6 +30,10 @@ std::optional<std::string> readSmallFile(int folder, const std::string& name, st
 enum class Durable { kYes, kNo };
 void replaceFile(int folder, const std::string& name, std::string_view content, Durable durable = Durable::kYes);
 
+// The file `name` of a folder, locked by flock, whose holders remove it under the lock; `createFlags`: O_CREAT, O_EXCL.
+// Nothing: somebody holds it, or it is not there, or is already. Throws Error.
+Fd lockRemovable(int folder, const std::string& name, int createFlags);
+
 // Names in a folder without "." and ".."; at most `limit`.
 std::vector<std::string> folderEntries(int folder, std::size_t limit = 4096);
 

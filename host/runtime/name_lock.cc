@@ -10,7 +10,7 @@
 #include <ctime>
 #include <vector>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "host/runtime/files.h"
 #include "host/runtime/lock_wait.h"
 
@@ -88,7 +88,7 @@ Error heldTooLong(int lock, const std::string& name, const std::string& holder) 
   pid_t pid = 0;
   std::from_chars(holder.data(), holder.data() + holder.size(), pid);
   const std::string number = std::to_string(pid);
-  const std::string begin = "another command is changing the entry " + config::inQuotes(name);
+  const std::string begin = "another command is changing the entry " + inQuotes(name);
   const Fd process(pid > 0 ? ::open(("/proc/" + number).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
   const bool isHolder = process && hasOpen(process, lock);
   const std::string stat = isHolder ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
@@ -101,7 +101,7 @@ Error heldTooLong(int lock, const std::string& name, const std::string& holder) 
   const bool isStopped = state == 'T' || state == 't';  // by a signal, by a debugger (proc(5))
   return Error(ErrorCode::kUnavailable,
                begin + ": process " + number + " (" +
-                   config::printable(std::string_view(stat).substr(nameBegin, nameEnd - nameBegin), 64) + ")" +
+                   printable(std::string_view(stat).substr(nameBegin, nameEnd - nameBegin), 64) + ")" +
                    (isStopped ? ", which is stopped" : ", which is not stopped and does not come to an end"),
                isStopped ? "kill -CONT " + number + " lets it go on, kill -KILL " + number + " ends it"
                          : "kill -KILL " + number + " ends it",

@@ -1,7 +1,5 @@
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,26 +10,6 @@
 
 namespace vmmhost::runtime {
 namespace {
-
-// The lease of a number, if nobody has it. Files are removed under their lock, so that one that was locked has to be
-// looked up again.
-Fd tryLease(int folder, const std::string& number, int createFlag) {
-  Fd file(::openat(folder, number.c_str(), O_RDWR | createFlag | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
-  if (!file) {
-    if (errno == ENOENT) {
-      return {};
-    }
-    throw systemError("opening the user id lease " + number, errno);
-  }
-  struct stat open = {};
-  struct stat named = {};
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || ::fstat(file.get(), &open) != 0 ||
-      ::fstatat(folder, number.c_str(), &named, AT_SYMLINK_NOFOLLOW) != 0 || open.st_dev != named.st_dev ||
-      open.st_ino != named.st_ino) {
-    return {};
-  }
-  return file;
-}
 
 // The folder of the leases; nothing if it is not there and `open` makes none.
 template <typename Open>
@@ -57,7 +35,7 @@ UidLease UidLease::take(const std::string& path) {
   }
   for (uid_t step = 0; folder && step < kCount; ++step) {
     const uid_t number = (start + step) % kCount;
-    if (Fd lock = tryLease(folder.get(), std::to_string(number), O_CREAT); lock) {
+    if (Fd lock = lockRemovable(folder.get(), std::to_string(number), O_CREAT); lock) {
       UidLease lease;
       lease.uid_ = kFirstUid + number;
       lease.parent_ = std::move(folder);
@@ -91,7 +69,7 @@ void sweepUidLeases(const std::string& path) noexcept {
       return;
     }
     for (const std::string& number : folderEntries(folder.get(), UidLease::kCount)) {
-      if (const Fd lock = tryLease(folder.get(), number, 0); lock) {
+      if (const Fd lock = lockRemovable(folder.get(), number, 0); lock) {
         ::unlinkat(folder.get(), number.c_str(), 0);
       }
     }

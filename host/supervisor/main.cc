@@ -12,7 +12,7 @@
 
 #include "host/client/launch.h"
 #include "host/supervisor/supervisor.h"
-#include "ipc/spawn/limits.h"
+#include "ipc/jail/spawn/limits.h"
 
 namespace {
 
@@ -65,7 +65,7 @@ kj::Promise<void> watchSignals(int fd, kj::UnixEventPort::FdObserver& observer,
 int run() {
   // A limit of file sizes (ulimit -f), met by a log, is not to end the VM.
   ::signal(SIGXFSZ, SIG_IGN);
-  // A worker's descriptors are placed under high numbers (ipc/spawn/stub.h).
+  // A worker's descriptors are placed under high numbers (ipc/jail/spawn/stub.h).
   vmmhost::spawn::raiseOwnLimits();
   sigset_t signals;
   ::sigemptyset(&signals);

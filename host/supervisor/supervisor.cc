@@ -2,17 +2,14 @@
 
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 
+#include "host/base/build_info.h"
+#include "host/base/clock.h"
 #include "host/base/paths.h"
-#include "host/client/environment.h"
 #include "host/config/json.h"
-#include "host/config/vm_config.h"
-#include "host/plugin/choose_aside.h"
+#include "host/plugin/places.h"
 
 namespace vmmhost::supervisor {
 namespace {
@@ -21,16 +18,6 @@ namespace {
 constexpr auto kLinger = 30 * kj::SECONDS;
 constexpr std::chrono::milliseconds kMeasurement{50};
 constexpr std::chrono::milliseconds kPatientMeasurement{5000};
-
-std::string madeUpName() {
-  std::uint32_t random = 0;
-  if (::getrandom(&random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) {
-    throw systemError("getrandom", errno);
-  }
-  char text[16];
-  std::snprintf(text, sizeof(text), "vm-%08x", random);
-  return text;
-}
 
 const char* signalText(int signal) {
   return signal == SIGINT ? "SIGINT" : signal == SIGHUP ? "SIGHUP" : "SIGTERM";
@@ -64,47 +51,47 @@ Supervisor::Supervisor(kj::AsyncIoContext& io, schema::LaunchRequest::Reader req
 Supervisor::~Supervisor() noexcept = default;
 
 void Supervisor::prepare() {
-  const auto mark = [this](const char* phase) { early_.emplace_back(phase, vm::monotonicNanoseconds()); };
+  const auto mark = [this](const char* phase) { early_.emplace_back(phase, monotonicNanoseconds()); };
   if (request_.getClientStartNs() != 0) {
     early_.emplace_back("client-start", request_.getClientStartNs());
   }
   mark("supervisor-start");
-  config_ = std::make_unique<capnp::MallocMessageBuilder>();
-  config_->setRoot(request_.getConfig());
-  auto config = config_->getRoot<schema::VmConfig>();
-  config::validateVmConfig(config.asReader());
+  auto config = std::make_unique<capnp::MallocMessageBuilder>();
+  config->setRoot(request_.getConfig());
+  launch::Options options{request_.getBackend().cStr(),
+                          request_.getWorkingDirectory().cStr(),
+                          std::chrono::milliseconds(request_.getTimeoutMs()),
+                          {}};
+  for (const auto part : request_.getWithout()) {
+    options.without.emplace_back(part.cStr());
+  }
+  launcher_.emplace(std::move(options), std::move(config), "vm");
+  name_ = launcher_->config().getName().cStr();
 
   directories_ =
       runtime::Directories::open({request_.getRuntimeDirectory().cStr(), request_.getStateDirectory().cStr()});
-  if (config.getName().size() == 0) {
-    config.setName(madeUpName());
-  }
-  reservation_ = runtime::Reservation::take(*directories_, config.getName().cStr());
+  reservation_ = runtime::Reservation::take(*directories_, name_);
   keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
-  stateBounds_ = runtime::stateBounds(config.getConsoles().size());
+  stateBounds_ = runtime::stateBounds(launcher_->config().getConsoles().size());
   runtime::requireStateRoom(*directories_, reservation_->name(), *stateBounds_);
   log_->setFile(std::make_unique<RotatingFile>(reservation_->stateFd(), "vmmhost.log", runtime::kLogFileBytes));
   mark("name-reserved");
+}
 
-  const InstallPaths installation = findInstallation();
-  registry_ = std::make_shared<plugin::Registry>(
-      client::registryOptions(installation, request_.getPluginPath().cStr(), ::geteuid() == 0));
-  backend_ = request_.getBackend().cStr();
+std::string Supervisor::backend() const {
+  return launcher_ ? launcher_->backend() : request_.getBackend().cStr();
 }
 
 kj::Promise<void> Supervisor::chooseBackend() {
-  const bool named = !backend_.empty() && backend_ != "auto";
-  if (named && registry_->isProven(backend_)) {
-    return kj::READY_NOW;
-  }
+  const InstallPaths installation = findInstallation();
+  auto registry = std::make_shared<plugin::Registry>(
+      plugin::registryOptions(installation, request_.getPluginPath().cStr(), ::geteuid() == 0));
   auto givenUp = kj::newPromiseAndFulfiller<void>();
   choosingGivenUp_ = kj::mv(givenUp.fulfiller);
-  return plugin::chooseAside(io_.unixEventPort, registry_, named ? backend_ : "")
-      .then([this](plugin::Registry::Choice choice) {
+  return launcher_->choose(io_.unixEventPort, std::move(registry))
+      .then([this]() {
         choosingGivenUp_ = nullptr;
-        backend_ = choice.backend.name;
-        choice_ = choice.reason;
-        early_.emplace_back("backend-chosen", vm::monotonicNanoseconds());
+        early_.emplace_back("backend-chosen", monotonicNanoseconds());
       })
       .exclusiveJoin(kj::mv(givenUp.promise));
 }
@@ -112,52 +99,23 @@ kj::Promise<void> Supervisor::chooseBackend() {
 void Supervisor::keepRecord(const std::vector<std::string>& cgroups) {
   runtime::Record record;
   record.name = reservation_->name();
-  record.backend = backend_;
+  record.backend = backend();
   record.supervisorPid = ::getpid();
   record.cgroups = cgroups;
-  record.startedUnixMs = vm::unixMilliseconds();
+  record.startedUnixMs = unixMilliseconds();
   record.removeOnEnd = request_.getRemoveOnEnd();
   record.consoles = std::max(1U, request_.getConfig().getConsoles().size());
   reservation_->writeRecord(record);
 }
 
 void Supervisor::makeVm() {
-  const auto config = config_->getRoot<schema::VmConfig>().asReader();
-  const std::shared_ptr<plugin::Plugin> plugin = registry_->load(backend_);
-  early_.emplace_back("plugin-loaded", vm::monotonicNanoseconds());
-  plugin->validate(config);
-
-  vm::VmSpec spec;
-  spec.plan = plugin->plan(config);
-  spec.config = std::move(config_);
-  spec.backend = backend_;
-  spec.choice = choice_;
-  spec.workingDirectory = request_.getWorkingDirectory().cStr();
-  if (::geteuid() == 0) {
-    lease_ = runtime::UidLease::take();
-    spec.uid = lease_->uid();
-    spec.gid = lease_->uid();
-  } else {
-    spec.uid = ::geteuid();
-    spec.gid = ::getegid();
-  }
-  for (const auto part : request_.getWithout()) {
-    if (std::find(std::begin(spawn::kPartNames), std::end(spawn::kPartNames), part.cStr()) ==
-        std::end(spawn::kPartNames)) {
-      std::string known;
-      for (const auto name : spawn::kPartNames) {
-        known += (known.empty() ? "" : ", ") + std::string(name);
-      }
-      throw Error(ErrorCode::kInvalidArgument,
-                  "--without " + escapeControl(part.cStr(), 64) + ": no such part of the jail",
-                  "parts that can be left out: " + known);
-    }
-    spec.without.insert(part.cStr());
-  }
+  launch::Launch launch = launcher_->make([this]() { early_.emplace_back("plugin-loaded", monotonicNanoseconds()); });
+  lease_ = std::move(launch.lease);
+  vm::VmSpec& spec = launch.spec;
   if (request_.getMeasureMemory()) {
     spec.measureMemory = request_.getAwaitMeasurement() ? kPatientMeasurement : kMeasurement;
   }
-  spec.timeout = std::chrono::milliseconds(request_.getTimeoutMs());
+  spec.groupName = reservation_->name() + "-" + std::to_string(::getpid());
   spec.keepConsole = true;
   spec.consoleFile = [this](std::uint32_t port) {
     return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port),
@@ -264,9 +222,10 @@ void Supervisor::describe(schema::VmInfo::Builder out, std::uint64_t workerPriva
     vm_->describe(out, workerPrivateBytes);
   } else {
     out.setSupervisorPid(::getpid());
-    out.setBackend(backend_);
-    if (config_) {
-      out.setName(config_->getRoot<schema::VmConfig>().getName());
+    out.setSupervisorBuild(kj::StringPtr(kBuild.data(), kBuild.size()));
+    out.setBackend(backend());
+    if (!name_.empty()) {
+      out.setName(name_);
     }
   }
   out.setDetached(detached_);

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "host/control/control_server.h"
-#include "host/plugin/registry.h"
+#include "host/launch/launcher.h"
 #include "host/runtime/directories.h"
 #include "host/runtime/state_room.h"
 #include "host/vm/vm.h"
@@ -44,6 +44,7 @@ class Supervisor final : public control::Target {
  private:
   void prepare();
   kj::Promise<void> chooseBackend();
+  std::string backend() const;
   void makeVm();
   void finish();
   std::string exitJson();
@@ -56,11 +57,9 @@ class Supervisor final : public control::Target {
   std::optional<runtime::Directories> directories_;
   std::optional<runtime::Reservation> reservation_;
   std::optional<runtime::UidLease> lease_;
-  std::shared_ptr<plugin::Registry> registry_;
-  std::unique_ptr<capnp::MallocMessageBuilder> config_;
+  std::optional<launch::Launcher> launcher_;
   std::optional<runtime::StateBounds> stateBounds_;  // once there is a place for them
-  std::string backend_;
-  std::string choice_;
+  std::string name_;                                 // empty until the configuration was looked at
   vm::Vm::Timings early_;
   std::unique_ptr<vm::Vm> vm_;
   vm::Outcome outcome_;

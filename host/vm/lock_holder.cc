@@ -11,7 +11,7 @@
 #include <charconv>
 #include <optional>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 
 namespace vmmhost::vm {
 namespace {
@@ -125,7 +125,7 @@ std::string lockHolders(const Fd& file) {
     std::string name = readText("/proc/" + std::to_string(pids[index]) + "/comm");
     name.resize(std::min(name.find('\n'), name.size()));
     text += (index == 0 ? "" : ", ") + std::to_string(pids[index]);
-    text += name.empty() ? "" : " (" + config::printable(name, kMaxNameBytes) + ")";
+    text += name.empty() ? "" : " (" + printable(name, kMaxNameBytes) + ")";
   }
   return pids.size() <= kMaxNamed ? text : text + " and " + std::to_string(pids.size() - kMaxNamed) + " more";
 }

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "ipc/spawn/spawn.h"
+#include "ipc/jail/spawn/spawn.h"
 #include "vmmhost/error.h"
 #include "vmmhost/schema/host.capnp.h"
 

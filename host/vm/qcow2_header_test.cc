@@ -105,14 +105,22 @@ TEST(PlannedBytes, haveRoomForATableOfCountsThatGrows) {
     std::uint32_t clusterBits;
     std::uint32_t refcountOrder;
     std::uint64_t length;
+    std::uint32_t tableClusters;  // that it comes to
   };
-  for (const Full& full : {Full{9, 4, 68478976}, {9, 6, 69421056}, {10, 6, 68312064}}) {
+  for (const Full& full : {Full{9, 4, 68478976, 9}, {9, 6, 69421056, 34}, {10, 6, 68312064, 5}}) {
     TestImage image;
     image.clusterBits = full.clusterBits;
     image.refcountOrder = full.refcountOrder;
     image.virtualBytes = 64 * kMiB;
     EXPECT_GE(planOf(image), full.length + kMiB / 2);
     EXPECT_LE(planOf(image), full.length + 2 * kMiB);
+    // Against one that is large enough from the beginning: the new one, half as large again, and up to as many clusters
+    // as one block counts passed over in front of it.
+    const std::uint64_t perBlock = (std::uint64_t{8} << full.clusterBits) >> full.refcountOrder;
+    const std::uint64_t more = (perBlock + full.tableClusters * 3 / 2) << full.clusterBits;
+    const std::uint64_t small = planOf(image);
+    image.refcountTableClusters = full.tableClusters;
+    EXPECT_GE(small, planOf(image) + more) << full.clusterBits << ' ' << full.refcountOrder;
   }
 }
 

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "ipc/spawn/limits.h"
+#include "ipc/jail/spawn/limits.h"
 #include "vmmhost/error.h"
 #include "vmmhost/memory_file.h"
 
@@ -72,7 +72,8 @@ std::vector<BootFile> filesClosedTo(const OpenedResources& resources, schema::Bo
                     std::string(field) + ": has " + std::to_string(bytes) +
                         " bytes; of boot files that others may not read at most " + std::to_string(kMaxCopiedBytes) +
                         " are copied for the worker" + (all == bytes ? "" : ", all together"),
-                    "let others read the file");
+                    "let others read the file")
+            .withField(field);
       }
       if (const auto error = spawn::tooLow(RLIMIT_FSIZE, bytes, std::string("a copy of ") + field)) {
         throw *error;
@@ -88,7 +89,7 @@ std::vector<BootFile> filesClosedTo(const OpenedResources& resources, schema::Bo
 
 std::vector<BootFile> copiesOf(std::vector<BootFile> files, const std::atomic<bool>& isUnwanted) {
   for (BootFile& file : files) {
-    file.fd = copyOf(file, isUnwanted);
+    file.fd = aboutField(file.field, [&] { return copyOf(file, isUnwanted); });
   }
   return files;
 }

@@ -8,12 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <string_view>
 
+#include "host/base/text.h"
 #include "host/config/mac.h"
-#include "host/config/text.h"
+#include "host/net/tap.h"
 #include "host/vm/lock_holder.h"
-#include "host/vm/tap.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::vm {
@@ -114,7 +113,8 @@ class Opener {
     const std::uint32_t mostQueues =
         count == 0 ? 0 : std::min({config.getCpus().getCount(), kMaxQueuesPerNic, std::max(1U, kMaxQueues / count)});
     for (std::uint32_t index = 0; index < count; ++index) {
-      nic(config.getNics()[index], index, config.getName().cStr(), mostQueues);
+      const std::string field = "nics[" + std::to_string(index) + "]";
+      aboutField(field, [&] { nic(field, config.getNics()[index], index, config.getName().cStr(), mostQueues); });
     }
   }
 
@@ -150,32 +150,37 @@ class Opener {
     try {
       opened_.diskPlans.add(subject, std::move(own), format);
     } catch (const Error& error) {
-      const bool isOfTheFormat = error.code() == ErrorCode::kInvalidArgument;
-      throw Error(error.code(), (isOfTheFormat ? subjectOf(field + ".format", path) : subject) + ": " + error.message(),
-                  error.hint(), error.retryable());
+      if (error.code() != ErrorCode::kInvalidArgument) {
+        throw error.withMessage(subject + ": " + error.message());
+      }
+      const std::string format = field + ".format";
+      throw error.withMessage(subjectOf(format, path) + ": " + error.message()).withField(format);
     }
   }
 
-  void nic(schema::Nic::Builder nic, std::uint32_t index, const char* vmName, std::uint32_t mostQueues) {
-    const std::string field = "nics[" + std::to_string(index) + "]";
+  void nic(const std::string& field, schema::Nic::Builder nic, std::uint32_t index, const char* vmName,
+           std::uint32_t mostQueues) {
     if (nic.getMac().size() == 0) {
       nic.setMac(config::deriveMac(vmName, index));
     }
     auto attachment = nic.getAttachment();
     if (attachment.isNetwork()) {
       throw Error(ErrorCode::kUnsupported, field + ".attachment.network: this version attaches no networks",
-                  "name an existing TAP device as attachment.tap");
+                  "name an existing TAP device as attachment.tap")
+          .withField(field + ".attachment.network");
     }
     if (!attachment.isTap()) {
       return;
     }
     const std::string name = attachment.getTap().cStr();
-    OpenedTap tap = openTap(field + ".attachment.tap", name, mostQueues);
+    const std::string tapField = field + ".attachment.tap";
+    net::OpenedTap tap = aboutField(tapField, [&] { return net::openTap(tapField, name, mostQueues); });
     if (nic.getMtu() > tap.mtu) {
       throw Error(ErrorCode::kInvalidArgument,
                   field + ".mtu: " + std::to_string(nic.getMtu()) + " is more than the " + std::to_string(tap.mtu) +
                       " of TAP device " + name,
-                  "`ip link set " + name + " mtu " + std::to_string(nic.getMtu()) + "` raises it");
+                  "`ip link set " + name + " mtu " + std::to_string(nic.getMtu()) + "` raises it")
+          .withField(field + ".mtu");
     }
     if (nic.getMtu() == 0) {
       nic.setMtu(tap.mtu);
@@ -186,7 +191,7 @@ class Opener {
   }
 
   static std::string subjectOf(const std::string& field, const std::string& path) {
-    return field + ": " + config::printable(path, kMaxShownPathBytes);
+    return field + ": " + printable(path, kMaxShownPathBytes);
   }
   Fd openFile(const std::string& subject, const std::string& path, int flags) {
     if (!directory_ && !path.starts_with('/')) {
@@ -250,35 +255,41 @@ class Opener {
   OpenedResources opened_;
 };
 
+// Workers that were built before errors had a field say it at the beginning of the message only.
+std::string fieldOf(const Error& error) {
+  return error.field().empty() ? error.message().substr(0, error.message().find(": ")) : error.field();
+}
+
 }  // namespace
 
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory) {
   Opener opener(workingDirectory);
+  const auto open = [&](const char* field, schema::FileRef::Builder file) {
+    aboutField(field, [&] { opener.file(field, file); });
+  };
   auto boot = config.getBoot();
   if (boot.hasKernel()) {
-    opener.file("boot.kernel", boot.getKernel());
+    open("boot.kernel", boot.getKernel());
   }
   if (boot.hasInitrd()) {
-    opener.file("boot.initrd", boot.getInitrd());
+    open("boot.initrd", boot.getInitrd());
   }
   if (boot.hasFirmware()) {
-    opener.file("boot.firmware", boot.getFirmware());
+    open("boot.firmware", boot.getFirmware());
   }
-  for (auto disk : config.getDisks()) {
-    opener.disk(disk);
+  for (std::uint32_t index = 0; index < config.getDisks().size(); ++index) {
+    aboutField(diskField(index), [&] { opener.disk(config.getDisks()[index]); });
   }
   opener.nics(config);
   return opener.take();
 }
 
 Error nameFile(const Error& error, schema::VmConfig::Reader config) {
-  const std::string_view message = error.message();
-  const std::size_t colon = std::min(message.find(": "), message.size());
-  const std::string_view place = message.substr(0, colon);
+  const std::string field = fieldOf(error);
   std::string path;
-  const auto look = [&](const std::string& field, schema::FileRef::Reader file) {
-    if (place.starts_with(field) && (place.size() == field.size() || place[field.size()] == '.')) {
-      path = config::printable(file.getPath().cStr(), kMaxShownPathBytes);
+  const auto look = [&](const std::string& name, schema::FileRef::Reader file) {
+    if (field.starts_with(name) && (field.size() == name.size() || field[name.size()] == '.')) {
+      path = printable(file.getPath().cStr(), kMaxShownPathBytes);
     }
   };
   look("boot.kernel", config.getBoot().getKernel());
@@ -290,8 +301,14 @@ Error nameFile(const Error& error, schema::VmConfig::Reader config) {
   if (path.empty()) {
     return error;
   }
-  return Error(error.code(), std::string(place) + ": " + path + std::string(message.substr(colon)), error.hint(),
-               error.retryable());
+  // The path goes behind the field that the message begins with, or both before a message that does not.
+  std::string rest = ": " + error.message();
+  const std::size_t bare = 2 + field.size();
+  if (error.message().starts_with(field) &&
+      (rest.size() == bare || rest[bare] == ' ' || rest.compare(bare, 2, ": ") == 0)) {
+    rest.erase(0, bare);
+  }
+  return error.withMessage(field + ": " + path + rest).withField(field);
 }
 
 }  // namespace vmmhost::vm

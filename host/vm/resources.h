@@ -33,13 +33,13 @@ struct OpenedResources {
 };
 
 // Opens every file of `config` relative to `workingDirectory` and replaces each path by a resource number; opens the
-// TAP devices, and fills in addresses and MTUs of network cards that were left open. Throws Error naming field and
+// TAP devices, and fills in addresses and MTUs of network cards that were left open. Throws Error with field and
 // path: not there, not a regular file (a disk may be a block device), empty, no whole sectors, no image of the format,
 // in use by another VM, by the host (a block device), or by two disks of this one.
 OpenedResources openResources(schema::VmConfig::Builder config, const std::string& workingDirectory);
 
-// A worker knows files by the fields that name them: `error` of a worker, with the path behind a field such as
-// "boot.kernel: " or "disks[1].format: " that its message begins with. `config` is as it was before openResources.
+// A worker knows files by the fields that name them: `error` of a worker, with the path of the file that its field
+// ("boot.kernel", "disks[1].format") is about in its message. `config` is as it was before openResources.
 Error nameFile(const Error& error, schema::VmConfig::Reader config);
 
 }  // namespace vmmhost::vm

@@ -69,10 +69,13 @@ class ResourcesTest : public ::testing::Test {
     }
     return openResources(message.getRoot<schema::VmConfig>(), folder_);
   }
+  // Its message, which begins with its field.
   std::string refusal(std::initializer_list<DiskName> names) const {
     try {
       open(names);
     } catch (const Error& error) {
+      EXPECT_NE(error.field(), "") << error.message();
+      EXPECT_EQ(error.message().find(error.field() + ": "), 0u) << error.field();
       return error.message();
     }
     return "was not refused";
@@ -249,15 +252,38 @@ TEST(NameFile, errorsOfAWorker_tellThePath) {
   config.initBoot().initKernel().setPath("/k\n");
   config.initDisks(11)[1].initFile().setPath("one");
   config.getDisks()[10].initFile().setPath("ten");
-  const auto named = [&](const char* text) {
-    return nameFile(Error(ErrorCode::kInvalidArgument, text), config.asReader()).message();
+  struct Case {
+    const char* field;
+    const char* message;
+    const char* named;
+    const char* fieldThen;
   };
-  EXPECT_EQ(named("boot.kernel: not an ELF file"), "boot.kernel: /k\\n: not an ELF file");
-  EXPECT_EQ(named("disks[1].format: the file is not"), "disks[1].format: one: the file is not");
-  EXPECT_EQ(named("disks[10]: no"), "disks[10]: ten: no");
-  EXPECT_EQ(named("boot.kernels: no"), "boot.kernels: no");
-  EXPECT_EQ(named("boot.initrd: no"), "boot.initrd: no");
-  EXPECT_EQ(named("no"), "no");
+  const Case cases[] = {
+      {"boot.kernel", "boot.kernel: not an ELF file", "boot.kernel: /k\\n: not an ELF file", "boot.kernel"},
+      {"boot.kernel", "boot.kernel at 0x1000 is outside", "boot.kernel: /k\\n at 0x1000 is outside", "boot.kernel"},
+      {"boot.kernel", "boot.kernel", "boot.kernel: /k\\n", "boot.kernel"},
+      {"boot.kernel", "boot.kernels: no", "boot.kernel: /k\\n: boot.kernels: no", "boot.kernel"},
+      {"disks[1].format", "the file is not", "disks[1].format: one: the file is not", "disks[1].format"},
+      {"disks[10]", "disks[1]: no", "disks[10]: ten: disks[1]: no", "disks[10]"},
+      {"memory.size", "boot.kernel: needs more", "boot.kernel: needs more", "memory.size"},
+      {"boot.initrd", "boot.initrd: no", "boot.initrd: no", "boot.initrd"},
+      // Of workers that say no field.
+      {"", "boot.kernel: not an ELF file", "boot.kernel: /k\\n: not an ELF file", "boot.kernel"},
+      {"", "disks[1].format: the file is not", "disks[1].format: one: the file is not", "disks[1].format"},
+      {"", "disks[10]: no", "disks[10]: ten: no", "disks[10]"},
+      {"", "boot.kernels: no", "boot.kernels: no", ""},
+      {"", "boot.initrd: no", "boot.initrd: no", ""},
+      {"", "no", "no", ""},
+  };
+  for (const Case& one : cases) {
+    const Error error = Error(ErrorCode::kUnsupported, one.message, "a hint", true).withField(one.field);
+    const Error named = nameFile(error, config.asReader());
+    EXPECT_EQ(named.message(), one.named) << one.field;
+    EXPECT_EQ(named.field(), one.fieldThen) << one.message;
+    EXPECT_EQ(named.code(), ErrorCode::kUnsupported);
+    EXPECT_EQ(named.hint(), "a hint");
+    EXPECT_TRUE(named.retryable());
+  }
 }
 
 }  // namespace

@@ -9,10 +9,11 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "host/base/clock.h"
 #include "host/plugin/watches.h"
 #include "host/runtime/sockets.h"
 #include "host/vm/aside.h"
-#include "ipc/spawn/limits.h"
+#include "ipc/jail/spawn/limits.h"
 #include "vmmhost/memory_file.h"
 
 namespace vmmhost::vm {
@@ -30,13 +31,6 @@ constexpr std::uint64_t kOtherAddresses = std::uint64_t{1} << 30;
 constexpr std::uint64_t kStackBytes = std::uint64_t{8} << 20;
 constexpr std::uint64_t kLeastStackBytes = std::uint64_t{256} << 10;
 constexpr std::uint16_t kMinorOfMemory = 2;  // of the worker protocol
-constexpr auto kAbilityTimeout = std::chrono::seconds(10);
-
-std::uint64_t nanoseconds(clockid_t clock) {
-  timespec now = {};
-  ::clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 // How long any file may become that the worker writes: its disks as planned, and what it makes for itself.
 std::uint64_t fileLimit(const OpenedResources& resources, schema::VmConfig::Reader config,
@@ -81,13 +75,6 @@ const char* stateName(VmState state) {
 
 }  // namespace
 
-std::int64_t unixMilliseconds() {
-  return static_cast<std::int64_t>(nanoseconds(CLOCK_REALTIME) / 1'000'000u);
-}
-std::uint64_t monotonicNanoseconds() {
-  return nanoseconds(CLOCK_MONOTONIC);
-}
-
 // Receives the worker's events. It may outlive the VM in the RPC system, so it only reaches it while it lives.
 class Vm::Sink final : public schema::EventSink::Server {
  public:
@@ -128,7 +115,6 @@ Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter)
       spec_(std::move(spec)),
       log_(log),
       meter_(meter),
-      cgroup_(spawn::Cgroup()),
       self_(std::make_shared<Vm*>(this)),
       eventRate_(io.provider->getTimer().now()),
       panicRate_(io.provider->getTimer().now()),
@@ -143,6 +129,7 @@ Vm::Vm(kj::AsyncIoContext& io, VmSpec spec, Log& log, MemoryMeter& meter)
   auto console = kj::newPromiseAndFulfiller<void>();
   consoleFulfiller_ = kj::mv(console.fulfiller);
   consoleReady_ = console.promise.fork();
+  nameAbilities();
 }
 
 Vm::~Vm() {
@@ -191,9 +178,9 @@ kj::Promise<void> Vm::start() {
                    .eagerlyEvaluate(nullptr);
   }
   return kj::evalNow(rpc::guarded([this]() { return launch(); })).catch_([this](kj::Exception&& exception) {
-    auto explained = worker_ ? worker_->explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
-    return explained.then([this](const Error& why) {
-      const Error error = blameMemory(why);
+    auto explained =
+        worker_ ? worker_->process().explain(kj::mv(exception)) : kj::Promise<Error>(rpc::fromKj(exception));
+    return explained.then([this](const Error& error) {
       beginEnd(EndKind::START_FAILED, EndCause::UNKNOWN, error.message(), error);
       return onEnded().then([this, error]() -> kj::Promise<void> {
         // A guest that ended at once did run, and one that was ended on purpose has not failed: the outcome tells.
@@ -247,13 +234,6 @@ kj::Promise<void> Vm::launchWorker() {
   const std::uint64_t memory = config.getMemory().getSize();
   const std::uint32_t processes =
       spec_.plan.maxProcesses == 0 ? config.getCpus().getCount() + 8 : spec_.plan.maxProcesses;
-  cgroup_ = spawn::Cgroup::make(std::string(config.getName().cStr()) + "-" + std::to_string(::getpid()),
-                                memory + overhead, processes, spec_.onCgroups);
-  if (!cgroup_.why().empty()) {
-    log_.write(Severity::kWarning, "cgroup",
-               "memory and processes of the worker are not limited by a control group: " + cgroup_.why());
-  }
-
   WorkerSpec worker;
   worker.plan = std::move(spec_.plan);
   worker.uid = spec_.uid;
@@ -267,7 +247,7 @@ kj::Promise<void> Vm::launchWorker() {
   if (worker.plan.reopensBootFiles) {
     worker.readable = descriptorsOf(resources_, config.asReader().getBoot());
   }
-  worker.cgroup = &cgroup_;
+  worker.group = jailed::Group{spec_.groupName, memory + overhead, processes, spec_.onCgroups};
   worker.mark = [this](const char* phase) { mark(phase); };
   const bool isStatic = worker.plan.seccompPolicy == "worker-static";
   worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources_, config, worker.plan), resources_.diskPlans.largest()},
@@ -383,27 +363,13 @@ void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
   }
   vm_ = created.getVm();
   const auto abilities = created.getAbilities();
-  if (abilities.hasPausable()) {
-    pausable_ = abilities.getPausable();
-  }
-  if (abilities.hasPowerButton()) {
-    powerButton_ = abilities.getPowerButton();
-  }
-  if (abilities.hasResettable()) {
-    resettable_ = abilities.getResettable();
-  }
-  if (abilities.hasBalloon()) {
-    balloon_ = abilities.getBalloon();
-    balloonTarget_ = originalConfig_.getBalloon().getTargetSize();
-  }
-  if (abilities.hasConsoleSize()) {
-    consoleSize_ = abilities.getConsoleSize();
-  }
+  abilities_.take(abilities);
+  balloonTarget_ = originalConfig_.getBalloon().getTargetSize();
   if (vsock_ && !abilities.hasVsock()) {
     throw Error(ErrorCode::kProtocol, "the worker made no vsock device, and did not say so");
   }
   mark("vm-created");
-  worker_->verify(true);
+  worker_->verify();
   mark("verified-again");
   if (vsock_) {
     vsock_->connectTo(abilities.getVsock());
@@ -438,109 +404,18 @@ kj::Promise<void> Vm::handOver() {
       });
 }
 
-void Vm::requireRunning(const char* verb) const {
+void Vm::requireAnswering(const std::string& verb) const {
   if (ending_ || (state_ != VmState::RUNNING && state_ != VmState::PAUSED)) {
-    throw Error(ErrorCode::kFailedPrecondition, std::string("cannot ") + verb + " a VM that is " + stateName(state_));
+    throw Error(ErrorCode::kFailedPrecondition, "cannot " + verb + " a VM that is " + stateName(state_));
   }
-}
-
-template <typename Ability, typename Call, typename Take>
-kj::Promise<void> Vm::use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, Take take) {
-  requireRunning(use.verb);
-  if (worker_->isStuck()) {
-    throw Error(ErrorCode::kUnavailable, std::string(use.doing) + ": the worker has not answered those before",
+  if (worker_->process().isStuck()) {
+    throw Error(ErrorCode::kUnavailable, verb + ": the worker has not answered those before",
                 "`vmmhost stop` ends it without asking", true);
   }
-  KJ_IF_MAYBE (object, ability) {
-    auto called = call(*object).send().then(rpc::guarded([this, take = std::move(take)](auto&& response) mutable {
-      rpc::throwIfError(response);
-      if (!ending_) {
-        take(response);
-      }
-    }));
-    return rpc::withDeadline(io_.provider->getTimer(), kAbilityTimeout, use.doing, kj::mv(called))
-        .catch_([this](kj::Exception&& exception) {
-          return worker_->explain(kj::mv(exception)).then([](Error error) { return rpc::fail(error); });
-        });
-  }
-  throw Error(ErrorCode::kUnsupported, std::string(use.verb) + ": backend " + spec_.backend + " " + use.lacks,
-              use.hint);
 }
 
-kj::Promise<void> Vm::pause() {
-  return use(
-      pausable_, {"pause", "pausing the VM", "cannot pause this VM"}, [](auto& vm) { return vm.pauseRequest(); },
-      [this](auto&) { setState(VmState::PAUSED); });
-}
-
-kj::Promise<void> Vm::resume() {
-  return use(
-      pausable_, {"resume", "resuming the VM", "cannot pause this VM"}, [](auto& vm) { return vm.resumeRequest(); },
-      [this](auto&) { setState(VmState::RUNNING); });
-}
-
-kj::Promise<void> Vm::shutdown() {
-  return use(
-      powerButton_,
-      {"shutdown", "pressing the power button", "has no power button for this VM",
-       "`vmmhost stop` ends it without asking the guest"},
-      [](auto& button) { return button.pressRequest(); },
-      [this](auto&) { log_.write(Severity::kInfo, "vm", "power button pressed"); });
-}
-
-kj::Promise<void> Vm::reset() {
-  return use(
-      resettable_, {"reset", "resetting the VM", "cannot reset this VM"}, [](auto& vm) { return vm.resetRequest(); },
-      [](auto&) {});
-}
-
-Vm::AbilityUse Vm::balloonUse() {
-  return {"balloon", "asking about the balloon", "has no balloon for this VM",
-          "a VM whose configuration has a `balloon` may have one"};
-}
-
-kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
-  const std::uint64_t memory = originalConfig_.getMemory().getSize();
-  if (target > memory) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "a balloon of " + std::to_string(target) + " bytes is more than the VM's memory of " + std::to_string(memory),
-        "the size is what the guest gives up, not what it keeps");
-  }
-  return use(
-      balloon_, balloonUse(),
-      [target](auto& balloon) {
-        auto request = balloon.setTargetRequest();
-        request.setBytes(target);
-        return request;
-      },
-      [this, target](auto&) { balloonTarget_ = target; });
-}
-
-kj::Promise<Vm::BalloonState> Vm::balloon() {
-  auto state = std::make_shared<BalloonState>();
-  return use(
-             balloon_, balloonUse(), [](auto& balloon) { return balloon.actualRequest(); },
-             [this, state](auto& response) {
-               // What a worker tells is not more than there is.
-               const std::uint64_t actual = std::min(response.getBytes(), originalConfig_.getMemory().getSize());
-               *state = {balloonTarget_, actual};
-             })
-      .then([state]() { return *state; });
-}
-
-kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) {
-  requireConsole(port);
-  return use(
-      consoleSize_, {"resize a console", "resizing a console", "tells this VM's guest nothing of terminals"},
-      [&](auto& size) {
-        auto request = size.setRequest();
-        request.setConsole(port);
-        request.setColumns(columns);
-        request.setRows(rows);
-        return request;
-      },
-      [](auto&) {});
+kj::Promise<Error> Vm::explain(kj::Exception exception) {
+  return worker_->process().explain(kj::mv(exception));
 }
 
 kj::Promise<void> Vm::stop(EndKind kind, std::string reason, int signal) {

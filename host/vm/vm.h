@@ -17,6 +17,7 @@
 
 #include "host/base/log.h"
 #include "host/plugin/registry.h"
+#include "host/vm/abilities.h"
 #include "host/vm/console.h"
 #include "host/vm/event_rate.h"
 #include "host/vm/few_lines.h"
@@ -46,13 +47,14 @@ struct VmSpec {
   // Where a console's output is kept: asked once for each; may be null, and may answer null.
   std::function<std::unique_ptr<RotatingFile>(std::uint32_t port)> consoleFile;
   bool keepConsole = false;  // the last output can be had after the end, by a client that was slow to ask
+  std::string groupName;     // of its control groups, unlike that of any other VM
   std::function<void(const std::vector<std::string>&)> onCgroups;  // told the folders before they are made
   // For the sockets of a vsock device (host/vm/vsock.h), with its path; empty: the VM can have none.
   Fd vsockFolder;
   std::string vsockFolderPath;
 };
 
-class Vm {
+class Vm final : private AbilityOwner {
  public:
   using Timings = std::vector<std::pair<std::string, std::uint64_t>>;  // phase, CLOCK_MONOTONIC ns
 
@@ -77,6 +79,11 @@ class Vm {
   kj::Promise<BalloonState> balloon();
   // The terminal that consoles[port] is shown on has this size.
   kj::Promise<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows);
+  // The worker's abilities, for a client: through the same gate as the calls above.
+  void handOutAbilities(schema::Abilities::Builder out) { abilities_.handOut(out); }
+  // A connection to `port` of the guest, as a client of <vsockFolder>/vsock makes it: the first line that comes is
+  // "OK <host port>"; closed if the guest does not want it. Throws Error.
+  Fd connectVsock(std::uint32_t port);
   // Ends it; fulfilled when it has ended. A later call than the first changes nothing. `signal` for kind signalled.
   kj::Promise<void> stop(schema::EndKind kind, std::string reason, int signal = 0);
 
@@ -121,7 +128,6 @@ class Vm {
   void prepareVsock(schema::VmConfig::Builder config);
   void attachAll(kj::Vector<kj::Promise<void>>& attached);
   void watchWorker();
-  Error blameMemory(const Error& error) const;  // says so where the worker died for want of memory
   // How long the answer to it waits: a guest decides how often its worker tells of something, and a worker that is what
   // it should be tells no faster than is answered.
   kj::Duration noteEvent(schema::Event::Reader event);
@@ -134,20 +140,15 @@ class Vm {
   kj::Promise<void> settleDisks();
   void tellOfDisks(const std::vector<std::string>& lines);
   void setState(schema::VmState state, const std::string& detail = {});
-  void requireRunning(const char* verb) const;
   void requireConsole(std::uint32_t port) const;
   kj::Promise<std::uint64_t> measure(std::chrono::milliseconds limit);
 
-  struct AbilityUse {
-    const char* verb;
-    const char* doing;  // what takes too long when the worker does not answer
-    const char* lacks;  // said of a backend without the ability
-    const char* hint = "";
-  };
-  static AbilityUse balloonUse();
-  // `call` makes the request; `take` gets the response when it was answered and the VM has not ended meanwhile.
-  template <typename Ability, typename Call, typename Take>
-  kj::Promise<void> use(kj::Maybe<Ability>& ability, const AbilityUse& use, Call call, Take take);
+  void nameAbilities();
+  void requireAnswering(const std::string& verb) const override;
+  bool isEnding() const override { return ending_; }
+  const std::string& backend() const override { return spec_.backend; }
+  kj::Timer& timer() override { return io_.provider->getTimer(); }
+  kj::Promise<Error> explain(kj::Exception exception) override;
 
   kj::AsyncIoContext& io_;
   VmSpec spec_;
@@ -161,7 +162,6 @@ class Vm {
     Vm& vm;
     ~AbandonedDisks();
   } abandonedDisks_{*this};
-  spawn::Cgroup cgroup_;
   std::unique_ptr<counters::HostPage> counters_;
   std::vector<std::unique_ptr<Console>> consoles_;
   std::vector<Fd> consoleRemotes_;
@@ -170,12 +170,8 @@ class Vm {
   schema::Vm::Client vm_ = nullptr;
   std::vector<plugin::LaunchPlan::Device> devices_;
   std::chrono::milliseconds createTimeout_{0};
-  kj::Maybe<schema::Pausable::Client> pausable_;
-  kj::Maybe<schema::PowerButton::Client> powerButton_;
-  kj::Maybe<schema::Resettable::Client> resettable_;
-  kj::Maybe<schema::BalloonControl::Client> balloon_;
+  Abilities abilities_{*this};
   std::uint64_t balloonTarget_ = 0;
-  kj::Maybe<schema::ConsoleSize::Client> consoleSize_;
 
   schema::VmState state_ = schema::VmState::PREPARING;
   std::int64_t startedUnixMs_ = 0;
@@ -206,8 +202,5 @@ class Vm {
   kj::Promise<void> timeout_ = nullptr;
   kj::Promise<void> endTask_ = nullptr;
 };
-
-std::int64_t unixMilliseconds();
-std::uint64_t monotonicNanoseconds();
 
 }  // namespace vmmhost::vm

@@ -1,6 +1,7 @@
 // What is told about a VM.
 #include <algorithm>
 
+#include "host/base/build_info.h"
 #include "host/vm/vm.h"
 #include "vmmhost/plugin.h"
 
@@ -32,7 +33,7 @@ kj::Promise<std::uint64_t> Vm::measure(std::chrono::milliseconds limit) {
     isMeasuring_ = true;
     auto givenUp = kj::newPromiseAndFulfiller<std::uint64_t>();
     measurementGivenUp_ = kj::mv(givenUp.fulfiller);
-    measurement_ = meter_.measure(worker_->pid(), originalConfig_.getMemory().getSize(), limit)
+    measurement_ = meter_.measure(worker_->process().pid(), originalConfig_.getMemory().getSize(), limit)
                        .exclusiveJoin(kj::mv(givenUp.promise))
                        .then([this](std::uint64_t bytes) {
                          isMeasuring_ = false;
@@ -50,46 +51,33 @@ void Vm::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes)
   out.setBackend(spec_.backend);
   out.setState(state_);
   out.setSupervisorPid(::getpid());
+  out.setSupervisorBuild(kj::StringPtr(kBuild.data(), kBuild.size()));
   out.setStartedUnixMs(startedUnixMs_);
   out.setEndedUnixMs(endedUnixMs_);
   out.setConfig(originalConfig_);
   out.setChoice(spec_.choice);
-  std::vector<const char*> abilities;
-  if (pausable_ != nullptr) {
-    abilities.push_back("pause");
-  }
-  if (powerButton_ != nullptr) {
-    abilities.push_back("power-button");
-  }
-  if (resettable_ != nullptr) {
-    abilities.push_back("reset");
-  }
-  if (balloon_ != nullptr) {
-    abilities.push_back(VMMHOST_CAP_BALLOON);
-  }
-  if (consoleSize_ != nullptr) {
-    abilities.push_back("console-size");
-  }
   if (vsock_) {
-    abilities.push_back("vsock");
     out.setVsockSocket(vsock_->path());
   }
+  const std::vector<const char*> abilities = abilities_.shown();
   auto abilityList = out.initAbilities(static_cast<unsigned>(abilities.size()));
   for (unsigned i = 0; i < abilityList.size(); ++i) {
     abilityList.set(i, abilities[i]);
   }
   if (worker_ && state_ != schema::VmState::ENDED) {
-    out.setWorkerPid(worker_->pid());
+    out.setWorkerPid(worker_->process().pid());
     out.setWorkerPrivateBytes(workerPrivateBytes);
   }
   if (worker_) {
-    const auto& verified = worker_->verified();
+    out.setWorkerBuild(worker_->build());
+    const auto& verified = worker_->process().verified();
+    const std::string& fault = worker_->process().groupFault();
     auto jail = out.initJail(static_cast<unsigned>(verified.size()) + 1);
     for (unsigned i = 0; i < verified.size(); ++i) {
       jail.set(i, verified[i]);
     }
-    jail.set(jail.size() - 1, cgroup_.why().empty() ? "control group: memory and processes are limited"
-                                                    : "NOT limited by a control group: " + cgroup_.why());
+    jail.set(jail.size() - 1, fault.empty() ? "control group: memory and processes are limited"
+                                            : "NOT limited by a control group: " + fault);
   }
   if (counters_) {
     const auto all = counters_->readAll();

@@ -2,7 +2,8 @@
 #include <kj/debug.h>
 #include <kj/vector.h>
 
-#include "host/config/text.h"
+#include "host/base/clock.h"
+#include "host/base/text.h"
 #include "host/vm/vm.h"
 
 namespace vmmhost::vm {
@@ -33,27 +34,19 @@ void Vm::watchWorker() {
   auto& timer = io_.provider->getTimer();
   // The process and its connection go together. Its last event may still be on its way when the process is gone, and
   // one that has closed its connection is of no use though it lives.
-  auto exited = worker_->onExit().then(
-      [this, &timer]() { return worker_->onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent)); });
-  workerWatch_ = worker_->onDisconnect()
+  auto& process = worker_->process();
+  auto exited = process.onEnd().then(
+      [&process, &timer]() { return process.onDisconnect().exclusiveJoin(timer.afterDelay(kLastEvent)); });
+  workerWatch_ = process.onDisconnect()
                      .exclusiveJoin(kj::mv(exited))
-                     .then([this]() { return worker_->explain(KJ_EXCEPTION(DISCONNECTED, "the worker is gone")); })
-                     .then([this](const Error& worker) {
+                     .then([&process]() { return process.explain(KJ_EXCEPTION(DISCONNECTED, "the worker is gone")); })
+                     .then([this](const Error& error) {
                        if (ending_ || state_ == VmState::PREPARING || state_ == VmState::CREATED) {
                          return;  // starting reports it itself
                        }
-                       const Error error = blameMemory(worker);
                        beginEnd(EndKind::WORKER_DIED, EndCause::UNKNOWN, error.message(), error);
                      })
                      .eagerlyEvaluate(nullptr);
-}
-
-Error Vm::blameMemory(const Error& error) const {
-  if (error.code() != ErrorCode::kWorkerDied || !cgroup_.outOfMemory()) {
-    return error;
-  }
-  return Error(error.code(), error.message() + "; its control group was out of memory", error.hint(),
-               error.retryable());
 }
 
 kj::Duration Vm::noteEvent(schema::Event::Reader event) {
@@ -100,7 +93,7 @@ void Vm::noteEnd(schema::Event::Ended::Reader ended) {
   if (state_ == VmState::CREATED) {
     setState(VmState::RUNNING);  // its end has overtaken the answer to start
   }
-  beginEnd(EndKind::GUEST, cause, escapeControl(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
+  beginEnd(EndKind::GUEST, cause, printable(std::string_view(ended.getDetail().cStr()), 4096), std::nullopt);
 }
 
 void Vm::noteFullDisk(std::uint32_t index, kj::TimePoint now) {
@@ -109,7 +102,7 @@ void Vm::noteFullDisk(std::uint32_t index, kj::TimePoint now) {
     return;  // a worker may say anything
   }
   fullDiskLines_.write(now, "disks[" + std::to_string(index) +
-                                "]: " + config::printable(disks[index].getFile().getPath().cStr(), 1024) +
+                                "]: " + printable(disks[index].getFile().getPath().cStr(), 1024) +
                                 ": its file system is full: the guest gets errors for what it writes");
 }
 
@@ -156,11 +149,11 @@ kj::Promise<void> Vm::carryOutEnd() {
         if (!worker_) {
           return kj::READY_NOW;
         }
-        worker_->kill();
+        worker_->process().kill();
         if (measurementGivenUp_.get() != nullptr) {
           measurementGivenUp_->fulfill(std::uint64_t{0});
         }
-        return worker_->onExit();
+        return worker_->process().onEnd();
       })
       .then([this]() -> kj::Promise<void> {
         mark("worker-gone");
@@ -174,11 +167,14 @@ kj::Promise<void> Vm::carryOutEnd() {
         return kj::joinPromises(finished.releaseAsArray());
       })
       .then([this]() {
-        if (worker_ && (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED)) {
-          outcome_.workerExit = worker_->exit();
-          outcome_.lastLog.assign(worker_->lastLog().begin(), worker_->lastLog().end());
+        if (worker_) {
+          jailed::JailedProcess& process = worker_->process();
+          if (outcome_.kind == EndKind::WORKER_DIED || outcome_.kind == EndKind::START_FAILED) {
+            outcome_.workerExit = process.end()->exit;
+            outcome_.lastLog.assign(process.lastLog().begin(), process.lastLog().end());
+          }
+          process.removeGroup();
         }
-        cgroup_.remove();
         return settleDisks();
       })
       .then([this]() {

@@ -185,6 +185,19 @@ void Vsock::connectTo(schema::VsockDevice::Client device) {
   acceptor_.start([this](Fd socket, pid_t) { add(std::move(socket)); }, [this] { return !isFull(); });
 }
 
+Fd Vsock::connect(std::uint32_t port) {
+  if (isFull()) {
+    throw Error(ErrorCode::kResourceExhausted, "too many connections wait for the guest", "try again", true);
+  }
+  rpc::SocketPair pair = rpc::makeSocketPair(rpc::RemoteEnd::kNonBlocking);
+  const std::string line = "CONNECT " + std::to_string(port) + '\n';
+  if (::send(pair.local.get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) {
+    throw systemError("connecting to the guest", errno);
+  }
+  add(std::move(pair.remote));
+  return std::move(pair.local);
+}
+
 // That nobody listens is an everyday answer; a service that is there and was not reached is worth a line.
 void Vsock::noteRefusal(const Error& error) {
   if (error.code() == ErrorCode::kNotFound) {

@@ -42,6 +42,8 @@ class Vsock {
   schema::VsockHost::Client host();
   // The guest can be reached from now on: clients are accepted. Once.
   void connectTo(schema::VsockDevice::Client device);
+  // A client of our own that asks for this port of the guest: its end of the connection, non-blocking. Throws Error.
+  Fd connect(std::uint32_t port);
 
  private:
   class Client;

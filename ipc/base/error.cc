@@ -1,5 +1,6 @@
 #include "vmmhost/error.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <system_error>
@@ -7,12 +8,27 @@
 namespace vmmhost {
 
 std::string_view errorCodeName(ErrorCode code) noexcept {
-  static constexpr std::array<std::string_view, 15> kNames = {
-      "unknown",           "invalidArgument",  "notFound",           "alreadyExists",    "unsupported",
-      "unavailable",       "permissionDenied", "failedPrecondition", "deadlineExceeded", "cancelled",
-      "resourceExhausted", "workerDied",       "protocol",           "confinement",      "internal"};
+  static constexpr std::array<std::string_view, 16> kNames = {
+      "unknown",          "invalidArgument",    "notFound",         "alreadyExists", "unsupported",       "unavailable",
+      "permissionDenied", "failedPrecondition", "deadlineExceeded", "cancelled",     "resourceExhausted", "workerDied",
+      "protocol",         "confinement",        "internal",         "supervisorDied"};
   const auto index = static_cast<std::size_t>(code);
   return index < kNames.size() ? kNames[index] : kNames[0];
+}
+
+Error Error::withMessage(std::string message) const {
+  Error changed = *this;
+  changed.message_ = std::move(message);
+  return changed;
+}
+
+Error Error::withField(std::string_view field) const {
+  const bool isOne = field.size() <= kMaxFieldBytes && std::all_of(field.begin(), field.end(), [](char character) {
+                       return character >= 0x20 && character < 0x7f;
+                     });
+  Error changed = *this;
+  changed.field_ = isOne ? field : std::string_view();
+  return changed;
 }
 
 Error systemError(std::string_view what, int errnoValue) {

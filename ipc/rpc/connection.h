@@ -87,9 +87,10 @@ void throwIfError(const Results& results) {
   }
 }
 
-// KJ carries exceptions as kj::Exception. These convert without loss of code, message, hint and retryable within one
-// process: toKj packs an Error, fromKj unpacks it or classifies a foreign exception (DISCONNECTED: workerDied,
-// OVERLOADED: resourceExhausted, UNIMPLEMENTED: unsupported, else protocol or internal).
+// KJ carries exceptions as kj::Exception. These convert without loss of code, message, hint, retryable and field within
+// one process: toKj packs an Error, fromKj unpacks it or classifies a foreign exception (DISCONNECTED: workerDied,
+// OVERLOADED: resourceExhausted, UNIMPLEMENTED: unsupported, else protocol or internal). What a peer sends is foreign,
+// packed or not.
 kj::Exception toKj(const Error& error);
 Error fromKj(const kj::Exception& exception);
 // Raises an Error inside a KJ continuation, where a plain throw would lose all but its text.

@@ -28,6 +28,9 @@ class TestWorker final : public schema::Worker::Server {
   using Received = std::map<std::uint32_t, Fd>;  // by the number that each was attached with
   explicit TestWorker(Received* received = nullptr) : received_(received) {}
   kj::Promise<void> hello(HelloContext context) override {
+    if (context.getParams().getHost().getBuild() == "gone") {
+      return fail(Error(ErrorCode::kSupervisorDied, "not true"));
+    }
     return answer(context, [context]() mutable {
       const auto build = context.getParams().getHost().getBuild();
       if (build == "refuse") {
@@ -113,6 +116,18 @@ TEST_F(ConnectionTest, errorArrivesWhole) {
     EXPECT_EQ(error.message(), "no   build");
     EXPECT_EQ(error.hint(), "a hint");
     EXPECT_TRUE(error.retryable());
+  }
+}
+
+// Results carry errors; an exception of a peer is none of ours, even if it is packed like one.
+TEST_F(ConnectionTest, packedErrorOfAPeer_isNotUnpacked) {
+  connect({});
+  auto answered = hello("gone");
+  try {
+    answered.wait(io_.waitScope);
+    FAIL() << "answered";
+  } catch (const kj::Exception& exception) {
+    EXPECT_EQ(fromKj(exception).code(), ErrorCode::kWorkerDied);  // for its type
   }
 }
 

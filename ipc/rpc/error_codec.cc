@@ -9,6 +9,27 @@
 namespace vmmhost::rpc {
 namespace {
 
+// A code has one number everywhere; a new one belongs into this list.
+constexpr bool isSame(schema::ErrorCode wire, ErrorCode code) {
+  return static_cast<std::uint32_t>(wire) == static_cast<std::uint32_t>(code);
+}
+static_assert(isSame(schema::ErrorCode::UNKNOWN, ErrorCode::kUnknown));
+static_assert(isSame(schema::ErrorCode::INVALID_ARGUMENT, ErrorCode::kInvalidArgument));
+static_assert(isSame(schema::ErrorCode::NOT_FOUND, ErrorCode::kNotFound));
+static_assert(isSame(schema::ErrorCode::ALREADY_EXISTS, ErrorCode::kAlreadyExists));
+static_assert(isSame(schema::ErrorCode::UNSUPPORTED, ErrorCode::kUnsupported));
+static_assert(isSame(schema::ErrorCode::UNAVAILABLE, ErrorCode::kUnavailable));
+static_assert(isSame(schema::ErrorCode::PERMISSION_DENIED, ErrorCode::kPermissionDenied));
+static_assert(isSame(schema::ErrorCode::FAILED_PRECONDITION, ErrorCode::kFailedPrecondition));
+static_assert(isSame(schema::ErrorCode::DEADLINE_EXCEEDED, ErrorCode::kDeadlineExceeded));
+static_assert(isSame(schema::ErrorCode::CANCELLED, ErrorCode::kCancelled));
+static_assert(isSame(schema::ErrorCode::RESOURCE_EXHAUSTED, ErrorCode::kResourceExhausted));
+static_assert(isSame(schema::ErrorCode::WORKER_DIED, ErrorCode::kWorkerDied));
+static_assert(isSame(schema::ErrorCode::PROTOCOL, ErrorCode::kProtocol));
+static_assert(isSame(schema::ErrorCode::CONFINEMENT, ErrorCode::kConfinement));
+static_assert(isSame(schema::ErrorCode::INTERNAL, ErrorCode::kInternal));
+static_assert(isSame(schema::ErrorCode::SUPERVISOR_DIED, ErrorCode::kSupervisorDied));
+
 constexpr std::size_t kMaxMessageBytes = 4096;
 // Marks a packed Error inside a kj::Exception's description; the fields follow, separated by it.
 constexpr char kSeparator = '\x1f';
@@ -37,19 +58,25 @@ void writeError(const Error& error, schema::Error::Builder out) {
   out.setMessage(error.message());
   out.setHint(error.hint());
   out.setRetryable(error.retryable());
+  if (!error.field().empty()) {
+    out.setField(error.field());
+  }
 }
 
 Error readError(schema::Error::Reader error) {
   auto code = static_cast<ErrorCode>(error.getCode());
-  if (code > ErrorCode::kInternal) {
+  // Of a later version, or one that no peer can say: that its supervisor is gone, a client finds by itself.
+  if (code >= ErrorCode::kSupervisorDied) {
     code = ErrorCode::kUnknown;
   }
-  return Error(code, bounded(error.getMessage()), bounded(error.getHint()), error.getRetryable());
+  const auto field = error.getField();
+  return Error(code, bounded(error.getMessage()), bounded(error.getHint()), error.getRetryable())
+      .withField({field.begin(), field.size()});
 }
 
 kj::Exception toKj(const Error& error) {
   auto type = kj::Exception::Type::FAILED;
-  if (error.code() == ErrorCode::kWorkerDied) {
+  if (error.code() == ErrorCode::kWorkerDied || error.code() == ErrorCode::kSupervisorDied) {
     type = kj::Exception::Type::DISCONNECTED;
   } else if (error.code() == ErrorCode::kUnsupported) {
     type = kj::Exception::Type::UNIMPLEMENTED;
@@ -64,6 +91,8 @@ kj::Exception toKj(const Error& error) {
   packed += withoutSeparator(error.message());
   packed += kSeparator;
   packed += withoutSeparator(error.hint());
+  packed += kSeparator;
+  packed += error.field();  // the last: who does not know of it does not look so far
   return kj::Exception(type, __FILE__, __LINE__, kj::heapString(packed.data(), packed.size()));
 }
 
@@ -82,9 +111,9 @@ Error fromKj(const kj::Exception& exception) {
     const bool retryable = takeField(text) == "1";
     const std::string message(takeField(text));
     const std::string hint(takeField(text));
-    return Error(
-        code <= static_cast<unsigned>(ErrorCode::kInternal) ? static_cast<ErrorCode>(code) : ErrorCode::kUnknown,
-        message, hint, retryable);
+    const bool isKnown = code <= static_cast<unsigned>(ErrorCode::kSupervisorDied);
+    return Error(isKnown ? static_cast<ErrorCode>(code) : ErrorCode::kUnknown, message, hint, retryable)
+        .withField(takeField(text));
   }
   const std::string message = bounded(kj::StringPtr(description));
   switch (exception.getType()) {

@@ -21,6 +21,7 @@ namespace {
 constexpr char kDevicePath[] = "/dev/kvm";
 constexpr std::uint64_t kMaxConfigWords = 32 * 1024;
 constexpr int kMaxConfigNesting = 24;
+constexpr std::uint64_t kHelloTimeoutMs = 20000;  // many may start at once, on a machine with much else to do
 
 // The last one only where kernels of distributions run: a KVM that emulates lacks instructions that they use.
 constexpr std::array<const char*, 15> kCapabilities = {
@@ -40,6 +41,9 @@ int guarded(const vmmhost_host_api* host, vmmhost_error* error, Body body) noexc
   } catch (const Error& failure) {
     host->error_set(error, static_cast<std::uint32_t>(failure.code()), failure.message().c_str(),
                     failure.hint().c_str(), failure.retryable() ? 1 : 0);
+    if (VMMHOST_HAS_FIELD(host, vmmhost_host_api, error_field)) {
+      host->error_field(error, failure.field().c_str());
+    }
   } catch (const std::exception& failure) {
     host->error_set(error, VMMHOST_ERROR_INTERNAL, failure.what(), "", 0);
   } catch (const kj::Exception& failure) {
@@ -119,6 +123,7 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
     plan->worker = VMMHOST_WORKER_FROM_PLUGIN;
     plan->devices = kDevices.data();
     plan->device_count = kDevices.size();
+    plan->hello_timeout_ms = kHelloTimeoutMs;
 #ifdef VMMHOST_SANITIZED
     // Sanitizers need the dynamic loader and their libraries, and read /proc.
     plan->root = VMMHOST_ROOT_SYSTEM;

@@ -20,13 +20,18 @@ struct vmmhost_error {
   std::uint32_t code = 0;
   std::string message;
   std::string hint;
+  std::string field;
 };
 
 namespace vmmhost::plugins::kvm {
 namespace {
 
 void setError(vmmhost_error* error, std::uint32_t code, const char* message, const char* hint, int) {
-  *error = {code, message, hint};
+  *error = {code, message, hint, {}};
+}
+
+void setField(vmmhost_error* error, const char* field) {
+  error->field = field;
 }
 
 class KvmPluginTest : public testing::Test {
@@ -58,7 +63,7 @@ class KvmPluginTest : public testing::Test {
   }
 
   vmmhost_error error_;
-  vmmhost_host_api host_{sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, "test", setError, nullptr, nullptr};
+  vmmhost_host_api host_{sizeof(vmmhost_host_api), VMMHOST_PLUGIN_ABI, "test", setError, nullptr, nullptr, setField};
   vmmhost_plugin_entry_fn entry_ = nullptr;
   const vmmhost_plugin* plugin_ = nullptr;
 };
@@ -106,6 +111,12 @@ TEST_F(KvmPluginTest, validate_namesTheFieldThatIsNotServed) {
   EXPECT_EQ(error_.code, static_cast<std::uint32_t>(VMMHOST_ERROR_UNSUPPORTED));
   EXPECT_NE(error_.message.find("shares[0]"), std::string::npos);
   EXPECT_NE(error_.hint, "");
+  EXPECT_EQ(error_.field, "shares[0]");
+  error_ = {};
+  host_.size = offsetof(vmmhost_host_api, error_field);  // a host before errors had a field
+  EXPECT_EQ(call(plugin_->validate, [](auto config) { config.initShares(1); }), -1);
+  EXPECT_NE(error_.message.find("shares[0]"), std::string::npos);
+  EXPECT_EQ(error_.field, "");
 }
 
 TEST_F(KvmPluginTest, malformedConfiguration_isAnErrorAndNoMore) {
@@ -132,6 +143,7 @@ TEST_F(KvmPluginTest, plan_isAnEmptyRootWithOneDevice) {
 #ifndef VMMHOST_SANITIZED
   EXPECT_EQ(plan.root, static_cast<std::uint32_t>(VMMHOST_ROOT_EMPTY));
   EXPECT_EQ(std::string(plan.seccomp), "worker-static");
+  EXPECT_GE(plan.hello_timeout_ms, 20000U);  // many may start at once
   EXPECT_EQ(plan.flags, 0U);
 #endif
   ASSERT_EQ(plan.device_count, 1U);

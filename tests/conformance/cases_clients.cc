@@ -1,4 +1,10 @@
 // Several clients of one VM at once: detaching, attaching again, verbs from all sides.
+#include <capnp/dynamic.h>
+
+#include <set>
+#include <string>
+
+#include "host/plugin/abilities.h"
 #include "tests/conformance/console_reader.h"
 #include "tests/conformance/supervised.h"
 #include "vmmhost/plugin.h"
@@ -30,6 +36,42 @@ void detachedFromTheStart(Context& context) {
   auto other = vm.connect();
   context.await(other->started().ignoreResult(), "the start");
   context.await(other->stop(schema::EndKind::STOPPED, "enough", kPatience).ignoreResult(), "stopping");
+}
+
+// Each ability that clients may have is an object, and there is one exactly where `inspect` shows the ability.
+void abilitiesAreObjects(Context& context) {
+  SupervisedVm vm(context, {});
+  vm.awaitRunning();
+  auto other = vm.connect();
+  const auto response = context.await(other->abilities(kPatience), "asking for its abilities");
+  const capnp::DynamicStruct::Reader all = response.getAbilities();
+  const auto info = context.await(other->info(kPatience), "asking");
+  std::set<std::string> shown;
+  for (const auto name : info.getInfo().getAbilities()) {
+    shown.insert(name.cStr());
+  }
+  for (const plugin::Ability& ability : plugin::kAbilities) {
+    if (ability.isHandedOut) {
+      check(all.has(ability.field) == (shown.count(ability.shown) == 1),
+            std::string(ability.shown) + (all.has(ability.field) ? " is an object, and not shown" : " is no object"));
+    }
+  }
+  vm.stop();
+}
+
+// What is done by an object is done by the verbs, and told to those who watch.
+void pausedByTheObject(Context& context) {
+  SupervisedVm vm(context, {});
+  vm.awaitRunning();
+  auto other = vm.connect();
+  auto pausable = context.await(other->abilities(kPatience), "asking for its abilities").getAbilities().getPausable();
+  check(!context.await(pausable.pauseRequest().send(), "pausing").hasError(), "pausing failed");
+  checkEqual(vm.state(), "paused", "the state");
+  context.await(vm.starter().resume(kPatience), "resuming");
+  checkEqual(vm.state(), "running", "the state");
+  vm.stop();
+  const auto late = context.await(pausable.pauseRequest().send(), "pausing");
+  check(late.hasError(), "a VM that has ended was paused");
 }
 
 void onlyTheStarterDetaches(Context& context) {
@@ -147,7 +189,7 @@ void verbsAfterTheEnd(Context& context) {
   checkEqual(again.cause, "powerOff", "the cause that is told again");
   const Error error =
       errorOf("pausing a VM that has ended", [&]() { context.await(vm.starter().pause(kPatience), "pausing"); });
-  check(error.code() == ErrorCode::kFailedPrecondition || error.code() == ErrorCode::kWorkerDied,
+  check(error.code() == ErrorCode::kFailedPrecondition || error.code() == ErrorCode::kSupervisorDied,
         "pausing a VM that has ended: " + text(error));
   vm.leave();
   vm.reap();
@@ -172,6 +214,8 @@ void addClientCases(Cases& cases) {
   const std::vector<std::string> serial = {VMMHOST_CAP_BOOT_PVH, VMMHOST_CAP_CONSOLE_SERIAL};
   cases.push_back({"clients.detached-outlives-its-starter", pvh, detachedOutlivesItsStarter});
   cases.push_back({"clients.detached-from-the-start", pvh, detachedFromTheStart});
+  cases.push_back({"clients.abilities-are-objects", pvh, abilitiesAreObjects});
+  cases.push_back({"clients.paused-by-the-object", {VMMHOST_CAP_BOOT_PVH, VMMHOST_CAP_PAUSE}, pausedByTheObject});
   cases.push_back({"clients.only-the-starter-detaches", pvh, onlyTheStarterDetaches});
   cases.push_back({"clients.attached-again", serial, attachedAgain});
   cases.push_back({"clients.consoles-of-one-are-bounded", serial, consolesOfOneClientAreBounded});

@@ -6,11 +6,12 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "host/base/environment.h"
 #include "host/base/paths.h"
-#include "host/cli/exit_codes.h"
-#include "host/cli/output.h"
-#include "host/client/environment.h"
-#include "host/config/text.h"
+#include "host/base/text.h"
+#include "host/cli/base/exit_codes.h"
+#include "host/cli/base/output.h"
+#include "host/plugin/places.h"
 #include "host/plugin/registry.h"
 #include "tests/conformance/case_process.h"
 #include "tests/conformance/context.h"
@@ -32,7 +33,7 @@ std::string backendNameOf(const std::string& path) {
   const std::size_t around = sizeof(kPluginPrefix) - 1 + sizeof(kPluginSuffix) - 1;
   if (file.size() <= around || file.rfind(kPluginPrefix, 0) != 0 ||
       file.substr(file.size() - (sizeof(kPluginSuffix) - 1)) != kPluginSuffix) {
-    throw Error(ErrorCode::kInvalidArgument, "--plugin " + config::inQuotes(path, 4096) + " is no name for a plugin",
+    throw Error(ErrorCode::kInvalidArgument, "--plugin " + inQuotes(path, 4096) + " is no name for a plugin",
                 "a plugin's file is called vmmhost-backend-NAME.so");
   }
   return file.substr(sizeof(kPluginPrefix) - 1, file.size() - around);
@@ -54,8 +55,8 @@ Subject probe(const Options& options) {
   const std::string file = absolutePath("--plugin", options.plugin);
   const std::string name = file.empty() ? options.backend : backendNameOf(file);
   const std::string folders =
-      file.empty() ? client::processVariable("VMMHOST_PLUGIN_PATH").value_or("") : file.substr(0, file.rfind('/'));
-  plugin::Registry registry(client::registryOptions(findInstallation(), folders, ::geteuid() == 0));
+      file.empty() ? processVariable("VMMHOST_PLUGIN_PATH").value_or("") : file.substr(0, file.rfind('/'));
+  plugin::Registry registry(plugin::registryOptions(findInstallation(), folders, ::geteuid() == 0));
   const plugin::BackendInfo info = registry.probe(name, true);
   if (info.error) {
     throw *info.error;
@@ -128,7 +129,7 @@ int runAll(const Options& options) {
     }
   }
   if (jobs.empty()) {
-    throw Error(ErrorCode::kNotFound, "--case " + config::inQuotes(options.patterns[0]) + " fits no case",
+    throw Error(ErrorCode::kNotFound, "--case " + inQuotes(options.patterns[0]) + " fits no case",
                 "`vmmhost conformance --list` shows them");
   }
   adoptOrphans();

@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-#include "host/config/text.h"
+#include "host/base/text.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::conformance {
@@ -77,7 +77,7 @@ Options parseOptions(int argc, char** argv) {
         const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), options.jobs);
         if (error != std::errc() || end != value.data() + value.size() || options.jobs == 0 ||
             options.jobs > kMaxJobs) {
-          wrong("--jobs " + config::inQuotes(value) + ": expected a number from 1 to " + std::to_string(kMaxJobs));
+          wrong("--jobs " + inQuotes(value) + ": expected a number from 1 to " + std::to_string(kMaxJobs));
         }
         break;
       }
@@ -91,11 +91,11 @@ Options parseOptions(int argc, char** argv) {
         options.capabilities = value;
         break;
       default:
-        wrong("not understood: " + config::inQuotes(argv[::optind - 1]));
+        wrong("not understood: " + inQuotes(argv[::optind - 1]));
     }
   }
   if (::optind < argc) {
-    wrong("not understood: " + config::inQuotes(argv[::optind]));
+    wrong("not understood: " + inQuotes(argv[::optind]));
   }
   if (options.help || options.list) {
     return options;

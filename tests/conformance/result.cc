@@ -4,8 +4,8 @@
 #include <cstdio>
 
 #include "host/base/build_info.h"
+#include "host/base/text.h"
 #include "host/config/json_writer.h"
-#include "host/config/text.h"
 #include "host/plugin/abilities.h"
 
 namespace vmmhost::conformance {
@@ -128,12 +128,12 @@ std::string resultLine(const Result& result) {
   static constexpr const char* kWords[] = {"ok", "FAILED", "not advertised", "not run"};
   char line[160];
   std::snprintf(line, sizeof(line), "%-14s  %-58s %6lld ms", kWords[static_cast<int>(result.kind)],
-                config::printable(result.name, 58).c_str(), static_cast<long long>(result.milliseconds));
+                printable(result.name, 58).c_str(), static_cast<long long>(result.milliseconds));
   std::string text = line;
   if (!result.detail.empty()) {
-    text += "\n                " + config::printable(result.detail, kMaxDetail);
+    text += "\n                " + printable(result.detail, kMaxDetail);
   } else if (!result.observed.empty()) {
-    text += "  " + config::printable(result.observed, 160);
+    text += "  " + printable(result.observed, 160);
   }
   return text;
 }
@@ -177,7 +177,7 @@ std::string casesText(const Cases& cases) {
 std::string encodeVerdict(const Result& result) {
   std::string text;
   for (std::string part : {std::string(kindName(result.kind)), result.detail, result.observed}) {
-    text += config::printable(part, kMaxDetail) + '\0';
+    text += printable(part, kMaxDetail) + '\0';
   }
   return text;
 }

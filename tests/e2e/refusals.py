@@ -39,7 +39,12 @@ class Refusals(VmmhostTest):
         self.assertEqual((result.code, result.err), (code, ""), result.out)
         self.assertEqual(list(result.json), ["error"])
         error = result.json["error"]
-        self.assertEqual(list(error), ["code", "message", "hint", "retryable"])
+        members = ["code", "message", "hint", "retryable"]
+        if "field" in error:  # a field of the configuration is at fault, and the message names it
+            self.assertRegex(error["field"], r"^[ -~]{1,256}$")
+            self.assertIn(error["field"], error["message"])
+            members.append("field")
+        self.assertEqual(list(error), members)
         self.assertIn(error["code"], CODES)
         self.assertLessEqual(len(error["message"]) + len(error["hint"]), 6000)
         for name in (names,) if isinstance(names, str) else names:

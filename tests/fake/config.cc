@@ -18,11 +18,12 @@ constexpr std::uint32_t kMaxTimeoutMs = 600'000;
 
 [[noreturn]] void unsupported(const std::string& field) {
   throw Error(ErrorCode::kUnsupported, field + ": the fake backend does not play this",
-              "remove " + field + " or choose another backend");
+              "remove " + field + " or choose another backend")
+      .withField(field);
 }
 
 [[noreturn]] void invalid(const std::string& field, const std::string& reason) {
-  throw Error(ErrorCode::kInvalidArgument, field + ": " + reason);
+  throw Error(ErrorCode::kInvalidArgument, field + ": " + reason).withField(field);
 }
 
 void refuseIf(bool isGiven, const std::string& field) {

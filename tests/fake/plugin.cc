@@ -34,6 +34,9 @@ int guarded(const vmmhost_host_api* host, vmmhost_error* error, Body body) noexc
   } catch (const Error& failure) {
     host->error_set(error, static_cast<std::uint32_t>(failure.code()), failure.message().c_str(),
                     failure.hint().c_str(), failure.retryable() ? 1 : 0);
+    if (VMMHOST_HAS_FIELD(host, vmmhost_host_api, error_field)) {
+      host->error_field(error, failure.field().c_str());
+    }
   } catch (const std::exception& failure) {
     host->error_set(error, VMMHOST_ERROR_INTERNAL, failure.what(), "", 0);
   } catch (const kj::Exception& failure) {

@@ -1,17 +1,19 @@
-// Texts that other processes, files and people write: /proc, runtime records, flags, a guest's console.
+// Texts that other processes, files and people write: /proc, the kernel's log, runtime records, flags, a guest's
+// console.
 #include <capnp/message.h>
 
 #include <array>
 #include <string>
 
 #include "host/base/log.h"
-#include "host/cli/terminal_filter.h"
+#include "host/base/text.h"
+#include "host/cli/terminal/terminal_filter.h"
 #include "host/config/flags.h"
-#include "host/config/text.h"
 #include "host/config/vm_config.h"
+#include "host/jailed/kernel_log.h"
 #include "host/runtime/record.h"
 #include "host/vm/vsock_line.h"
-#include "ipc/confinement/proc_reader.h"
+#include "ipc/jail/confinement/proc_reader.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace vmmhost;
@@ -25,15 +27,14 @@ bool isShowable(std::string_view text, std::string_view allowed = {}) {
       return false;
     }
   }
-  return config::isUtf8(text);
+  return isUtf8(text);
 }
 
 void show(std::string_view text) {
-  const std::string printable = config::printable(text, 100);
-  fuzz::require(isShowable(printable) && printable.size() <= 100, "printable text can be shown, and is bounded");
-  fuzz::require(config::printable(printable, 100) == printable, "and is not changed by the same again");
-  fuzz::require(isShowable(config::inQuotes(text)), "quoted text can be shown");
-  fuzz::require(escapeControl(text, 100).size() <= 100 + 3, "escaped text is bounded");
+  const std::string shown = printable(text, 100);
+  fuzz::require(isShowable(shown) && shown.size() <= 100, "printable text can be shown, and is bounded");
+  fuzz::require(printable(shown, 100) == shown, "and is not changed by the same again");
+  fuzz::require(isShowable(inQuotes(text)), "quoted text can be shown");
   cli::TerminalFilter whole;
   const std::string once = whole.feed(text) + whole.finish();
   fuzz::require(isShowable(once, "\r\n\t"), "a console's text can be shown");
@@ -56,6 +57,9 @@ void proc(std::string_view text) {
   confinement::parseNumbers(text);
   for (const auto& mount : confinement::parseMountinfo(text)) {
     fuzz::require(!mount.target.empty(), "a mount has a place");
+  }
+  if (const auto call = jailed::parseForbiddenCall(text, 1)) {
+    fuzz::require(isShowable(jailed::describe(*call)), "a forbidden call can be shown");
   }
 }
 

@@ -10,7 +10,10 @@
 
 namespace vmmhost::hostile {
 
-enum class User { kCaller, kOrdinary };
+// Without groups: the caller, where no control groups can be made; takes root.
+enum class User { kCaller, kOrdinary, kWithoutGroups };
+
+const char* userSuffix(User user);  // of the names of tests: "asCaller", "asOrdinaryUser", "withoutGroups"
 
 struct Result {
   int exitCode = -1;
@@ -64,9 +67,9 @@ class Neighbour : private Surroundings {
   std::string stop() const;  // what is wrong with its end; empty: nothing
 };
 
-// Why an ordinary user cannot run the command here (it lies in a folder that is closed to others, and this program was
-// not started by ctest, which sees to that); empty: it can.
-std::string whyNotOrdinary();
+// Why the command cannot be run so here (a caller who is not root; for an ordinary user that it lies in a folder that
+// is closed to others, and this program was not started by ctest, which sees to that); empty: it can.
+std::string whyNot(User user);
 // Whether VMs of this user have control groups here.
 bool hasControlGroups(User user);
 

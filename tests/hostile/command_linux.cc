@@ -1,6 +1,8 @@
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -16,7 +18,7 @@
 #include <iterator>
 #include <vector>
 
-#include "ipc/spawn/spawn.h"
+#include "ipc/jail/spawn/spawn.h"
 #include "tests/hostile/command.h"
 #include "tests/support/built.h"
 #include "vmmhost/fd.h"
@@ -34,6 +36,23 @@ constexpr timespec kDiskTime{1700000000, 0};
 bool becomeOrdinary() {
   return ::setgroups(0, nullptr) == 0 && ::setresgid(kOrdinaryId, kOrdinaryId, kOrdinaryId) == 0 &&
          ::setresuid(kOrdinaryId, kOrdinaryId, kOrdinaryId) == 0;
+}
+
+// A mount namespace in which the control groups are covered by what cannot be written, as in containers.
+bool hideGroups() {
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("none", "/sys/fs/cgroup", "tmpfs", MS_RDONLY, nullptr) == 0;
+}
+
+bool become(User user) {
+  switch (user) {
+    case User::kOrdinary:
+      return becomeOrdinary();
+    case User::kWithoutGroups:
+      return hideGroups();
+    default:
+      return true;
+  }
 }
 
 std::string commandLineOf(const fs::path& process) {
@@ -114,7 +133,7 @@ Surroundings::~Surroundings() {
 }
 
 void Surroundings::execute(const std::vector<std::string>& given, int output) const {
-  if ((user_ == User::kOrdinary && !becomeOrdinary()) || ::chdir(folder_.c_str()) != 0) {
+  if (!become(user_) || ::chdir(folder_.c_str()) != 0) {
     ::_exit(99);
   }
   const int nothing = ::open("/dev/null", O_RDONLY);
@@ -240,9 +259,19 @@ std::string Neighbour::stop() const {
   return isRight ? damage() : stopped.output + waited.output;
 }
 
-std::string whyNotOrdinary() {
+const char* userSuffix(User user) {
+  return user == User::kOrdinary ? "asOrdinaryUser" : user == User::kWithoutGroups ? "withoutGroups" : "asCaller";
+}
+
+std::string whyNot(User user) {
+  if (user == User::kCaller) {
+    return "";
+  }
   if (::geteuid() != 0) {
-    return "the caller is one already";
+    return user == User::kOrdinary ? "the caller is one already" : "only root can hide the control groups";
+  }
+  if (user == User::kWithoutGroups) {
+    return "";
   }
   const std::string command = reached(User::kOrdinary, "stage/bin/vmmhost");
   const std::string plugins = reached(User::kOrdinary, "lib/hostile-plugins");
@@ -261,7 +290,7 @@ std::string whyNotOrdinary() {
 bool hasControlGroups(User user) {
   const pid_t child = ::fork();
   if (child == 0) {
-    const bool isReady = user == User::kCaller || becomeOrdinary();
+    const bool isReady = become(user);
     auto group = spawn::Cgroup::make("hostile-" + std::to_string(::getpid()), std::uint64_t{64} << 20, 8);
     const bool hasGroup = isReady && group.why().empty();
     group.remove();

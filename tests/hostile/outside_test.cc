@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kExecutableSlot = 256;  // RLIMIT_NOFILE of a worker, see ipc/spawn
+constexpr int kExecutableSlot = 256;  // RLIMIT_NOFILE of a worker, see ipc/jail/spawn
 
 struct Backend {
   const char* name;

@@ -41,14 +41,15 @@ class HugePages {
   long before_;
 };
 
-// As the caller with control groups where there are any, as an ordinary user mostly without.
+// As the caller with control groups where there are any and without, as an ordinary user mostly without.
 class Quotas : public ::testing::TestWithParam<std::tuple<User, Jail>> {};
 
 TEST_P(Quotas, vmsThatTakeAllTheyCan_leaveTheirUserEnough) {
   const auto [user, jail] = GetParam();
-  if (user == User::kOrdinary && !whyNotOrdinary().empty()) {
-    GTEST_SKIP() << whyNotOrdinary();
+  if (const std::string why = whyNot(user); !why.empty()) {
+    GTEST_SKIP() << why;
   }
+  ASSERT_FALSE(user == User::kWithoutGroups && hasControlGroups(user));
   std::optional<HugePages> huge;
   if (::geteuid() == 0) {
     huge.emplace();
@@ -72,11 +73,11 @@ TEST_P(Quotas, vmsThatTakeAllTheyCan_leaveTheirUserEnough) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Hostile, Quotas,
-                         ::testing::Combine(::testing::Values(User::kCaller, User::kOrdinary),
+                         ::testing::Combine(::testing::Values(User::kCaller, User::kOrdinary, User::kWithoutGroups),
                                             ::testing::Values(Jail::kStatic, Jail::kSystem)),
                          [](const auto& info) {
-                           return std::string(jailName(std::get<1>(info.param))) +
-                                  (std::get<0>(info.param) == User::kOrdinary ? "_asOrdinaryUser" : "_asCaller");
+                           return std::string(jailName(std::get<1>(info.param))) + "_" +
+                                  userSuffix(std::get<0>(info.param));
                          });
 
 }  // namespace

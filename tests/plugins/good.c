@@ -63,7 +63,9 @@ static int validate(const vmmhost_host_api* host, const vmmhost_config* config, 
   }
   if (strstr(json, "\"refused\"") != NULL) {
     host->log(VMMHOST_LOG_WARNING, "refusing\na name");
+    host->error_field(error, "too early");
     host->error_set(error, VMMHOST_ERROR_UNSUPPORTED, "name: \x1b[2Jrefused", "take another", 1);
+    host->error_field(error, getenv("VMMHOST_TEST_FIELD") != NULL ? getenv("VMMHOST_TEST_FIELD") : "name");
     return -1;
   }
   return 0;

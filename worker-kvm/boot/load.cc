@@ -24,7 +24,8 @@ constexpr std::uint64_t kStepBytes = std::uint64_t{16} << 20;
 void writeCommandLine(const std::string& text, std::uint64_t maxBytes, memory::GuestMemory& memory) {
   if (text.size() > maxBytes) {
     throw Error(ErrorCode::kInvalidArgument, "boot.cmdline: has " + std::to_string(text.size()) +
-                                                 " bytes, and the kernel takes at most " + std::to_string(maxBytes));
+                                                 " bytes, and the kernel takes at most " + std::to_string(maxBytes))
+        .withField("boot.cmdline");
   }
   memory.write(arch::kCommandLine, {reinterpret_cast<const std::uint8_t*>(text.c_str()), text.size() + 1},
                "the kernel command line");
@@ -67,8 +68,8 @@ struct Load::Kernel {
 
 Load::Load(const BootFiles& files, const Firmware& firmware, memory::GuestMemory& memory, bool fresh)
     : files_(files), firmware_(firmware), memory_(memory), fresh_(fresh) {
-  kernel_ = std::make_unique<Kernel>(planKernel());
-  initrd_ = planInitrd(*kernel_);
+  kernel_ = aboutField("boot.kernel", [this] { return std::make_unique<Kernel>(planKernel()); });
+  initrd_ = aboutField("boot.initrd", [this] { return planInitrd(*kernel_); });
 }
 
 Load::~Load() = default;
@@ -188,11 +189,11 @@ void Load::transfer(const std::atomic<bool>& isUnwanted) noexcept {
 }
 
 arch::EntryState Load::finish() {
-  if (failed_ != nullptr && error_ != 0) {
-    throw systemError(failed_->file->name() + ": reading at offset " + std::to_string(failedAt_), error_);
-  }
   if (failed_ != nullptr) {
-    throw Error(ErrorCode::kInvalidArgument, failed_->tooShort);
+    const std::string& field = failed_->file->name();
+    const Error error = error_ != 0 ? systemError(field + ": reading at offset " + std::to_string(failedAt_), error_)
+                                    : Error(ErrorCode::kInvalidArgument, failed_->tooShort);
+    throw error.withField(field);
   }
   writeCommandLine(files_.commandLine, kernel_->commandLineBytes, memory_);
   writeFirmware(firmware_, memory_);

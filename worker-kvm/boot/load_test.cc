@@ -71,11 +71,13 @@ class LoadTest : public testing::Test {
     try {
       load(files_, firmware_, memory_, true);
     } catch (const Error& error) {
+      field_ = error.field();
       return error.message();
     }
     return "accepted";
   }
 
+  std::string field_;  // of the last refusal
   memory::GuestMemory memory_{arch::memoryRanges(4 * kMiB)};
   BootFiles files_;
   Firmware firmware_;
@@ -115,6 +117,7 @@ TEST_F(LoadTest, secondLoad_clearsWhatTheKernelWantsZero) {
 TEST_F(LoadTest, initrdThatDoesNotFit_isRefused) {
   files_.initrd = file(std::vector<std::uint8_t>(4 * kMiB, 7), "initrd");
   EXPECT_NE(refusal().find("boot.initrd: 4194304 bytes do not fit"), std::string::npos) << refusal();
+  EXPECT_EQ(field_, "boot.initrd");
   files_.initrd = file(std::vector<std::uint8_t>(3 * kMiB - 100, 7), "initrd");
   EXPECT_NE(refusal().find("overlap the kernel"), std::string::npos) << refusal();
 }
@@ -124,6 +127,7 @@ TEST_F(LoadTest, truncatedKernel_isRefused) {
   bytes.pop_back();
   files_.kernel = file(bytes, "kernel");
   EXPECT_NE(refusal().find("segment 0 goes beyond the end of the file"), std::string::npos) << refusal();
+  EXPECT_EQ(field_, "kernel") << "the name of the file's source";
 }
 
 TEST_F(LoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
@@ -133,6 +137,7 @@ TEST_F(LoadTest, segmentInTheDeviceGap_isRefusedAsSuch) {
   std::memcpy(bytes.data() + 24 * 8, &place, sizeof place);  // entry
   files_.kernel = file(bytes, "kernel");
   EXPECT_NE(refusal().find("segment 0 reaches into the gap"), std::string::npos) << refusal();
+  EXPECT_EQ(field_, "boot.kernel");
 }
 
 TEST_F(LoadTest, commandLine_hasItsLimit) {
@@ -140,6 +145,7 @@ TEST_F(LoadTest, commandLine_hasItsLimit) {
   EXPECT_EQ(refusal(), "accepted");
   files_.commandLine += "x";
   EXPECT_NE(refusal().find("2048 bytes"), std::string::npos) << refusal();
+  EXPECT_EQ(field_, "boot.cmdline");
 }
 
 TEST_F(LoadTest, firmwareTables_areWrittenAndThePointerIsTold) {

@@ -23,11 +23,12 @@ constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1
 constexpr char kIrqchipOption[] = "irqchip";
 
 [[noreturn]] void unsupported(const std::string& field, const std::string& reason) {
-  throw Error(ErrorCode::kUnsupported, field + ": " + reason, "remove " + field + " or choose another backend");
+  throw Error(ErrorCode::kUnsupported, field + ": " + reason, "remove " + field + " or choose another backend")
+      .withField(field);
 }
 
 [[noreturn]] void invalid(const std::string& field, const std::string& reason) {
-  throw Error(ErrorCode::kInvalidArgument, field + ": " + reason);
+  throw Error(ErrorCode::kInvalidArgument, field + ": " + reason).withField(field);
 }
 
 bool isGiven(schema::FileRef::Reader file) {

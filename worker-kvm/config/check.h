@@ -16,7 +16,7 @@ inline constexpr std::uint64_t kMinMemoryBytes = std::uint64_t{2} << 20;
 inline constexpr std::uint64_t kMaxMemoryBytes = std::uint64_t{1} << 40;
 
 // Throws kUnsupported for a field that the backend does not serve and kInvalidArgument for a value that it cannot take;
-// the message names the field as JSON does (e.g. "disks[0]", "memory.hugePages").
+// the error has the field as JSON names it (e.g. "disks[0]", "memory.hugePages"), and its message begins with it.
 void check(schema::VmConfig::Reader config);
 
 // The queues that each disk has, for as many virtual CPUs, while there are rings for them: a thread and a ring each. Of

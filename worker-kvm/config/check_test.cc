@@ -25,6 +25,8 @@ std::string answer(const Change& change) {
   try {
     check(config.asReader());
   } catch (const Error& error) {
+    EXPECT_NE(error.field(), "");
+    EXPECT_TRUE(error.message().starts_with(error.field() + ": ")) << error.field() << " of " << error.message();
     return std::string(errorCodeName(error.code())) + " " + error.message();
   }
   return "accepted";

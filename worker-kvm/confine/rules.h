@@ -24,7 +24,7 @@ seccomp::Rule callOn(std::uint32_t number, int descriptor);
 
 // What any thread of a C program does: locks, signals, its end.
 Rules everyThread();
-// malloc and free, in the one heap that a worker has (ipc/worker/heap.h): private memory of its own, nothing
+// malloc and free, in the one heap that a worker has (ipc/sdk/heap.h): private memory of its own, nothing
 // executable. Every thread's filter has them, so that no allocation anywhere can be a thread's end.
 Rules heap();
 

@@ -19,9 +19,13 @@ class CallJob final : public EventThread::Job {
   std::function<void()> call_;
 };
 
-// Runs `call` on `thread`, behind what was posted before, and waits for it. From threads that may wait, not from the
-// thread itself.
+// Runs `call` on `thread`, behind what was posted before, and waits for it. Where the thread has not started, and may
+// never, nobody else is on it: the call is made here. By the thread that starts it.
 inline void runOn(EventThread& thread, const std::function<void()>& call) {
+  if (!thread.isStarted()) {
+    call();
+    return;
+  }
   std::promise<void> done;
   auto isDone = done.get_future();
   CallJob job([&] {

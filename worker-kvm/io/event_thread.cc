@@ -51,7 +51,7 @@ void EventThread::start([[maybe_unused]] confine::Rules rules) {
 #endif
   std::mutex startMutex;
   std::condition_variable started;
-  thread_ = std::make_unique<vm::Thread>(name_, [this, &startMutex, &started, &filter]() {
+  thread_ = std::make_unique<threads::Thread>(name_, [this, &startMutex, &started, &filter]() {
     const int error = filter.empty() ? 0 : seccomp::install(filter, false);
     {
       // Notified with the lock held: whoever waits ends with these two.

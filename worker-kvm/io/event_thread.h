@@ -14,8 +14,8 @@
 
 #include "vmmhost/fd.h"
 #include "worker-kvm/confine/rules.h"
-#include "worker-kvm/vm/thread.h"
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/threads/thread.h"
+#include "worker-kvm/threads/wake.h"
 
 namespace vmmhost::kvm::io {
 
@@ -49,6 +49,8 @@ class EventThread {
   // Returns once the thread runs under its seccomp filter: the rules for waiting, locks and the heap, and `rules`,
   // which are the device's own. Throws Error. Builds with sanitizers install no filter.
   void start(confine::Rules rules);
+  // By the thread that starts it.
+  bool isStarted() const noexcept { return thread_ != nullptr; }
   EventThread(std::string name, confine::Rules rules) : EventThread(std::move(name)) { start(std::move(rules)); }
   // There will be no thread: what was and is posted is carried out by who posts it, so that nobody waits for ever.
   void giveUp() noexcept;
@@ -82,7 +84,7 @@ class EventThread {
 
   std::string name_;
   Fd epoll_;
-  vm::Wake wake_;
+  threads::Wake wake_;
   std::array<epoll_event, kBatch> batch_{};
   std::size_t batchSize_ = 0;
   std::mutex mutex_;
@@ -93,7 +95,7 @@ class EventThread {
   bool ending_ = false;
   bool hasGivenUp_ = false;
   int startError_ = -1;  // -1: not started; else an errno value of the filter's installation
-  std::unique_ptr<vm::Thread> thread_;
+  std::unique_ptr<threads::Thread> thread_;
 };
 
 }  // namespace vmmhost::kvm::io

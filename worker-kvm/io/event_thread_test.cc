@@ -7,12 +7,14 @@
 #include <atomic>
 #include <future>
 
+#include "worker-kvm/io/call_job.h"
+
 namespace vmmhost::kvm::io {
 namespace {
 
 class CountingSource final : public EventThread::Source {
  public:
-  explicit CountingSource(const vm::Wake& event) : event_(event) {}
+  explicit CountingSource(const threads::Wake& event) : event_(event) {}
   void ready(std::uint32_t) noexcept override {
     event_.drain();
     seen_.set_value();
@@ -20,7 +22,7 @@ class CountingSource final : public EventThread::Source {
   std::future<void> seen() { return seen_.get_future(); }
 
  private:
-  const vm::Wake& event_;
+  const threads::Wake& event_;
   std::promise<void> seen_;
 };
 
@@ -44,7 +46,7 @@ TEST_F(EventThreadTest, posts_runInOrderOnOneThread_andBeforeTheEnd) {
 }
 
 TEST_F(EventThreadTest, watchedDescriptor_isReported_untilItIsNot) {
-  const vm::Wake event;
+  const threads::Wake event;
   CountingSource source(event);
   EventThread thread("test", {confine::callOn(__NR_read, event.descriptor())});
   thread.watch(event.descriptor(), EPOLLIN, source);
@@ -102,7 +104,7 @@ TEST_F(EventThreadTest, jobPostedTwiceBeforeItRuns_runsOnce_andCanBePostedAgain)
 
 // Work that never ends must not keep descriptors from their turn, nor the thread from its end.
 TEST_F(EventThreadTest, jobThatPostsItself_starvesNobody) {
-  const vm::Wake event;
+  const threads::Wake event;
   CountingSource source(event);
   std::atomic<bool> isEnough = false;
   EventThread* poster = nullptr;
@@ -118,6 +120,16 @@ TEST_F(EventThreadTest, jobThatPostsItself_starvesNobody) {
   event.signal();
   EXPECT_EQ(source.seen().wait_for(std::chrono::seconds(10)), std::future_status::ready);
   isEnough = true;
+}
+
+TEST_F(EventThreadTest, threadThatHasNotStarted_isNotWaitedFor) {
+  EventThread thread("test");
+  int calls = 0;
+  runOn(thread, [&calls] { ++calls; });
+  EXPECT_EQ(calls, 1);
+  thread.giveUp();
+  runOn(thread, [&calls] { ++calls; });
+  EXPECT_EQ(calls, 2);
 }
 
 #ifndef VMMHOST_SANITIZED

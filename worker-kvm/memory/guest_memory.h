@@ -36,8 +36,8 @@ inline std::optional<Bytes> part(Bytes whole, std::uint64_t offset, std::uint64_
 class GuestMemory {
  public:
   // Private anonymous memory, not reserved in advance, or the bytes of `file`, the ranges in it one behind the other,
-  // which another process can map too. Either begins at a multiple of 2 MiB, and huge pages are asked for. Throws
-  // Error.
+  // which another process can map too. Either begins at a multiple of 2 MiB, and huge pages are asked for; the
+  // 2 MiB at address 0 become one only later, if the kernel finds that worth it. Throws Error.
   explicit GuestMemory(std::span<const Range> ranges, Fd file = Fd());
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;

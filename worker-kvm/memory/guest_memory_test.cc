@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -99,6 +100,17 @@ TEST(GuestMemory, everyRange_beginsWhereHugePagesDo) {
       region.host.front() = region.host.back() = 1;  // all of it is there
     }
   }
+}
+
+TEST(GuestMemory, byteBelow2MiB_takesAPageAndNoHugeOne) {
+  constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  const std::array<Range, 1> ranges = {Range{0, 4 * kHugePage}};
+  GuestMemory memory(ranges);
+  const Bytes all = memory.regions().front().host;
+  all[100] = 1;
+  std::array<unsigned char, kHugePage / 4096> pages{};
+  ASSERT_EQ(::mincore(all.data(), kHugePage, pages.data()), 0);
+  EXPECT_LT(std::count(pages.begin(), pages.end(), 1), 64);  // some kernels have larger pages on their own
 }
 
 TEST(GuestMemory, clearing_takesExactlyWhatItIsTold) {

@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "worker-kvm/devices/signals.h"
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/threads/wake.h"
 
 namespace vmmhost::kvm::pci::test {
 
 struct VectorState {
-  vm::Wake event;
+  threads::Wake event;
   std::optional<std::pair<std::uint64_t, std::uint32_t>> message;  // while connected
   unsigned connects = 0;
   bool wasWritten() const {

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <future>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/io/call_job.h"
 
 namespace vmmhost::kvm::pci {
 
@@ -37,7 +37,7 @@ constexpr std::uint64_t kClockHz = 33000000;  // PCI
 
 }  // namespace
 
-Watchdog::Watchdog(devices::MachineControl& machine, vm::ControlCalls& calls, io::EventThread& thread)
+Watchdog::Watchdog(devices::MachineControl& machine, threads::ControlCalls& calls, io::EventThread& thread)
     : Function({.vendor = 0x8086, .device = 0x25ab, .classCode = 0x088000}),
       machine_(machine),
       calls_(calls),
@@ -50,16 +50,11 @@ Watchdog::Watchdog(devices::MachineControl& machine, vm::ControlCalls& calls, io
   addBaseAddress(0, 16, *this);
   makeWritable(kConfigRegister, 0x3f, 2);
   makeWritable(kLockRegister, 0x07, 1);
-  thread_.post([this] { thread_.watch(timer_.get(), EPOLLIN, *this); });
+  thread_.watch(timer_.get(), EPOLLIN, *this);
 }
 
 Watchdog::~Watchdog() {
-  std::promise<void> done;
-  thread_.post([&] {
-    thread_.unwatch(timer_.get(), *this);
-    done.set_value();
-  });
-  done.get_future().wait();
+  io::runOn(thread_, [this] { thread_.unwatch(timer_.get(), *this); });
 }
 
 confine::Rules Watchdog::rules() {

@@ -13,14 +13,15 @@
 #include "worker-kvm/devices/machine_control.h"
 #include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/pci/function.h"
-#include "worker-kvm/vm/control_calls.h"
+#include "worker-kvm/threads/control_calls.h"
 
 namespace vmmhost::kvm::pci {
 
 class Watchdog final : public Function, private devices::BusDevice, private io::EventThread::Source {
  public:
-  // Its timer is watched on `thread`, whose rules contain rules(), and set by way of `calls`.
-  Watchdog(devices::MachineControl& machine, vm::ControlCalls& calls, io::EventThread& thread);
+  // Its timer is watched on `thread`, which has not started yet and whose rules contain rules(), and set by way of
+  // `calls`.
+  Watchdog(devices::MachineControl& machine, threads::ControlCalls& calls, io::EventThread& thread);
   ~Watchdog() override;
 
   static confine::Rules rules();
@@ -40,7 +41,7 @@ class Watchdog final : public Function, private devices::BusDevice, private io::
   std::chrono::nanoseconds timeOf(unsigned stage) const noexcept;
 
   devices::MachineControl& machine_;
-  vm::ControlCalls& calls_;
+  threads::ControlCalls& calls_;
   io::EventThread& thread_;
   Fd timer_;
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "worker-kvm/virtio/queue.h"
@@ -35,6 +36,11 @@ struct ActiveQueue {
 struct Activation {
   std::uint64_t features = 0;                      // agreed on
   std::vector<std::optional<ActiveQueue>> queues;  // by index; nothing where the driver did not enable one
+
+  // Moves a queue out; nothing where there is none.
+  std::optional<ActiveQueue> take(std::size_t index) noexcept {
+    return index < queues.size() ? std::exchange(queues[index], std::nullopt) : std::nullopt;
+  }
 };
 
 // A device without its transport. What is not said otherwise is called from the threads of virtual CPUs, one at a time;

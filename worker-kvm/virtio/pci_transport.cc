@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "worker-kvm/virtio/features.h"
+
 namespace vmmhost::kvm::virtio {
 
 namespace {
@@ -20,11 +22,6 @@ constexpr std::uint16_t kSubsystem = 0x40;  // 4.1.2.1: 0x40 or higher
 constexpr std::uint8_t kFeaturesOk = 8;
 constexpr std::uint8_t kDriverOk = 4;
 constexpr std::uint8_t kNeedsReset = 64;
-
-// 6: reserved feature bits.
-constexpr std::uint64_t kVersion1 = std::uint64_t{1} << 32;
-constexpr std::uint64_t kEventIndex = std::uint64_t{1} << 29;
-constexpr std::uint64_t kIndirect = std::uint64_t{1} << 28;
 
 // 4.1.4: kinds of capabilities.
 constexpr std::uint8_t kVendorCapability = 0x09;
@@ -426,8 +423,8 @@ void PciTransport::activate() noexcept {
                                               .descriptorTable = state.descriptorTable,
                                               .availableRing = state.availableRing,
                                               .usedRing = state.usedRing,
-                                              .eventIndex = (driverFeatures_ & kEventIndex) != 0,
-                                              .indirect = (driverFeatures_ & kIndirect) != 0});
+                                              .eventIndex = (driverFeatures_ & kEventIdx) != 0,
+                                              .indirect = (driverFeatures_ & kIndirectDesc) != 0});
     if (!made) {
       deviceBroken("a queue lies outside the guest's memory, or has a size or place that is not allowed");
       return;

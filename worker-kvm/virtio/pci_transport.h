@@ -16,9 +16,9 @@
 #include "worker-kvm/memory/guest_memory.h"
 #include "worker-kvm/pci/function.h"
 #include "worker-kvm/pci/msix.h"
+#include "worker-kvm/threads/control_calls.h"
+#include "worker-kvm/threads/wake.h"
 #include "worker-kvm/virtio/device.h"
-#include "worker-kvm/vm/control_calls.h"
-#include "worker-kvm/vm/wake.h"
 
 namespace vmmhost::kvm::virtio {
 
@@ -27,8 +27,8 @@ struct TransportContext {
   const memory::GuestMemory& memory;
   devices::MessageSource& messages;
   devices::Doorbells& doorbells;
-  vm::ControlCalls& calls;
-  const vm::Wake& wake;  // signalled when a device has become quiet
+  threads::ControlCalls& calls;
+  const threads::Wake& wake;  // signalled when a device has become quiet
 };
 
 class PciTransport final : public pci::Function, private Interrupts {
@@ -80,7 +80,7 @@ class PciTransport final : public pci::Function, private Interrupts {
     std::uint64_t availableRing = 0;
     std::uint64_t usedRing = 0;
     std::atomic<std::uint16_t> vector = pci::kNoVector;
-    vm::Wake notified;
+    threads::Wake notified;
   };
 
   [[gnu::hot]] void queueUsed(std::uint16_t queue) noexcept override;

@@ -9,6 +9,7 @@
 #include "worker-kvm/arch/x86_64/layout.h"
 #include "worker-kvm/pci/root.h"
 #include "worker-kvm/pci/test_vectors.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio {
 namespace {
@@ -113,15 +114,15 @@ class PciTransportTest : public ::testing::Test {
     write(common_ + 0x1c, 1, 2);
   }
   void start() {
-    agree(std::uint64_t{1} << 32 | 5);
+    agree(kVersion1 | 5);
     placeQueue(0, 0x10000);
     placeQueue(1, 0x20000);
     setStatus(15);
   }
 
   memory::GuestMemory memory_;
-  vm::Wake wake_;
-  vm::ControlCalls calls_{wake_};
+  threads::Wake wake_;
+  threads::ControlCalls calls_{wake_};
   pci::test::Vectors vectors_;
   RecordedDoorbells doorbells_;
   devices::PortBus ports_;
@@ -154,14 +155,14 @@ TEST_F(PciTransportTest, handshake_activatesTheDeviceWithItsQueues) {
   start();
   EXPECT_EQ(status(), 15);
   ASSERT_TRUE(device_->activation);
-  EXPECT_EQ(device_->activation->features, std::uint64_t{1} << 32 | 5);
+  EXPECT_EQ(device_->activation->features, kVersion1 | 5);
   ASSERT_EQ(device_->activation->queues.size(), 2u);
   ASSERT_TRUE(device_->activation->queues[1]);
   EXPECT_EQ(device_->activation->queues[1]->queue.size(), 16);
 }
 
 TEST_F(PciTransportTest, featuresThatAreNotOffered_areNotAccepted) {
-  agree(std::uint64_t{1} << 32 | 2);
+  agree(kVersion1 | 2);
   EXPECT_EQ(status() & 8, 0);
   setStatus(15);
   EXPECT_FALSE(device_->activation) << "DRIVER_OK without FEATURES_OK";
@@ -173,7 +174,7 @@ TEST_F(PciTransportTest, driverWithoutVersion1_isNotAccepted) {
 }
 
 TEST_F(PciTransportTest, queueOutsideMemory_needsReset) {
-  agree(std::uint64_t{1} << 32);
+  agree(kVersion1);
   placeQueue(0, 0x10000);
   placeQueue(1, 0xfffff000);
   setStatus(15);

@@ -18,8 +18,9 @@
 
 #include "vmmhost/memory_file.h"
 #include "worker-kvm/memory/guest_memory.h"
+#include "worker-kvm/threads/wake.h"
 #include "worker-kvm/virtio/device.h"
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::test {
 
@@ -80,7 +81,7 @@ class RecordedInterrupts final : public Interrupts {
   }
 
  private:
-  const vm::Wake event_;  // what a transport would write to: an eventfd that filters know of
+  const threads::Wake event_;  // what a transport would write to: an eventfd that filters know of
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<unsigned> used_;
@@ -103,7 +104,7 @@ class DriverQueue {
       : memory_(memory), layout_{size, base, base + 0x8000, base + 0xc000, eventIndex, true} {}
 
   const QueueLayout& layout() const { return layout_; }
-  const vm::Wake& kick() const { return kick_; }
+  const threads::Wake& kick() const { return kick_; }
   void notify() const { kick_.signal(); }
 
   // At once, as processors write what is aligned: several threads may lie in the same place.
@@ -190,7 +191,7 @@ class DriverQueue {
 
   memory::GuestMemory& memory_;
   QueueLayout layout_;
-  vm::Wake kick_;
+  threads::Wake kick_;
   std::uint16_t next_ = 0;
   std::uint16_t available_ = 0;
   std::uint16_t notifiedOf_ = 0;
@@ -216,7 +217,7 @@ class Driver {
     queues_.clear();
     Activation activation;
     activation.features = features;
-    const bool eventIndex = (features & (std::uint64_t{1} << 29)) != 0;
+    const bool eventIndex = (features & kEventIdx) != 0;
     for (std::size_t i = 0; i < device.queueSizes().size(); ++i) {
       queues_.push_back(std::make_unique<DriverQueue>(memory_, kQueues + i * 0x10000, size, eventIndex));
       const auto area = memory_.require(kQueues + i * 0x10000, 0x10000, "test");

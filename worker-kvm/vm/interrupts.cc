@@ -79,7 +79,7 @@ class Interrupts::Vector final : public devices::MessageVector {
  private:
   Interrupts& interrupts_;
   const std::uint32_t gsi_;
-  Wake event_;
+  threads::Wake event_;
   bool isConnected_ = false;
 };
 
@@ -97,7 +97,7 @@ class Interrupts::EventLine final : public devices::InterruptLine {
   Vector vector_;
 };
 
-Interrupts::Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, ControlCalls& calls)
+Interrupts::Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, threads::ControlCalls& calls)
     : vm_(vm), calls_(calls), nextGsi_(arch::kIoApicPins) {
   if (mode == IrqchipMode::kSplit) {
     vm.enableSplitIrqchip(arch::kIoApicPins);

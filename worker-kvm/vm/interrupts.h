@@ -12,8 +12,8 @@
 #include "worker-kvm/devices/serial.h"
 #include "worker-kvm/devices/signals.h"
 #include "worker-kvm/kvm/device.h"
-#include "worker-kvm/vm/control_calls.h"
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/threads/control_calls.h"
+#include "worker-kvm/threads/wake.h"
 
 namespace vmmhost::kvm::vm {
 
@@ -27,7 +27,7 @@ class Interrupts final : public devices::MessageSource {
  public:
   // Before virtual CPUs and after memory (a memory slot waits for what the irqchip has queued: 5 ms). Requests to KVM
   // are made by way of `calls`.
-  Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, ControlCalls& calls);
+  Interrupts(Vm& vm, IrqchipMode mode, devices::MmioBus& bus, threads::ControlCalls& calls);
   ~Interrupts() override;
 
   // The line at this pin of the I/O APIC; the same one each time.
@@ -48,7 +48,7 @@ class Interrupts final : public devices::MessageSource {
   void applyRoutes();
 
   Vm& vm_;
-  ControlCalls& calls_;
+  threads::ControlCalls& calls_;
   std::map<std::uint32_t, kvm_irq_routing_entry> messages_;  // by GSI
   std::vector<kvm_irq_routing_entry> pins_;                  // of controllers in the kernel
   std::uint32_t nextGsi_;

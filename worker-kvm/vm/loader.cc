@@ -18,7 +18,10 @@ Loader::~Loader() {
 }
 
 void Loader::start(std::vector<sock_filter> filter) {
-  thread_ = std::make_unique<Thread>("loader", [this, filter = std::move(filter)] { threadMain(filter); });
+  thread_ = std::make_unique<threads::Thread>("loader", [this, filter = std::move(filter)] { threadMain(filter); });
+}
+
+void Loader::awaitFilter() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return isStarted_; });
 }

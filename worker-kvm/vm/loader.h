@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "worker-kvm/boot/load.h"
-#include "worker-kvm/vm/thread.h"
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/threads/thread.h"
+#include "worker-kvm/threads/wake.h"
 
 namespace vmmhost::kvm::vm {
 
@@ -20,13 +20,15 @@ namespace vmmhost::kvm::vm {
 class Loader {
  public:
   // `wake` is signalled when a transfer is done. Outlives this.
-  explicit Loader(const Wake& wake) : wake_(wake) {}
+  explicit Loader(const threads::Wake& wake) : wake_(wake) {}
   ~Loader();  // ends a transfer half-way
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  // Returns once the thread runs under its seccomp filter (empty: none). Throws Error.
+  // Starts the thread, whose seccomp filter is `filter` (empty: none). Throws Error.
   void start(std::vector<sock_filter> filter);
+  // Returns once the thread runs under its filter.
+  void awaitFilter();
   // Carries out load.transfer(); `load` stays until isDone().
   void begin(boot::Load& load);
   // Nothing is being transferred.
@@ -35,14 +37,14 @@ class Loader {
  private:
   void threadMain(const std::vector<sock_filter>& filter);
 
-  const Wake& wake_;
+  const threads::Wake& wake_;
   std::atomic<bool> isUnwanted_ = false;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool isStarted_ = false;
   bool isEnding_ = false;
   boot::Load* load_ = nullptr;  // null: nothing to do
-  std::unique_ptr<Thread> thread_;
+  std::unique_ptr<threads::Thread> thread_;
 };
 
 }  // namespace vmmhost::kvm::vm

@@ -1,6 +1,5 @@
 #include "worker-kvm/vm/machine.h"
 
-#include <bit>
 #include <string>
 #include <utility>
 
@@ -37,7 +36,6 @@ KvmMachine::KvmMachine(Parts parts, worker::Events& events, kj::AsyncIoContext& 
     : events_(events),
       timer_(io.provider->getTimer()),
       counters_(std::move(parts.counters)),
-      controls_(std::move(parts.controls)),
       machine_(std::move(parts.machine)),
       observer_(io.unixEventPort, machine_->wake().descriptor(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       console_(io.unixEventPort, timer_, std::move(parts.console), machine_->serial(), *counters_),
@@ -110,18 +108,19 @@ kj::Promise<void> KvmMachine::pressPowerButton() {
 
 kj::Promise<void> KvmMachine::setBalloonTarget(std::uint64_t bytes) {
   requireAlive("balloon");
-  controls_.setBalloonTarget(bytes);
+  controls().setBalloonTarget(bytes);
   return kj::READY_NOW;
 }
 
 kj::Promise<void> KvmMachine::resizeConsole(std::uint32_t console, std::uint16_t columns, std::uint16_t rows) {
-  controls_.resizeConsole(console, columns, rows);
+  controls().resizeConsole(console, columns, rows);
   return kj::READY_NOW;
 }
 
 kj::Promise<void> KvmMachine::connectVsock(std::uint32_t port, Fd socket) {
   requireAlive("vsock");
-  return controls_.connectVsock(port, std::move(socket));
+  controls().connectVsock(port, std::move(socket));
+  return kj::READY_NOW;
 }
 
 kj::Promise<void> KvmMachine::whenQuiet() {
@@ -196,8 +195,10 @@ void KvmMachine::lookAtMachine() {
   if (machine_->takeCrash()) {
     events_.guestPanicked("the guest's kernel crashed, and its crash kernel takes over");
   }
-  for (std::uint64_t full = controls_.takeFullDisks ? controls_.takeFullDisks() : 0; full != 0; full &= full - 1) {
-    events_.diskFull(static_cast<std::uint32_t>(std::countr_zero(full)));
+  for (const DeviceControls::Disk& disk : controls().disks) {
+    if (disk.takeFull()) {
+      events_.diskFull(disk.index);
+    }
   }
   for (const std::string& fault : machine_->takeFaults()) {
     worker::log(worker::LogLevel::kWarning, fault);

@@ -4,7 +4,6 @@
 #include <kj/async-io.h>
 #include <kj/vector.h>
 
-#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -17,23 +16,10 @@
 
 namespace vmmhost::kvm::vm {
 
-// What the host may ask of devices; empty functions where the machine has none. By the control thread, while the
-// machine is there.
-struct DeviceControls {
-  std::function<void(std::uint64_t bytes)> setBalloonTarget;
-  std::function<std::uint64_t()> balloonActual;
-  std::function<void(std::uint32_t console, std::uint16_t columns, std::uint16_t rows)> resizeConsole;
-  std::function<kj::Promise<void>(std::uint32_t port, Fd socket)> connectVsock;
-  // Bit N: the host's file system had no room for disks[N] since it was last asked; who sets one wakes the control
-  // thread.
-  std::function<std::uint64_t()> takeFullDisks;
-};
-
 class KvmMachine final : public worker::Machine {
  public:
   struct Parts {
     std::unique_ptr<counters::WorkerPage> counters;  // that `machine` counts into
-    DeviceControls controls;                         // of devices of `machine`
     std::unique_ptr<VirtualMachine> machine;         // its threads are started
     Fd console;                                      // of the serial port; may be empty
     bool resetsByWatchdog = false;                   // a watchdog that runs out resets the machine; else it ends it
@@ -54,17 +40,18 @@ class KvmMachine final : public worker::Machine {
   kj::Promise<void> reset() override;
   bool hasPowerButton() const override { return true; }
   kj::Promise<void> pressPowerButton() override;
-  bool hasBalloon() const override { return controls_.setBalloonTarget != nullptr; }
+  bool hasBalloon() const override { return controls().setBalloonTarget != nullptr; }
   kj::Promise<void> setBalloonTarget(std::uint64_t bytes) override;
-  kj::Promise<std::uint64_t> balloonActual() override { return controls_.balloonActual(); }
-  bool canResizeConsoles() const override { return controls_.resizeConsole != nullptr; }
+  kj::Promise<std::uint64_t> balloonActual() override { return controls().balloonActual(); }
+  bool canResizeConsoles() const override { return controls().resizeConsole != nullptr; }
   kj::Promise<void> resizeConsole(std::uint32_t console, std::uint16_t columns, std::uint16_t rows) override;
-  bool hasVsock() const override { return controls_.connectVsock != nullptr; }
+  bool hasVsock() const override { return controls().connectVsock != nullptr; }
   kj::Promise<void> connectVsock(std::uint32_t port, Fd socket) override;
 
  private:
   enum class Life { kCreated, kStarted, kEnding, kEnded };
 
+  const DeviceControls& controls() const noexcept { return machine_->controls(); }
   kj::Promise<void> watch();
   void lookAtMachine();
   // Lets the virtual CPUs run, or asks them to park, as the wishes below say.
@@ -80,7 +67,6 @@ class KvmMachine final : public worker::Machine {
   worker::Events& events_;
   kj::Timer& timer_;
   std::unique_ptr<counters::WorkerPage> counters_;
-  const DeviceControls controls_;
   std::unique_ptr<VirtualMachine> machine_;
   kj::UnixEventPort::FdObserver observer_;
   Console console_;

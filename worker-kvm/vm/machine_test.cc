@@ -14,10 +14,12 @@
 
 #include "ipc/rpc/connection.h"
 #include "tests/support/built.h"
+#include "tests/support/refusal.h"
 #include "vmmhost/mailbox.h"
 #include "worker-kvm/devices/machine_control.h"
 #include "worker-kvm/kvm/device.h"
 #include "worker-kvm/pci/function.h"
+#include "worker-kvm/pci/pvpanic.h"
 #include "worker-kvm/vm/platform.h"
 
 namespace vmmhost::kvm::vm {
@@ -40,11 +42,13 @@ class SeenEvents final : public worker::Events {
   void resetDone() override { ++resets; }
   void guestPanicked(std::string) override {}
   void bootPhase(std::uint8_t, std::uint64_t) override {}
+  void diskFull(std::uint32_t disk) override { fullDisks.push_back(disk); }
   Mailbox::Sender sender() const override { return mailbox_.sender(); }
   worker::Services& services() override { return services_; }
 
   std::optional<schema::EndCause> end;
   int resets = 0;
+  std::vector<std::uint32_t> fullDisks;
 
  private:
   Mailbox mailbox_;
@@ -76,7 +80,7 @@ class SlowDevice final : public pci::Function {
 
  private:
   devices::MachineControl& machine_;
-  const Wake& wake_;
+  const threads::Wake& wake_;
   bool isStopping_ = false;
   int looks_ = 0;
 };
@@ -100,8 +104,13 @@ class MachineTest : public testing::Test {
     parameters.devices.push_back([this](const Platform& platform) {
       auto device = std::make_unique<SlowDevice>(platform);
       slow_ = device.get();
-      return device;
+      return MadeDevice{std::move(device), {}};
     });
+    for (const auto& controls : controls_) {
+      parameters.devices.push_back([&controls](const Platform& platform) {
+        return MadeDevice{std::make_unique<pci::Pvpanic>(platform.machine), controls};
+      });
+    }
     KvmMachine::Parts parts;
     parts.counters = std::make_unique<counters::WorkerPage>();
     {
@@ -134,6 +143,25 @@ class MachineTest : public testing::Test {
   SeenEvents events_{io_.unixEventPort};
   std::unique_ptr<KvmMachine> machine_;
   SlowDevice* slow_ = nullptr;
+  std::vector<DeviceControls> controls_;  // of further devices
+};
+
+class MachineWithControlsTest : public MachineTest {
+ protected:
+  void SetUp() override {
+    DeviceControls first;
+    first.disks.push_back({3, [] { return false; }});
+    DeviceControls second;
+    second.setBalloonTarget = [this](std::uint64_t bytes) { balloon_ = bytes; };
+    second.connectVsock = [](std::uint32_t, Fd) { throw Error(ErrorCode::kInvalidArgument, "no socket"); };
+    DeviceControls third;
+    third.disks.push_back({7, [this] { return std::exchange(isFull_, false); }});
+    controls_ = {first, second, third};
+    MachineTest::SetUp();
+  }
+
+  bool isFull_ = false;
+  std::uint64_t balloon_ = 0;
 };
 
 // Its timer runs until the machine is put back, which comes after what takes long.
@@ -148,6 +176,22 @@ TEST_F(MachineTest, watchdogThatRunsOutDuringAReset_endsNothing) {
   EXPECT_EQ(events_.resets, 1);
   EXPECT_FALSE(events_.end);
   wait(machine_->pause());  // it lives
+}
+
+TEST_F(MachineWithControlsTest, controlsOfEachDevice_areTheMachines) {
+  EXPECT_TRUE(machine_->hasBalloon());
+  EXPECT_TRUE(machine_->hasVsock());
+  EXPECT_FALSE(machine_->canResizeConsoles());
+  wait(machine_->setBalloonTarget(4096));
+  EXPECT_EQ(balloon_, 4096U);
+  tests::expectRefusal("no socket", [this] { wait(machine_->connectVsock(1, Fd())); });
+}
+
+TEST_F(MachineWithControlsTest, diskWithoutRoom_isToldByItsNumber) {
+  isFull_ = true;
+  slow_->stop();  // wakes the control thread
+  waitUntil([this] { return !events_.fullDisks.empty(); });
+  EXPECT_EQ(events_.fullDisks, std::vector<std::uint32_t>{7});
 }
 
 TEST_F(MachineTest, watchdogThatRunsOut_endsTheMachine) {

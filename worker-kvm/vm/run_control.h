@@ -8,7 +8,7 @@
 #include <mutex>
 #include <optional>
 
-#include "worker-kvm/vm/wake.h"
+#include "worker-kvm/threads/wake.h"
 
 namespace vmmhost::kvm::vm {
 
@@ -24,7 +24,7 @@ struct EndReport {
 class RunControl {
  public:
   // `wake` is signalled when a virtual CPU parks and when one ends the machine. Outlives this.
-  explicit RunControl(const Wake& wake) : wake_(wake) {}
+  explicit RunControl(const threads::Wake& wake) : wake_(wake) {}
 
   // Control thread. Threads that are under way notice a change of target when they are kicked.
   void run() { setTarget(Target::kRun); }
@@ -46,7 +46,7 @@ class RunControl {
   enum class Target : std::uint8_t { kPark, kRun, kExit };
   void setTarget(Target target);
 
-  const Wake& wake_;
+  const threads::Wake& wake_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Target target_ = Target::kPark;

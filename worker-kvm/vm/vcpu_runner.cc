@@ -27,8 +27,8 @@ VcpuRunner::~VcpuRunner() {
 }
 
 void VcpuRunner::startThread(std::vector<sock_filter> filter) {
-  thread_ = std::make_unique<Thread>("vcpu" + std::to_string(index_),
-                                     [this, filter = std::move(filter)] { threadMain(filter); });
+  thread_ = std::make_unique<threads::Thread>("vcpu" + std::to_string(index_),
+                                              [this, filter = std::move(filter)] { threadMain(filter); });
 }
 
 void VcpuRunner::kick() noexcept {

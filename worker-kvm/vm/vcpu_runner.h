@@ -10,8 +10,8 @@
 #include "vmmhost/counters.h"
 #include "worker-kvm/devices/bus.h"
 #include "worker-kvm/kvm/device.h"
+#include "worker-kvm/threads/thread.h"
 #include "worker-kvm/vm/run_control.h"
-#include "worker-kvm/vm/thread.h"
 
 namespace vmmhost::kvm::vm {
 
@@ -49,7 +49,7 @@ class VcpuRunner {
   const std::uint32_t index_;
   Vcpu vcpu_;
   Context context_;
-  std::unique_ptr<Thread> thread_;
+  std::unique_ptr<threads::Thread> thread_;
 };
 
 }  // namespace vmmhost::kvm::vm

@@ -115,7 +115,9 @@ void VirtualMachine::makeDevices() {
   const Platform platform{memory_, interrupts_, *this, *this, calls_, wake_, sharedThread};
   try {
     for (const DeviceMaker& make : parameters_.devices) {
-      pci_.add(make(platform));
+      MadeDevice made = make(platform);
+      pci_.add(std::move(made.function));
+      controls_.add(std::move(made.controls));
     }
     if (sharedThread_) {
       for (const int descriptor : pci_.interruptDescriptors()) {
@@ -157,6 +159,7 @@ void VirtualMachine::startThreads(const std::function<std::vector<sock_filter>(V
   for (const auto& runner : runners_) {
     runner->startThread(filterFor(runner->vcpu()));
   }
+  loader_.awaitFilter();  // meanwhile the others have started
 }
 
 void VirtualMachine::run() {

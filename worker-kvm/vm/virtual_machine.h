@@ -28,7 +28,8 @@
 #include "worker-kvm/memory/guest_memory.h"
 #include "worker-kvm/pci/root.h"
 #include "worker-kvm/smbios/tables.h"
-#include "worker-kvm/vm/control_calls.h"
+#include "worker-kvm/threads/control_calls.h"
+#include "worker-kvm/vm/device_controls.h"
 #include "worker-kvm/vm/interrupts.h"
 #include "worker-kvm/vm/loader.h"
 #include "worker-kvm/vm/platform.h"
@@ -103,7 +104,9 @@ class VirtualMachine final : private devices::MachineControl,
   std::vector<std::string> takeFaults() { return pci_.takeFaults(); }  // of guests' drivers, for the log
 
   devices::Serial& serial() noexcept { return serial_; }
-  const Wake& wake() const noexcept { return wake_; }
+  // Of all devices that were made.
+  const DeviceControls& controls() const noexcept { return controls_; }
+  const threads::Wake& wake() const noexcept { return wake_; }
   // Descriptors that the threads of virtual CPUs write to.
   std::vector<int> signalDescriptors() const;
   const memory::GuestMemory& memory() const noexcept { return memory_; }
@@ -120,11 +123,11 @@ class VirtualMachine final : private devices::MachineControl,
   void setBootState(VcpuRunner& runner, const arch::EntryState& entry);
 
   Parameters parameters_;
-  Wake wake_;
+  threads::Wake wake_;
   RunControl control_;
   memory::GuestMemory memory_;
   Vm vm_;
-  ControlCalls calls_;
+  threads::ControlCalls calls_;
   devices::PortBus ports_;
   devices::MmioBus mmio_;
   Interrupts interrupts_;
@@ -137,6 +140,7 @@ class VirtualMachine final : private devices::MachineControl,
   std::vector<kvm_cpuid_entry2> supportedCpuid_;  // while it is made
   const std::optional<memory::Range> pciWindow64_;
   pci::Root pci_;
+  DeviceControls controls_;
   boot::Firmware firmware_;
   std::mutex bootPhasesMutex_;
   std::atomic<bool> hasCrashed_ = false;

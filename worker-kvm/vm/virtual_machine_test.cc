@@ -11,7 +11,9 @@
 #include <iterator>
 
 #include "tests/support/built.h"
+#include "tests/support/refusal.h"
 #include "vmmhost/memory_file.h"
+#include "worker-kvm/pci/watchdog.h"
 
 namespace vmmhost::kvm::vm {
 namespace {
@@ -367,6 +369,21 @@ TEST_F(VirtualMachineTest, fullIrqchip_bootsAndResets) {
   output_.clear();
   EXPECT_EQ(runToEnd().cause, EndCause::kPowerOff);
   EXPECT_EQ(output_, "hello from the guest\ngood bye\n");
+}
+
+// The thread that quiet devices share has not started then, and one of them had begun to use it.
+TEST_F(VirtualMachineTest, deviceThatCannotBeMade_isReportedAndNotWaitedFor) {
+  Parameters parameters = parametersFor("poweroff");
+  const auto watchdog = [](const Platform& platform) {
+    io::EventThread& thread = platform.sharedThread(pci::Watchdog::rules());
+    return MadeDevice{std::make_unique<pci::Watchdog>(platform.machine, platform.calls, thread), {}};
+  };
+  parameters.devices.emplace_back(watchdog);
+  parameters.devices.emplace_back([watchdog](const Platform& platform) -> MadeDevice {
+    const MadeDevice made = watchdog(platform);
+    throw Error(ErrorCode::kInternal, "no such device");
+  });
+  tests::expectRefusal("no such device", [&] { create(std::move(parameters)); });
 }
 
 TEST_F(VirtualMachineTest, kernelThatIsTooLargeForMemory_isRefusedByName) {

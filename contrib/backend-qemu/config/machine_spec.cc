@@ -17,11 +17,11 @@ constexpr std::size_t kMaxSerialBytes = 20;  // virtio 1.2, 5.2.6.1: VIRTIO_BLK_
 constexpr std::uint16_t kMinMtu = 68;        // virtio 1.2, 5.1.4.1
 
 [[noreturn]] void unsupported(std::string_view field, std::string_view why, std::string hint = {}) {
-  throw Error(ErrorCode::kUnsupported, std::string(field) + ": " + std::string(why), std::move(hint));
+  throw Error(ErrorCode::kUnsupported, std::string(field) + ": " + std::string(why), std::move(hint)).withField(field);
 }
 
 [[noreturn]] void invalid(std::string_view field, std::string_view why) {
-  throw Error(ErrorCode::kInvalidArgument, std::string(field) + ": " + std::string(why));
+  throw Error(ErrorCode::kInvalidArgument, std::string(field) + ": " + std::string(why)).withField(field);
 }
 
 bool isSet(schema::FileRef::Reader file) {

@@ -30,6 +30,7 @@ constexpr std::array kCapabilities = {
 constexpr std::uint32_t kOtherThreads = 24;
 // QEMU's own memory, its translation buffer, and copies of kernel and initrd.
 constexpr std::uint64_t kOverheadBytes = std::uint64_t{384} << 20;
+constexpr std::uint64_t kHelloTimeoutMs = 20000;  // many may start at once, on a machine with much else to do
 constexpr std::uint64_t kCreateTimeoutMs = 20000;
 
 constexpr vmmhost_device kKvmDevice = {"kvm", "/dev/kvm", 0, 0};
@@ -84,6 +85,9 @@ int guarded(const vmmhost_host_api* host, vmmhost_error* error, Body body) {
   } catch (const Error& failure) {
     host->error_set(error, static_cast<std::uint32_t>(failure.code()), failure.message().c_str(),
                     failure.hint().c_str(), failure.retryable() ? 1 : 0);
+    if (VMMHOST_HAS_FIELD(host, vmmhost_host_api, error_field)) {
+      host->error_field(error, failure.field().c_str());
+    }
   } catch (const std::exception& failure) {
     host->error_set(error, VMMHOST_ERROR_INTERNAL, failure.what(), "", 0);
   } catch (...) {
@@ -111,6 +115,7 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
     }
     plan->max_processes = spec.cpus + kOtherThreads;
     plan->overhead_bytes = kOverheadBytes;
+    plan->hello_timeout_ms = kHelloTimeoutMs;
     plan->create_timeout_ms = kCreateTimeoutMs;
     if (spec.kvm) {
       plan->devices = &kKvmDevice;

@@ -33,18 +33,22 @@ void checkQcow2Header(const std::string& field, std::span<const std::byte> heade
   constexpr std::uint64_t kExternalDataFile = 1 << 2;
   if (!hasBytes(header, 0, "QFI\xfb", 4) || header.size() < kVersion2Bytes) {
     throw Error(ErrorCode::kInvalidArgument, field + ".format: the file is not a qcow2 image",
-                "is it a raw image? then say format raw");
+                "is it a raw image? then say format raw")
+        .withField(field + ".format");
   }
   const std::uint64_t version = bigEndian(header, 4, 4);
   if (version != 2 && (version != 3 || header.size() < kVersion3Bytes)) {
-    throw Error(ErrorCode::kInvalidArgument, field + ".file: a qcow2 image of an unknown version");
+    throw Error(ErrorCode::kInvalidArgument, field + ".file: a qcow2 image of an unknown version")
+        .withField(field + ".file");
   }
   const std::string hint = "make it independent with: qemu-img convert -O qcow2";
   if (bigEndian(header, 8, 8) != 0) {
-    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image has a backing file", hint);
+    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image has a backing file", hint)
+        .withField(field + ".file");
   }
   if (version == 3 && (bigEndian(header, 72, 8) & kExternalDataFile) != 0) {
-    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image keeps its data in another file", hint);
+    throw Error(ErrorCode::kUnsupported, field + ".file: the qcow2 image keeps its data in another file", hint)
+        .withField(field + ".file");
   }
 }
 

@@ -54,15 +54,17 @@ std::string pathOf(int descriptor) {
 }
 
 void checkFiles(const MachineSpec& spec, const MachineFiles& files) {
-  const std::uint64_t kernelEnd = checkKernel(files.kernel, spec.memoryBytes);
+  const std::uint64_t kernelEnd =
+      vmmhost::aboutField("boot.kernel", [&]() { return checkKernel(files.kernel, spec.memoryBytes); });
   if (files.initrd) {
-    checkInitrd(files.initrd, spec.memoryBytes, kernelEnd);
+    vmmhost::aboutField("boot.initrd", [&]() { checkInitrd(files.initrd, spec.memoryBytes, kernelEnd); });
   }
   for (std::size_t index = 0; index < spec.disks.size(); ++index) {
     const std::string field = "disks[" + std::to_string(index) + "]";
     struct stat status = {};
     if (::fstat(files.disks.at(index).get(), &status) == 0 && S_ISBLK(status.st_mode)) {
-      throw Error(ErrorCode::kUnsupported, field + ".file: a block device; backend qemu takes regular files");
+      throw Error(ErrorCode::kUnsupported, field + ".file: a block device; backend qemu takes regular files")
+          .withField(field + ".file");
     }
     if (spec.disks[index].format == DiskSpec::Format::kQcow2) {
       checkQcow2Header(field, readBeginning(files.disks.at(index).get(), kImageHeaderBytes, field + ".file"));
@@ -257,14 +259,15 @@ Error QemuMachine::startFailure() const {
   const std::string said = lastLines();
   const auto mentions = [&](std::string_view text) { return said.find(text) != std::string::npos; };
   if (mentions("without PVH ELF Note")) {
-    return Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file without a PVH note");
+    return Error(ErrorCode::kInvalidArgument, "boot.kernel: an ELF file without a PVH note").withField("boot.kernel");
   }
   if (mentions("-accel kvm") || mentions("kvm-accel")) {
     return Error(ErrorCode::kUnavailable, "platform.options accel=kvm: " + said,
                  "QEMU takes /dev/kvm by descriptor from 9.0 on; without the option it translates");
   }
   if (mentions("cannot set up guest memory") || mentions("Cannot allocate memory")) {
-    return Error(ErrorCode::kResourceExhausted, "memory.size: QEMU has no memory for the guest: " + said);
+    return Error(ErrorCode::kResourceExhausted, "memory.size: QEMU has no memory for the guest: " + said)
+        .withField("memory.size");
   }
   const std::string detail = end_ ? end_->detail : "it ended";
   return Error(ErrorCode::kUnavailable, "QEMU did not start: " + detail);

@@ -46,6 +46,10 @@ struct HostOptions {
   std::string pluginPath;    // folders searched first, ':'-separated; as VMMHOST_PLUGIN_PATH
   std::string installation;  // a file of the vmmhost installation; empty: around the running program
   std::string logFile;       // appended to, rotated at 1 MiB; empty: none
+  // Where it is written down which control groups are whose, so that another host or any vmmhost command of this user
+  // removes those of a program that was killed; made if it is missing. Empty: VMMHOST_RUNTIME_DIR, or where the command
+  // has its own. VMs run without it as well: then the log says why there is none.
+  std::string runtimeFolder;
 };
 
 struct VmOptions {
@@ -76,6 +80,19 @@ class VMMHOST_API OwnedVm {
   virtual std::future<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port = 0) = 0;
   // Configuration, state, counters and timings as JSON (VmInfo of schemas/host.capnp).
   virtual std::future<std::string> describe() = 0;
+  // How much memory the guest is asked to give up, in bytes; and what it was asked for and says it has given up.
+  // Rejected with kUnsupported, as what follows, where the backend cannot do it for this VM.
+  virtual std::future<void> setBalloon(std::uint64_t bytes) = 0;
+  struct Balloon {
+    std::uint64_t target = 0;
+    std::uint64_t actual = 0;
+  };
+  virtual std::future<Balloon> balloon() = 0;
+  // The terminal that consoles[port] is shown on has this size now.
+  virtual std::future<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) = 0;
+  // A connection to a vsock port of the guest: a non-blocking stream socket. The first line that comes is
+  // "OK <host port>", once the guest has accepted; it is closed if the guest does not want it.
+  virtual std::future<Fd> connectVsock(std::uint32_t port) = 0;
 };
 
 class HostThread;

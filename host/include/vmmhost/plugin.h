@@ -76,6 +76,9 @@ typedef struct vmmhost_host_api {
   void (*log)(int level, const char* message);
   /* The configuration as JSON, valid during the call that passed the configuration in; NULL if memory ran out. */
   const char* (*config_json)(const vmmhost_config* config);
+  /* Since 1.2, after error_set: the field of the configuration that is at fault, as in JSON, e.g. "disks[0].format". At
+   * most 256 bytes of printable ASCII, else it is passed over. The message names it too. */
+  void (*error_field)(vmmhost_error* error, const char* field);
 } vmmhost_host_api;
 
 /* How guest code would run. */

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace vmmhost::confinement {
@@ -16,6 +17,12 @@ struct ExpectedMount {
   std::string type;      // file system type; empty: any
   bool readOnly = true;  // false: it may be either
 };
+
+// Name of a namespace, e.g. "net", and what /proc says that it is: "net:[4026531840]".
+using Namespaces = std::vector<std::pair<std::string, std::string>>;
+
+// Those of this process: for whoever looks at a process more than once. What cannot be told is left out. Any thread.
+Namespaces hostNamespaces();
 
 struct Expectation {
   pid_t pid = 0;                       // in this process's PID namespace
@@ -43,6 +50,8 @@ struct Expectation {
   // Children (a worker that starts programs): every process whose parent chain leads to pid is checked for ids,
   // seccomp, no_new_privs and capabilities as well.
   bool includeDescendants = false;
+  // This process's own, to compare newNamespaces with; what is not among them is read.
+  Namespaces hostNamespaces;
 };
 
 struct Report {

@@ -1,6 +1,7 @@
 // The one structured error of vmmhost.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <string>
@@ -32,6 +33,7 @@ enum class ErrorCode : std::uint32_t {
   kProtocol = 12,
   kConfinement = 13,
   kInternal = 14,
+  kSupervisorDied = 15,  // only a client says so, of the supervisor that it called; from a peer it is kUnknown
 };
 
 // The name that JSON output and logs use for a code, e.g. "invalidArgument"; never empty.
@@ -44,10 +46,19 @@ class VMMHOST_API Error : public std::exception {
   Error(ErrorCode code, std::string message, std::string hint = {}, bool retryable = false)
       : code_(code), retryable_(retryable), message_(std::move(message)), hint_(std::move(hint)) {}
 
+  // The same but for one part. A field is 1 to kMaxFieldBytes of printable ASCII; any other text leaves it empty, so
+  // that one of a peer can be passed in as it is.
+  Error withMessage(std::string message) const;
+  Error withField(std::string_view field) const;
+  static constexpr std::size_t kMaxFieldBytes = 256;
+
   ErrorCode code() const noexcept { return code_; }
   const std::string& message() const noexcept { return message_; }
   const std::string& hint() const noexcept { return hint_; }
   bool retryable() const noexcept { return retryable_; }
+  // The field of the VM's configuration that is at fault, as JSON names it ("disks[0].format"); empty: none is, or an
+  // older peer did not say. The message names it too.
+  const std::string& field() const noexcept { return field_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
  private:
@@ -55,7 +66,21 @@ class VMMHOST_API Error : public std::exception {
   bool retryable_;
   std::string message_;
   std::string hint_;
+  std::string field_;
 };
+
+// Carries `body` out. An Error that leaves it without a field has this one.
+template <typename Body>
+decltype(auto) aboutField(std::string_view field, Body&& body) {
+  try {
+    return std::forward<Body>(body)();
+  } catch (const Error& error) {
+    if (!error.field().empty()) {
+      throw;
+    }
+    throw error.withField(field);
+  }
+}
 
 // An Error for a failed system call: "<what>: <strerror(errnoValue)>", with the code that fits the errno
 // (ENOENT: notFound, EACCES and EPERM: permissionDenied, EMFILE, ENFILE, ENOMEM and ENOSPC: resourceExhausted).

@@ -12,6 +12,7 @@
 
 #include "vmmhost/error.h"
 #include "worker-kvm/virtio/balloon/pages.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::balloon {
 
@@ -26,22 +27,15 @@ constexpr std::uint64_t k32Bits = 0xffffffff;
 }  // namespace
 
 Balloon::Balloon(io::EventThread& thread, const memory::GuestMemory& memory, BalloonOptions options)
-    : thread_(thread),
-      memory_(memory),
+    : memory_(memory),
       options_(std::move(options)),
       inflate_([this] { serve(inflate_, &Balloon::inflatePiece); }),
       deflate_([this] { serve(deflate_, &Balloon::deflatePiece); }),
       report_([this] { serve(report_, &Balloon::reportPiece); }),
-      start_([this] { start(); }),
-      stop_([this] { stop(); }),
-      more_([this] { serveAll(); }) {
+      more_([this] { serveAll(); }),
+      thread_(*this, thread) {
   targetPages_ = pagesFor(options_.targetBytes);
   ranges_.reserve(kNumbersAtATime);
-}
-
-Balloon::~Balloon() {
-  io::runOn(thread_, [this] { stop(); });
-  io::runOn(thread_, [] {});  // behind what was posted by then
 }
 
 confine::Rules Balloon::rulesFor(const memory::GuestMemory& memory) {
@@ -103,53 +97,42 @@ std::uint64_t Balloon::actual() const noexcept {
   return std::min(actualPages_ * kPageBytes, memory_.totalBytes());
 }
 
-void Balloon::activate(Activation activation) noexcept {
-  activation_ = std::move(activation);
-  thread_.post(start_);
-}
-
 void Balloon::deactivate(std::function<void()> done) noexcept {
-  done_ = std::move(done);
-  thread_.post(stop_);
+  thread_.deactivate([this, done = std::move(done)] {
+    actualPages_ = 0;  // whoever comes next has all of its memory
+    done();
+  });
 }
 
-void Balloon::start() noexcept {
+void Balloon::start(Activation activation) noexcept {
   isBroken_ = false;
-  auto& queues = activation_.queues;
-  const auto take = [&](std::size_t index) {
-    return index < queues.size() ? std::exchange(queues[index], std::nullopt) : std::nullopt;
-  };
-  inflate_.active = take(kInflateQueue);
-  deflate_.active = take(kDeflateQueue);
-  if ((activation_.features & features() & kReporting) != 0) {
+  inflate_.active = activation.take(kInflateQueue);
+  deflate_.active = activation.take(kDeflateQueue);
+  if ((activation.features & features() & kReporting) != 0) {
     // Drivers leave out queues of features that are not offered, and number the others anew (Linux does): whichever it
     // is, it is the last one.
     for (std::size_t index = kReportingQueue; index > kDeflateQueue && !report_.active; --index) {
-      report_.active = take(index);
+      report_.active = activation.take(index);
     }
   }
   for (Served* served : {&inflate_, &deflate_, &report_}) {
     if (served->active) {
       // Edges: see the network device.
-      thread_.watch(served->active->notified, EPOLLIN | EPOLLET, served->notified);
+      thread_.events().watch(served->active->notified, EPOLLIN | EPOLLET, served->notified);
     }
   }
   serveAll();
 }
 
-void Balloon::stop() noexcept {
+bool Balloon::stop() noexcept {
   for (Served* served : {&inflate_, &deflate_, &report_}) {
     if (served->active) {
-      thread_.unwatch(served->active->notified, served->notified);
+      thread_.events().unwatch(served->active->notified, served->notified);
       served->active.reset();
     }
     served->hasChain = false;
   }
-  actualPages_ = 0;  // whoever comes next has all of its memory
-  activation_ = {};
-  if (const auto done = std::exchange(done_, nullptr)) {
-    done();
-  }
+  return true;
 }
 
 void Balloon::serveAll() noexcept {
@@ -189,7 +172,7 @@ void Balloon::serve(Served& served, bool (Balloon::*piece)(Served&) noexcept) no
     interrupts_->queueUsed(served.active->index);
   }
   if (!isIdle) {
-    thread_.post(more_);
+    thread_.events().post(more_);
   }
 }
 

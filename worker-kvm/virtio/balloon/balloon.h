@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker-kvm/io/call_job.h"
@@ -13,16 +14,15 @@
 #include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/memory/guest_memory.h"
 #include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/device_thread.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::balloon {
 
 inline constexpr std::uint16_t kDeviceType = 5;
 // 5.5.3.
-inline constexpr std::uint64_t kDeflateOnOom = 1 << 2;
-inline constexpr std::uint64_t kReporting = 1 << 5;
-// 6: of the queues.
-inline constexpr std::uint64_t kIndirectDesc = std::uint64_t{1} << 28;
-inline constexpr std::uint64_t kEventIdx = std::uint64_t{1} << 29;
+inline constexpr std::uint64_t kDeflateOnOom = featureBit(2);
+inline constexpr std::uint64_t kReporting = featureBit(5);
 
 // 5.5.2.
 inline constexpr std::size_t kInflateQueue = 0;
@@ -45,16 +45,13 @@ struct BalloonCounters {
 
 // What the driver names is given back to the system at once, and reads as zero when the guest touches it again. Which
 // pages these are is the guest's business, as long as they are its own.
-class Balloon final : public Device {
+class Balloon final : public Device, private DeviceThread::Server {
  public:
   static constexpr std::uint16_t kQueueSize = 128;
 
   // `thread` and `memory` outlive the device. The thread has rulesFor(memory) among its rules, and may write to the
   // descriptors of the interrupts that the device is connected to. Throws Error for a target above all of the memory.
   Balloon(io::EventThread& thread, const memory::GuestMemory& memory, BalloonOptions options);
-  ~Balloon() override;
-  Balloon(const Balloon&) = delete;
-  Balloon& operator=(const Balloon&) = delete;
 
   // Private memory is given back by madvise(MADV_DONTNEED), whose range no filter can look at: a thread that is not
   // ours any more could have its own process read zeros. Shared memory is given back by holes in these files only.
@@ -67,7 +64,7 @@ class Balloon final : public Device {
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
   void writeConfig(std::uint64_t offset, std::span<const std::uint8_t> data) noexcept override;
   void connect(Interrupts& interrupts) override { interrupts_ = &interrupts; }
-  void activate(Activation activation) noexcept override;
+  void activate(Activation activation) noexcept override { thread_.activate(std::move(activation)); }
   void deactivate(std::function<void()> done) noexcept override;
 
   // By the control thread: how much the guest is asked to give up, rounded down to pages. Throws
@@ -95,8 +92,8 @@ class Balloon final : public Device {
 
   std::uint32_t pagesFor(std::uint64_t bytes) const;
   // On the thread.
-  void start() noexcept;
-  void stop() noexcept;
+  void start(Activation activation) noexcept override;
+  bool stop() noexcept override;
   void serveAll() noexcept;
   void serve(Served& served, bool (Balloon::*piece)(Served&) noexcept) noexcept;
   // True when the chain is finished.
@@ -106,7 +103,6 @@ class Balloon final : public Device {
   std::span<std::uint32_t> nextNumbers(Served& served) noexcept;
   void giveBack(const memory::GuestMemory::Region& region, std::uint64_t offset, std::uint64_t bytes) noexcept;
 
-  io::EventThread& thread_;
   const memory::GuestMemory& memory_;
   const BalloonOptions options_;
   const std::array<std::uint16_t, kReportingQueue + 1> queueSizes_{kQueueSize, kQueueSize, kQueueSize, kQueueSize,
@@ -116,17 +112,14 @@ class Balloon final : public Device {
   std::atomic<std::uint32_t> actualPages_ = 0;
   BalloonCounters counters_;
 
-  Activation activation_;  // until start() has taken its queues
-  std::function<void()> done_;
   bool isBroken_ = false;
   Served inflate_;
   Served deflate_;
   Served report_;
   std::array<std::uint32_t, kNumbersAtATime> numbers_{};
   std::vector<memory::Range> ranges_;
-  io::CallJob start_;
-  io::CallJob stop_;
   io::CallJob more_;
+  DeviceThread thread_;  // ends first
 };
 
 }  // namespace vmmhost::kvm::virtio::balloon

@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "vmmhost/error.h"
-#include "worker-kvm/virtio/block/request.h"
+#include "worker-kvm/virtio/device_thread.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::block {
 
@@ -29,24 +30,20 @@ BlockDevice::BlockDevice(BlockOptions options)
   options.rings.resize(options.queues);
   for (rings::Ring& ring : options.rings) {
     engines_.push_back(makeEngine(file_, std::move(ring)));
-    returns_.push_back(std::make_unique<Returns>());
+    completions_.push_back(std::make_unique<Completions>());
   }
   fillConfig(options.queues);
 }
 
 BlockDevice::~BlockDevice() {
-  std::unique_lock lock(activeMutex_);
-  if (isActive_ && !isStopping_) {
-    lock.unlock();
-    deactivate([] {});
-    lock.lock();
+  for (const auto& queue : queues_) {
+    queue->beginEnd();
   }
-  inactive_.wait(lock, [this] { return !isActive_; });
 }
 
 void BlockDevice::fillConfig(std::uint16_t queues) {
-  features_ = kFeatureSegMax | kFeatureBlkSize | kFeatureTopology | kFeatureFlush | kFeatureConfigWce |
-              kFeatureIndirectDesc | kFeatureEventIdx;
+  features_ = kFeatureSegMax | kFeatureBlkSize | kFeatureTopology | kFeatureFlush | kFeatureConfigWce | kIndirectDesc |
+              kEventIdx;
   config_.capacity = file_.bytes() / kSectorBytes;
   config_.segMax = kQueueSize - 2;  // with header and status a chain is as long as the queue
   config_.blkSize = file_.blockBytes();
@@ -96,72 +93,52 @@ void BlockDevice::decideWriteThrough() noexcept {
 
 void BlockDevice::connect(Interrupts& interrupts) {
   std::vector<int> answers;
-  for (const auto& returns : returns_) {
-    answers.push_back(returns->descriptor());
+  for (const auto& completions : completions_) {
+    answers.push_back(completions->descriptor());
   }
   if (!file_.isReadOnly() || file_.isDirect()) {
     blocking_ = std::make_unique<BlockingThread>(file_, answers);
   }
   common_.emplace(
-      Common{file_, interrupts, blocking_.get(), id_, cache_ == Cache::kUnsafe, writeThrough_, log_, full_});
+      Common{file_, interrupts, blocking_.get(), id_, cache_ == Cache::kUnsafe, writeThrough_, shape_, log_, full_});
   for (std::size_t i = 0; i < engines_.size(); ++i) {
     const std::string name = file_.name() + (engines_.size() == 1 ? "" : "-q" + std::to_string(i));
-    queues_.push_back(std::make_unique<RequestQueue>(name, *common_, std::move(engines_[i]), *returns_[i]));
+    queues_.push_back(std::make_unique<RequestQueue>(name, *common_, std::move(engines_[i]), *completions_[i]));
   }
 }
 
 void BlockDevice::activate(Activation activation) noexcept {
-  activation_ = std::move(activation);
-  agreed_ = activation_.features;
+  agreed_ = activation.features;
   // 5.2.5.2: without a way to flush nothing may be volatile.
   if ((agreed_ & kFeatureConfigWce) != 0 && (agreed_ & kFeatureFlush) == 0) {
     writeback_ = false;
   }
   decideWriteThrough();
-  Shape shape;
-  shape.sectors = config_.capacity;
-  shape.readOnly = file_.isReadOnly();
-  shape.canDiscard = (agreed_ & features_ & kFeatureDiscard) != 0;
-  shape.canWriteZeroes = (agreed_ & features_ & kFeatureWriteZeroes) != 0;
-  {
-    const std::lock_guard lock(activeMutex_);
-    isActive_ = true;
-  }
-  for (std::size_t i = 0; i < std::min(queues_.size(), activation_.queues.size()); ++i) {
-    if (activation_.queues[i]) {
-      queues_[i]->activate(*activation_.queues[i], shape);
-    }
+  shape_.sectors = config_.capacity;
+  shape_.readOnly = file_.isReadOnly();
+  shape_.canDiscard = (agreed_ & features_ & kFeatureDiscard) != 0;
+  shape_.canWriteZeroes = (agreed_ & features_ & kFeatureWriteZeroes) != 0;
+  for (std::size_t i = 0; i < queues_.size(); ++i) {
+    Activation part;
+    part.features = activation.features;
+    part.queues.push_back(activation.take(i));
+    queues_[i]->activate(std::move(part));
   }
 }
 
 void BlockDevice::deactivate(std::function<void()> done) noexcept {
-  {
-    const std::lock_guard lock(activeMutex_);
-    isStopping_ = true;
-  }
-  done_ = std::move(done);
-  // Each of them, active or not, so that the last one to stop is a thread that may free memory.
-  running_ = static_cast<unsigned>(queues_.size());
+  const auto stopped = afterCalls(queues_.size(), [this, done = std::move(done)] {
+    forgetDriver();
+    done();
+  });
   for (const auto& queue : queues_) {
-    queue->deactivate(oneStopped_);
+    queue->deactivate(stopped);
   }
 }
 
-void BlockDevice::oneStopped() noexcept {
-  if (running_.fetch_sub(1) != 1) {
-    return;
-  }
-  activation_ = {};
+void BlockDevice::forgetDriver() noexcept {
   agreed_ = 0;
   writeback_ = true;
-  // The device may be activated anew before this returns.
-  const std::function<void()> done = std::exchange(done_, nullptr);
-  {
-    const std::lock_guard lock(activeMutex_);
-    isActive_ = isStopping_ = false;
-    inactive_.notify_all();
-  }
-  done();
 }
 
 std::vector<int> BlockDevice::wakeDescriptors() const {

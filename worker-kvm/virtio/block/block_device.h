@@ -4,11 +4,9 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +17,7 @@
 #include "worker-kvm/virtio/block/disk_file.h"
 #include "worker-kvm/virtio/block/engine.h"
 #include "worker-kvm/virtio/block/protocol.h"
+#include "worker-kvm/virtio/block/request.h"
 #include "worker-kvm/virtio/block/request_queue.h"
 #include "worker-kvm/virtio/device.h"
 
@@ -73,7 +72,7 @@ class BlockDevice final : public Device {
  private:
   void fillConfig(std::uint16_t queues);
   void decideWriteThrough() noexcept;
-  void oneStopped() noexcept;
+  void forgetDriver() noexcept;
 
   const Cache cache_;
   const DiskFile file_;
@@ -86,19 +85,10 @@ class BlockDevice final : public Device {
   std::atomic<std::uint64_t> agreed_ = 0;
   std::atomic<bool> writeback_ = true;
   std::atomic<bool> writeThrough_ = false;
-
-  // Of the driver that is there. Kept until the device's own threads can let go of its memory.
-  Activation activation_;
-  std::function<void()> done_;
-  std::mutex activeMutex_;
-  std::condition_variable inactive_;
-  bool isActive_ = false;
-  bool isStopping_ = false;
-  std::atomic<unsigned> running_ = 0;
-  const std::function<void()> oneStopped_ = [this] { oneStopped(); };
+  Shape shape_;  // for the driver that is there
 
   std::vector<std::unique_ptr<Engine>> engines_;  // until connect
-  std::vector<std::unique_ptr<Returns>> returns_;
+  std::vector<std::unique_ptr<Completions>> completions_;
   std::unique_ptr<BlockingThread> blocking_;
   std::optional<Common> common_;
   std::vector<std::unique_ptr<RequestQueue>> queues_;

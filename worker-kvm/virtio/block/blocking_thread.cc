@@ -43,10 +43,10 @@ std::int64_t untilNotInterrupted(Call call) noexcept {
 
 }  // namespace
 
-void Returns::put(Errand& errand) noexcept {
+void Completions::put(BlockingWork& work) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    errand.next = std::exchange(first_, &errand);
+    work.next = std::exchange(first_, &work);
   }
   wake_.signal();
 }
@@ -59,35 +59,35 @@ BlockingThread::BlockingThread(const DiskFile& file, std::span<const int> answer
       thread_(file.name() + "-block", rulesFor(file, answers)) {
 }
 
-void BlockingThread::send(Errand& errand) noexcept {
+void BlockingThread::send(BlockingWork& work) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    errand.next = nullptr;
-    (first_ == nullptr ? first_ : last_->next) = &errand;
-    last_ = &errand;
+    work.next = nullptr;
+    (first_ == nullptr ? first_ : last_->next) = &work;
+    last_ = &work;
   }
   thread_.post(inbox_);
 }
 
 void BlockingThread::work() noexcept {
   while (true) {
-    Errand* errand = nullptr;
+    BlockingWork* work = nullptr;
     {
       const std::lock_guard lock(mutex_);
       if (first_ == nullptr) {
         return;
       }
-      errand = std::exchange(first_, first_->next);
+      work = std::exchange(first_, first_->next);
     }
-    errand->result = carryOut(*errand);
-    errand->returns->put(*errand);
+    work->result = carryOut(*work);
+    work->completions->put(*work);
   }
 }
 
-std::int64_t BlockingThread::carryOut(const Errand& errand) const noexcept {
-  const bool isTransfer = errand.action == Action::kRead || errand.action == Action::kWrite;
-  std::int64_t result = isTransfer ? transfer(errand) : changeRanges(errand);
-  if (result >= 0 && errand.durable) {
+std::int64_t BlockingThread::carryOut(const BlockingWork& work) const noexcept {
+  const bool isTransfer = work.action == Action::kRead || work.action == Action::kWrite;
+  std::int64_t result = isTransfer ? transfer(work) : changeRanges(work);
+  if (result >= 0 && work.durable) {
     if (const auto synced = untilNotInterrupted([this] { return file_.syncData(); }); synced < 0) {
       result = synced;
     }
@@ -95,18 +95,18 @@ std::int64_t BlockingThread::carryOut(const Errand& errand) const noexcept {
   return result;
 }
 
-std::int64_t BlockingThread::changeRanges(const Errand& errand) const noexcept {
-  for (const Range& range : errand.ranges) {
-    if (errand.returns->isAbandoned()) {
+std::int64_t BlockingThread::changeRanges(const BlockingWork& work) const noexcept {
+  for (const Range& range : work.ranges) {
+    if (work.completions->isAbandoned()) {
       return -ECANCELED;
     }
     std::int64_t result = 0;
-    if (errand.action == Action::kDiscard) {
+    if (work.action == Action::kDiscard) {
       // A hint: where nothing can be given back the data just stays.
       result = untilNotInterrupted([&] { return file_.punch(range.offset, range.bytes); });
       result = isUnsupported(result) ? 0 : result;
     } else {
-      result = writeZeroes(range, *errand.returns);
+      result = writeZeroes(range, *work.completions);
     }
     if (result < 0) {
       return result;
@@ -115,19 +115,19 @@ std::int64_t BlockingThread::changeRanges(const Errand& errand) const noexcept {
   return 0;
 }
 
-std::int64_t BlockingThread::writeZeroes(const Range& range, const Returns& returns) const noexcept {
+std::int64_t BlockingThread::writeZeroes(const Range& range, const Completions& completions) const noexcept {
   std::int64_t result = -EOPNOTSUPP;
   if (range.unmap) {
     result = untilNotInterrupted([&] { return file_.punch(range.offset, range.bytes); });
   }
   // Not FALLOC_FL_ZERO_RANGE, by which a worker that was taken over could fill the file system: no filter has it.
-  return isUnsupported(result) ? overwriteWithZeroes(range, returns) : result;
+  return isUnsupported(result) ? overwriteWithZeroes(range, completions) : result;
 }
 
-std::int64_t BlockingThread::overwriteWithZeroes(Range range, const Returns& returns) const noexcept {
+std::int64_t BlockingThread::overwriteWithZeroes(Range range, const Completions& completions) const noexcept {
   const std::uint64_t block = file_.isDirect() ? file_.blockBytes() : 1;
   while (range.bytes != 0) {
-    if (returns.isAbandoned()) {
+    if (completions.isAbandoned()) {
       return -ECANCELED;
     }
     std::int64_t moved = 0;
@@ -160,22 +160,22 @@ std::int64_t BlockingThread::overwriteWithZeroes(Range range, const Returns& ret
   return 0;
 }
 
-std::int64_t BlockingThread::transfer(const Errand& errand) const noexcept {
+std::int64_t BlockingThread::transfer(const BlockingWork& work) const noexcept {
   std::uint64_t done = 0;
-  while (done < errand.bytes) {
-    if (errand.returns->isAbandoned()) {
+  while (done < work.bytes) {
+    if (work.completions->isAbandoned()) {
       return -ECANCELED;
     }
-    const Window window = windowAt(errand.offset + done, errand.bytes - done);
+    const Window window = windowAt(work.offset + done, work.bytes - done);
     const memory::Bytes part(buffer_.data() + window.lead, window.part);
     std::int64_t result = 0;
-    if (errand.action == Action::kRead || !window.isWhole()) {
+    if (work.action == Action::kRead || !window.isWhole()) {
       result = readWindow(window);
     }
-    if (result == 0 && errand.action == Action::kRead) {
-      copyTo(errand.segments, done, part);
+    if (result == 0 && work.action == Action::kRead) {
+      copyTo(work.segments, done, part);
     } else if (result == 0) {
-      copyFrom(errand.segments, done, part);
+      copyFrom(work.segments, done, part);
       result = writeWindow(window);
     }
     if (result < 0) {

@@ -11,17 +11,17 @@
 #include <utility>
 
 #include "worker-kvm/io/event_thread.h"
+#include "worker-kvm/threads/wake.h"
 #include "worker-kvm/virtio/block/disk_file.h"
 #include "worker-kvm/virtio/block/pages.h"
 #include "worker-kvm/virtio/block/request.h"
-#include "worker-kvm/vm/wake.h"
 
 namespace vmmhost::kvm::virtio::block {
 
-class Returns;
+class Completions;
 
 // What is to be done; part of the request that it is for, so that none is ever allocated.
-struct Errand {
+struct BlockingWork {
   Action action = Action::kAnswer;  // kDiscard, kWriteZeroes, kRead, kWrite
   bool durable = false;             // on the disk before it is done
   std::span<const Range> ranges;
@@ -30,39 +30,39 @@ struct Errand {
   std::uint64_t bytes = 0;
   std::int64_t result = 0;  // bytes of a transfer, or 0; a negative errno value
   std::uint32_t tag = 0;    // the sender's
-  Returns* returns = nullptr;
-  Errand* next = nullptr;
+  Completions* completions = nullptr;
+  BlockingWork* next = nullptr;
 };
 
-// Where errands come back to: one for each sender.
-class Returns {
+// Where work comes back to: one for each sender.
+class Completions {
  public:
   // Readable, edge by edge, when something came back.
   int descriptor() const noexcept { return wake_.descriptor(); }
-  Errand* takeAll() noexcept {
+  BlockingWork* takeAll() noexcept {
     const std::lock_guard lock(mutex_);
     return std::exchange(first_, nullptr);
   }
-  void put(Errand& errand) noexcept;
+  void put(BlockingWork& work) noexcept;
 
-  // Errands under way end as soon as they can, with -ECANCELED.
+  // Work under way ends as soon as it can, with -ECANCELED.
   void setAbandoned(bool abandoned) noexcept { abandoned_.store(abandoned, std::memory_order_relaxed); }
   bool isAbandoned() const noexcept { return abandoned_.load(std::memory_order_relaxed); }
 
  private:
-  vm::Wake wake_;
+  threads::Wake wake_;
   std::mutex mutex_;
-  Errand* first_ = nullptr;
+  BlockingWork* first_ = nullptr;
   std::atomic<bool> abandoned_ = false;
 };
 
 class BlockingThread {
  public:
-  // `file` outlives it; `answers` are the descriptors of all Returns that it will put errands into. Throws Error.
+  // `file` outlives it; `answers` are the descriptors of all Completions that it will put work into. Throws Error.
   BlockingThread(const DiskFile& file, std::span<const int> answers);
 
-  // From any thread: carries `errand` out, after those before it, and puts it into its `returns`. Both outlive that.
-  void send(Errand& errand) noexcept;
+  // From any thread: carries `work` out, after those before it, and puts it into its `completions`. Both outlive that.
+  void send(BlockingWork& work) noexcept;
   int wakeDescriptor() const noexcept { return thread_.wakeDescriptor(); }
 
  private:
@@ -75,11 +75,11 @@ class BlockingThread {
     BlockingThread& owner_;
   };
   void work() noexcept;
-  std::int64_t carryOut(const Errand& errand) const noexcept;
-  std::int64_t changeRanges(const Errand& errand) const noexcept;
-  std::int64_t writeZeroes(const Range& range, const Returns& returns) const noexcept;
-  std::int64_t overwriteWithZeroes(Range range, const Returns& returns) const noexcept;
-  std::int64_t transfer(const Errand& errand) const noexcept;
+  std::int64_t carryOut(const BlockingWork& work) const noexcept;
+  std::int64_t changeRanges(const BlockingWork& work) const noexcept;
+  std::int64_t writeZeroes(const Range& range, const Completions& completions) const noexcept;
+  std::int64_t overwriteWithZeroes(Range range, const Completions& completions) const noexcept;
+  std::int64_t transfer(const BlockingWork& work) const noexcept;
 
   // The blocks of the file that a part of it lies in, as many of them as fit into the buffer.
   struct Window {
@@ -98,8 +98,8 @@ class BlockingThread {
   Pages zeroes_;  // never written, so that it takes no memory
   Pages buffer_;
   std::mutex mutex_;
-  Errand* first_ = nullptr;
-  Errand* last_ = nullptr;
+  BlockingWork* first_ = nullptr;
+  BlockingWork* last_ = nullptr;
   Inbox inbox_;
   io::EventThread thread_;
 };

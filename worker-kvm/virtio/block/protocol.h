@@ -4,24 +4,23 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "worker-kvm/virtio/features.h"
+
 namespace vmmhost::kvm::virtio::block {
 
 inline constexpr std::uint16_t kDeviceType = 2;
 inline constexpr std::uint64_t kSectorBytes = 512;  // 5.2.4: the unit of the protocol, whatever blk_size says
 
 // 5.2.3: feature bits.
-inline constexpr std::uint64_t kFeatureSegMax = std::uint64_t{1} << 2;
-inline constexpr std::uint64_t kFeatureRo = std::uint64_t{1} << 5;
-inline constexpr std::uint64_t kFeatureBlkSize = std::uint64_t{1} << 6;
-inline constexpr std::uint64_t kFeatureFlush = std::uint64_t{1} << 9;
-inline constexpr std::uint64_t kFeatureTopology = std::uint64_t{1} << 10;
-inline constexpr std::uint64_t kFeatureConfigWce = std::uint64_t{1} << 11;
-inline constexpr std::uint64_t kFeatureMq = std::uint64_t{1} << 12;
-inline constexpr std::uint64_t kFeatureDiscard = std::uint64_t{1} << 13;
-inline constexpr std::uint64_t kFeatureWriteZeroes = std::uint64_t{1} << 14;
-// 6: of the queues.
-inline constexpr std::uint64_t kFeatureIndirectDesc = std::uint64_t{1} << 28;
-inline constexpr std::uint64_t kFeatureEventIdx = std::uint64_t{1} << 29;
+inline constexpr std::uint64_t kFeatureSegMax = featureBit(2);
+inline constexpr std::uint64_t kFeatureRo = featureBit(5);
+inline constexpr std::uint64_t kFeatureBlkSize = featureBit(6);
+inline constexpr std::uint64_t kFeatureFlush = featureBit(9);
+inline constexpr std::uint64_t kFeatureTopology = featureBit(10);
+inline constexpr std::uint64_t kFeatureConfigWce = featureBit(11);
+inline constexpr std::uint64_t kFeatureMq = featureBit(12);
+inline constexpr std::uint64_t kFeatureDiscard = featureBit(13);
+inline constexpr std::uint64_t kFeatureWriteZeroes = featureBit(14);
 
 // 5.2.4: struct virtio_blk_config, as far as a feature of ours speaks of it.
 struct Config {

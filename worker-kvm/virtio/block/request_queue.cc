@@ -48,70 +48,61 @@ const char* nameOf(Action action) noexcept {
 }  // namespace
 
 RequestQueue::RequestQueue(const std::string& threadName, const Common& common, std::unique_ptr<Engine> engine,
-                           Returns& returns)
-    : common_(common), engine_(std::move(engine)), returns_(returns), thread_(threadName, rulesFor(common, *engine_)) {
+                           Completions& completions)
+    : common_(common),
+      engine_(std::move(engine)),
+      blocking_(completions),
+      thread_(*this, threadName, rulesFor(common, *engine_)) {
   chain_.readable.reserve(kQueueSize);
   chain_.writable.reserve(kQueueSize);
   if (engine_->descriptor() >= 0) {
-    thread_.watch(engine_->descriptor(), EPOLLIN, completions_);
+    thread_.events().watch(engine_->descriptor(), EPOLLIN, completions_);
   }
   // Edges need no reading of the eventfd; so do the driver's notifications.
-  thread_.watch(returns_.descriptor(), EPOLLIN | EPOLLET, returned_);
+  thread_.events().watch(blocking_.descriptor(), EPOLLIN | EPOLLET, returned_);
 }
 
-void RequestQueue::activate(const ActiveQueue& queue, const Shape& shape) noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    orderedQueue_ = queue;
-    orderedShape_ = shape;
-  }
-  thread_.post(orders_);
+void RequestQueue::deactivate(std::function<void()> done) noexcept {
+  blocking_.setAbandoned(true);
+  thread_.deactivate(std::move(done));
 }
 
-void RequestQueue::deactivate(const std::function<void()>& stopped) noexcept {
-  returns_.setAbandoned(true);
-  {
-    const std::lock_guard lock(mutex_);
-    orderedStop_ = &stopped;
-  }
-  thread_.post(orders_);
+void RequestQueue::beginEnd() noexcept {
+  blocking_.setAbandoned(true);
+  thread_.beginEnd();
 }
 
-void RequestQueue::followOrders() noexcept {
-  std::optional<ActiveQueue> queue;
-  Shape shape;
-  const std::function<void()>* stop = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    queue = std::exchange(orderedQueue_, std::nullopt);
-    shape = orderedShape_;
-    stop = std::exchange(orderedStop_, nullptr);
+void RequestQueue::start(Activation activation) noexcept {
+  active_ = activation.take(0);
+  if (!active_) {
+    return;
   }
-  // Of a driver that came and went at once nothing is begun.
-  if (stop != nullptr) {
-    stopped_ = stop;
-    if (active_) {
-      thread_.unwatch(active_->notified, kicked_);
-    }
-  } else if (queue) {
-    begin(*queue, shape);
-  }
-  settle();
-}
-
-void RequestQueue::begin(const ActiveQueue& queue, const Shape& shape) noexcept {
-  active_ = queue;
-  shape_ = shape;
+  shape_ = common_.shape;
   isBroken_ = false;
   isFull_ = false;
   hasGiven_ = false;
-  returns_.setAbandoned(false);
-  thread_.watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
+  blocking_.setAbandoned(false);
+  thread_.events().watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
   serve();  // what was made available before
+  settle();
+}
+
+bool RequestQueue::stop() noexcept {
+  if (!active_) {
+    return true;
+  }
+  thread_.events().unwatch(active_->notified, kicked_);
+  handOver();
+  publish();
+  isStopping_ = slots_.taken() != 0;
+  if (!isStopping_) {
+    active_.reset();
+  }
+  return !isStopping_;
 }
 
 void RequestQueue::serve() noexcept {
-  if (!active_ || stopped_ != nullptr || isBroken_) {
+  if (!active_ || isStopping_ || isBroken_) {
     return;
   }
   // A driver that never stops must not keep the thread from its posts.
@@ -133,7 +124,7 @@ bool RequestQueue::takeAvailable(unsigned& budget) noexcept {
       return false;
     }
     if (budget == 0) {
-      thread_.post(kicked_);
+      thread_.events().post(kicked_);
       return false;
     }
     const Queue::Taken taken = queue.take(chain_);
@@ -163,7 +154,7 @@ bool RequestQueue::takeAvailable(unsigned& budget) noexcept {
 
 void RequestQueue::handOver() noexcept {
   if (!engine_->submit()) {
-    thread_.post(completions_);
+    thread_.events().post(completions_);
   }
 }
 
@@ -179,8 +170,8 @@ void RequestQueue::reap() noexcept {
 }
 
 void RequestQueue::takeReturns() noexcept {
-  for (Errand* errand = returns_.takeAll(); errand != nullptr;) {
-    const Errand& done = *std::exchange(errand, errand->next);
+  for (BlockingWork* work = blocking_.takeAll(); work != nullptr;) {
+    const BlockingWork& done = *std::exchange(work, work->next);
     completed(done.tag, done.result);
   }
   settle();
@@ -189,9 +180,6 @@ void RequestQueue::takeReturns() noexcept {
 // After anything that finished requests.
 void RequestQueue::settle() noexcept {
   if (!active_) {
-    if (stopped_ != nullptr) {
-      (*std::exchange(stopped_, nullptr))();
-    }
     return;
   }
   handOver();
@@ -199,9 +187,10 @@ void RequestQueue::settle() noexcept {
   if (isFull_) {
     serve();
   }
-  if (stopped_ != nullptr && slots_.taken() == 0) {
+  if (isStopping_ && slots_.taken() == 0) {
+    isStopping_ = false;
     active_.reset();
-    settle();
+    thread_.stopped();
   }
 }
 
@@ -254,7 +243,7 @@ void RequestQueue::acceptData(const Request& request) noexcept {
   }
   slot.segments = dataOf(chain_, request, room);
   slot.kind = isRead ? Engine::Kind::kRead : mustBeDurable() ? Engine::Kind::kDurableWrite : Engine::Kind::kWrite;
-  start(tag);
+  begin(tag);
 }
 
 void RequestQueue::acceptFlush(const Request& request) noexcept {
@@ -264,7 +253,7 @@ void RequestQueue::acceptFlush(const Request& request) noexcept {
   const std::uint16_t tag = takeSlot(request);
   slots_[tag].segments = {};
   slots_[tag].kind = Engine::Kind::kSyncData;
-  start(tag);
+  begin(tag);
 }
 
 void RequestQueue::acceptRanges(const Request& request) noexcept {
@@ -279,15 +268,15 @@ void RequestQueue::acceptRanges(const Request& request) noexcept {
   slot.ranges = list;
   slot.segments = {};
   slot.bytes = 0;
-  slot.errand.ranges = std::span(ranges_[list]).first(parsed.count);
-  sendErrand(tag);
+  slot.work.ranges = std::span(ranges_[list]).first(parsed.count);
+  sendWork(tag);
 }
 
-void RequestQueue::start(std::uint16_t tag) noexcept {
+void RequestQueue::begin(std::uint16_t tag) noexcept {
   Slot& slot = slots_[tag];
   while (true) {
     if (!common_.file.isAligned(slot.segments, slot.offset, slot.bytes)) {
-      return sendErrand(tag);
+      return sendWork(tag);
     }
     const std::optional<std::int64_t> result =
         engine_->start({slot.kind, slot.segments, slot.offset, std::uint32_t{tag}});
@@ -297,23 +286,23 @@ void RequestQueue::start(std::uint16_t tag) noexcept {
   }
 }
 
-void RequestQueue::sendErrand(std::uint16_t tag) noexcept {
+void RequestQueue::sendWork(std::uint16_t tag) noexcept {
   Slot& slot = slots_[tag];
-  Errand& errand = slot.errand;
-  errand.action = slot.request.action;
-  errand.durable = slot.request.action != Action::kRead && mustBeDurable();
-  errand.segments = slot.segments;
-  errand.offset = slot.offset;
-  errand.bytes = slot.bytes;
-  errand.tag = tag;
-  errand.returns = &returns_;
-  common_.blocking->send(errand);
+  BlockingWork& work = slot.work;
+  work.action = slot.request.action;
+  work.durable = slot.request.action != Action::kRead && mustBeDurable();
+  work.segments = slot.segments;
+  work.offset = slot.offset;
+  work.bytes = slot.bytes;
+  work.tag = tag;
+  work.completions = &blocking_;
+  common_.blocking->send(work);
 }
 
 void RequestQueue::completed(std::uint32_t tag, std::int64_t result) noexcept {
   const auto slot = static_cast<std::uint16_t>(tag);
   if (!isFinishedBy(slot, result)) {
-    start(slot);
+    begin(slot);
   }
 }
 

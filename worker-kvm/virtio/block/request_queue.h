@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/virtio/block/blocking_thread.h"
@@ -17,6 +17,7 @@
 #include "worker-kvm/virtio/block/pool.h"
 #include "worker-kvm/virtio/block/request.h"
 #include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/device_thread.h"
 
 namespace vmmhost::kvm::virtio::block {
 
@@ -31,20 +32,22 @@ struct Common {
   std::array<std::uint8_t, kIdBytes> id{};
   bool unsafe = false;                    // nothing is made durable
   const std::atomic<bool>& writeThrough;  // each write is durable before it is answered
+  const Shape& shape;                     // for the driver that is there: stays while a queue is active
   std::function<void(const std::string&)> log;
   std::function<void()> full;
 };
 
-class RequestQueue final : private Engine::Client {
+class RequestQueue final : private DeviceThread::Server, private Engine::Client {
  public:
-  // Starts the thread. `common` and `returns` outlive it. Throws Error.
-  RequestQueue(const std::string& threadName, const Common& common, std::unique_ptr<Engine> engine, Returns& returns);
+  // Starts the thread. `common` and `completions` outlive it. Throws Error.
+  RequestQueue(const std::string& threadName, const Common& common, std::unique_ptr<Engine> engine,
+               Completions& completions);
 
-  // From any thread: what they ask for happens on the thread of the queue.
-  void activate(const ActiveQueue& queue, const Shape& shape) noexcept;
-  // Calls `stopped` once nothing of the guest's is touched any more, on the thread of the queue. Only after activate;
-  // `stopped` outlives the call.
-  void deactivate(const std::function<void()>& stopped) noexcept;
+  // As of DeviceThread. The activation has one queue at most; what is served is common.shape.
+  void activate(Activation activation) noexcept { thread_.activate(std::move(activation)); }
+  void deactivate(std::function<void()> done) noexcept;
+  // Ends whatever is under way, without the wait for it that the destructor is.
+  void beginEnd() noexcept;
   int wakeDescriptor() const noexcept { return thread_.wakeDescriptor(); }
 
  private:
@@ -62,7 +65,7 @@ class RequestQueue final : private Engine::Client {
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
     std::span<iovec> segments;
-    Errand errand;
+    BlockingWork work;
     std::array<iovec, kFewSegments> few;
   };
 
@@ -80,12 +83,12 @@ class RequestQueue final : private Engine::Client {
   };
 
   // What wakes the thread.
-  void followOrders() noexcept;
+  void start(Activation activation) noexcept override;
+  bool stop() noexcept override;
   void serve() noexcept;
   void reap() noexcept;
   void takeReturns() noexcept;
 
-  void begin(const ActiveQueue& queue, const Shape& shape) noexcept;
   void settle() noexcept;
   bool takeAvailable(unsigned& budget) noexcept;
   void handOver() noexcept;
@@ -98,8 +101,8 @@ class RequestQueue final : private Engine::Client {
   void acceptRanges(const Request& request) noexcept;
   void acceptFlush(const Request& request) noexcept;
   std::uint16_t takeSlot(const Request& request) noexcept;
-  void start(std::uint16_t tag) noexcept;
-  void sendErrand(std::uint16_t tag) noexcept;
+  void begin(std::uint16_t tag) noexcept;
+  void sendWork(std::uint16_t tag) noexcept;
   void completed(std::uint32_t tag, std::int64_t result) noexcept override;
   bool isFinishedBy(std::uint16_t tag, std::int64_t result) noexcept;
   void finish(std::uint16_t tag, Status status) noexcept;
@@ -109,18 +112,12 @@ class RequestQueue final : private Engine::Client {
 
   const Common& common_;
   const std::unique_ptr<Engine> engine_;
-  Returns& returns_;
-
-  // Orders from other threads.
-  std::mutex mutex_;
-  std::optional<ActiveQueue> orderedQueue_;
-  Shape orderedShape_;
-  const std::function<void()>* orderedStop_ = nullptr;
+  Completions& blocking_;
 
   // Of the thread.
   std::optional<ActiveQueue> active_;
   Shape shape_;
-  const std::function<void()>* stopped_ = nullptr;  // to be called when nothing is under way any more
+  bool isStopping_ = false;  // until nothing is under way any more
   bool isBroken_ = false;
   bool isFull_ = false;    // there may be more to take once something is finished
   bool hasGiven_ = false;  // since the last decision about an interrupt
@@ -131,11 +128,10 @@ class RequestQueue final : private Engine::Client {
   Pool<std::array<iovec, kQueueSize>, kQueueSize> manySegments_;
   Pool<Ranges, kQueueSize> ranges_;
 
-  Call orders_{*this, &RequestQueue::followOrders};
   Call kicked_{*this, &RequestQueue::serve};
   Call completions_{*this, &RequestQueue::reap};
   Call returned_{*this, &RequestQueue::takeReturns};
-  io::EventThread thread_;
+  DeviceThread thread_;  // ends first
 };
 
 }  // namespace vmmhost::kvm::virtio::block

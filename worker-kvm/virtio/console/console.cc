@@ -8,14 +8,11 @@
 #include <utility>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::console {
 
 namespace {
-
-std::optional<ActiveQueue> takeQueue(Activation& activation, std::size_t index) {
-  return index < activation.queues.size() ? std::exchange(activation.queues[index], std::nullopt) : std::nullopt;
-}
 
 TerminalSize unpacked(std::uint32_t size) {
   return {static_cast<std::uint16_t>(size), static_cast<std::uint16_t>(size >> 16)};
@@ -24,17 +21,15 @@ TerminalSize unpacked(std::uint32_t size) {
 }  // namespace
 
 Console::Console(io::EventThread& thread, ConsoleOptions options, std::vector<Fd> sockets)
-    : thread_(thread),
-      options_(std::move(options)),
+    : options_(std::move(options)),
       sizes_(options_.ports.size()),
       conversation_(options_.ports),
       toDriverNotified_([this](std::uint32_t) { say(); }),
       fromDriverNotified_([this](std::uint32_t) { hear(); }),
-      start_([this] { start(); }),
-      stop_([this] { stop(); }),
       turns_([this] { takeTurns(); }),
       resized_([this] { sizeChanged(); }),
-      emergencies_([this] { emergencyWritten(); }) {
+      emergencies_([this] { emergencyWritten(); }),
+      thread_(*this, thread) {
   if (sockets.empty() || sockets.size() > kMaxPorts || sockets.size() != options_.ports.size()) {
     throw Error(ErrorCode::kInvalidArgument, options_.name + ": " + std::to_string(sockets.size()) + " ports, 1 to " +
                                                  std::to_string(kMaxPorts) + " are served");
@@ -48,14 +43,12 @@ Console::Console(io::EventThread& thread, ConsoleOptions options, std::vector<Fd
 }
 
 Console::~Console() {
-  io::runOn(thread_, [this] {
-    stop();
+  thread_.end();
+  io::runOn(thread_.events(), [this] {
     for (const auto& port : ports_) {
       port->abandon();
     }
   });
-  // And what was posted by then.
-  io::runOn(thread_, [] {});
 }
 
 confine::Rules Console::rulesFor(std::span<const Fd> sockets) {
@@ -93,7 +86,7 @@ void Console::writeConfig(std::uint64_t offset, std::span<const std::uint8_t> da
     }
     emergency_.push_back(static_cast<char>(data[0]));
   }
-  thread_.post(emergencies_);
+  thread_.events().post(emergencies_);
 }
 
 void Console::setSize(std::size_t port, TerminalSize size) noexcept {
@@ -102,61 +95,48 @@ void Console::setSize(std::size_t port, TerminalSize size) noexcept {
   }
   const std::uint32_t packed = size.columns | std::uint32_t{size.rows} << 16;
   if (sizes_[port].exchange(packed) != packed) {
-    thread_.post(resized_);
+    thread_.events().post(resized_);
   }
 }
 
-void Console::activate(Activation activation) noexcept {
-  activation_ = std::move(activation);
-  thread_.post(start_);
-}
-
-void Console::deactivate(std::function<void()> done) noexcept {
-  done_ = std::move(done);
-  thread_.post(stop_);
-}
-
-void Console::start() noexcept {
+void Console::start(Activation activation) noexcept {
   isBroken_ = false;
-  agreed_ = activation_.features & features();
+  agreed_ = activation.features & features();
   conversation_.reset();
   const bool converses = (agreed_ & kMultiport) != 0;
   if (converses) {
-    toDriver_ = takeQueue(activation_, kControlReceiveQueue);
-    fromDriver_ = takeQueue(activation_, kControlTransmitQueue);
+    toDriver_ = activation.take(kControlReceiveQueue);
+    fromDriver_ = activation.take(kControlTransmitQueue);
     if (toDriver_) {
-      thread_.watch(toDriver_->notified, EPOLLIN | EPOLLET, toDriverNotified_);
+      thread_.events().watch(toDriver_->notified, EPOLLIN | EPOLLET, toDriverNotified_);
     }
     if (fromDriver_) {
-      thread_.watch(fromDriver_->notified, EPOLLIN | EPOLLET, fromDriverNotified_);
+      thread_.events().watch(fromDriver_->notified, EPOLLIN | EPOLLET, fromDriverNotified_);
     }
   }
   const std::size_t count = converses ? ports_.size() : 1;
   for (std::size_t port = 0; port < count; ++port) {
-    auto receive = takeQueue(activation_, receiveQueueOf(port));
-    auto transmit = takeQueue(activation_, transmitQueueOf(port));
+    auto receive = activation.take(receiveQueueOf(port));
+    auto transmit = activation.take(transmitQueueOf(port));
     ports_[port]->start(std::move(receive), std::move(transmit), !converses);
   }
   hear();
 }
 
-void Console::stop() noexcept {
+bool Console::stop() noexcept {
   for (const auto& port : ports_) {
     port->stop();
   }
   if (toDriver_) {
-    thread_.unwatch(toDriver_->notified, toDriverNotified_);
+    thread_.events().unwatch(toDriver_->notified, toDriverNotified_);
     toDriver_.reset();
   }
   if (fromDriver_) {
-    thread_.unwatch(fromDriver_->notified, fromDriverNotified_);
+    thread_.events().unwatch(fromDriver_->notified, fromDriverNotified_);
     fromDriver_.reset();
   }
   agreed_ = 0;
-  activation_ = {};
-  if (const auto done = std::exchange(done_, nullptr)) {
-    done();
-  }
+  return true;
 }
 
 void Console::takeTurns() noexcept {
@@ -199,7 +179,7 @@ void Console::hear() noexcept {
   Queue& queue = fromDriver_->queue;
   for (unsigned messages = 0;; ++messages) {
     if (messages == kMessagesPerTurn) {
-      thread_.post(turns_);
+      thread_.events().post(turns_);
       break;
     }
     const Queue::Taken taken = queue.take(chain_);

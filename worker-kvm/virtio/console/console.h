@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vmmhost/fd.h"
@@ -15,6 +16,7 @@
 #include "worker-kvm/virtio/console/control.h"
 #include "worker-kvm/virtio/console/port.h"
 #include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/device_thread.h"
 
 namespace vmmhost::kvm::virtio::console {
 
@@ -27,7 +29,7 @@ struct ConsoleOptions {
   std::function<void(std::size_t port, bool open)> onGuestOpen;
 };
 
-class Console final : public Device, private PortEvents {
+class Console final : public Device, private DeviceThread::Server, private PortEvents {
  public:
   static constexpr std::size_t kMaxPorts = 16;
   static constexpr std::uint16_t kQueueSize = 64;
@@ -51,8 +53,8 @@ class Console final : public Device, private PortEvents {
   void writeConfig(std::uint64_t offset, std::span<const std::uint8_t> data) noexcept override;
   std::vector<int> configDescriptors() const override { return {thread_.wakeDescriptor()}; }
   void connect(Interrupts& interrupts) override { interrupts_ = &interrupts; }
-  void activate(Activation activation) noexcept override;
-  void deactivate(std::function<void()> done) noexcept override;
+  void activate(Activation activation) noexcept override { thread_.activate(std::move(activation)); }
+  void deactivate(std::function<void()> done) noexcept override { thread_.deactivate(std::move(done)); }
 
   // By the control thread, once connected: the terminal that a port is shown on. Nothing is done about a port that is
   // not there, or is no console.
@@ -64,8 +66,8 @@ class Console final : public Device, private PortEvents {
 
   bool hasSeveralPorts() const noexcept { return ports_.size() > 1; }
   // On the device's thread.
-  void start() noexcept;
-  void stop() noexcept;
+  void start(Activation activation) noexcept override;
+  bool stop() noexcept override;
   void takeTurns() noexcept;
   void sizeChanged() noexcept;
   void emergencyWritten() noexcept;
@@ -74,10 +76,9 @@ class Console final : public Device, private PortEvents {
   void broken() noexcept;
   void hostClosed(std::size_t port) noexcept override;
   void portBroken() noexcept override { broken(); }
-  void wantsTurn() noexcept override { thread_.post(turns_); }
+  void wantsTurn() noexcept override { thread_.events().post(turns_); }
   void used(std::uint16_t queue) noexcept override { interrupts_->queueUsed(queue); }
 
-  io::EventThread& thread_;
   const ConsoleOptions options_;
   std::vector<std::uint16_t> queueSizes_;
   Interrupts* interrupts_ = nullptr;
@@ -85,9 +86,6 @@ class Console final : public Device, private PortEvents {
   std::vector<std::atomic<std::uint32_t>> sizes_;  // by port: columns, and rows above them; 0: not known
   std::mutex emergencyMutex_;
   std::string emergency_;  // at most kEmergencyBytes, reserved
-
-  Activation activation_;  // until start() has taken its queues
-  std::function<void()> done_;
 
   Conversation conversation_;
   std::vector<std::unique_ptr<Port>> ports_;
@@ -98,11 +96,10 @@ class Console final : public Device, private PortEvents {
   Chain chain_;
   io::CallSource toDriverNotified_;
   io::CallSource fromDriverNotified_;
-  io::CallJob start_;
-  io::CallJob stop_;
   io::CallJob turns_;
   io::CallJob resized_;
   io::CallJob emergencies_;
+  DeviceThread thread_;  // ends first
 };
 
 }  // namespace vmmhost::kvm::virtio::console

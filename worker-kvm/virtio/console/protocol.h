@@ -3,17 +3,16 @@
 
 #include <cstdint>
 
+#include "worker-kvm/virtio/features.h"
+
 namespace vmmhost::kvm::virtio::console {
 
 inline constexpr std::uint16_t kDeviceType = 3;
 
 // 5.3.3.
-inline constexpr std::uint64_t kSize = 1 << 0;
-inline constexpr std::uint64_t kMultiport = 1 << 1;
-inline constexpr std::uint64_t kEmergWrite = 1 << 2;
-// 6: of the queues.
-inline constexpr std::uint64_t kIndirectDesc = std::uint64_t{1} << 28;
-inline constexpr std::uint64_t kEventIdx = std::uint64_t{1} << 29;
+inline constexpr std::uint64_t kSize = featureBit(0);
+inline constexpr std::uint64_t kMultiport = featureBit(1);
+inline constexpr std::uint64_t kEmergWrite = featureBit(2);
 
 // 5.3.2: queues of port 0 and, with kMultiport, the control queues and those of further ports.
 inline constexpr std::size_t kControlReceiveQueue = 2;

@@ -41,17 +41,26 @@ TapSupport look(const std::string& name, const std::vector<Fd>& taps) {
   return support;
 }
 
+// What of a driver's queues goes to a pair; control to the first one only.
+enum PartQueue : std::size_t { kPartReceive, kPartTransmit, kPartControl, kPartQueues };
+
 }  // namespace
 
-struct Net::Served {
+struct Net::Served final : DeviceThread::Server {
   Served(Net& net, std::uint16_t index, const std::string& threadName, confine::Rules rules)
-      : start([&net, index] { net.startPair(index); }),
-        stop([&net, index] { net.stopPair(index); }),
+      : net(net),
+        index(index),
         assign([&net, index] { net.assign(index); }),
-        pair(net.shared_, index, threadName, std::move(rules)) {}
+        pair(net.shared_, index, threadName, std::move(rules), *this) {}
 
-  io::CallJob start;
-  io::CallJob stop;
+  void start(Activation activation) noexcept override { net.startPair(index, std::move(activation)); }
+  bool stop() noexcept override {
+    net.stopPair(index);
+    return true;
+  }
+
+  Net& net;
+  const std::uint16_t index;
   io::CallJob assign;
   std::atomic<std::uint32_t> noted = 0;  // of Net::switches_
   Pair pair;                             // its thread ends before the jobs
@@ -77,9 +86,9 @@ Net::Net(NetOptions options, std::vector<Fd> taps)
 
 Net::~Net() {
   // Nothing is under way on any thread, before the first of them goes.
-  for (std::uint16_t pair = 0; pair < pairs_.size(); ++pair) {
-    if (pairs_[pair]) {
-      io::runOn(pairs_[pair]->pair.thread(), [this, pair] { quiesce(pair); });
+  for (const auto& served : pairs_) {
+    if (served) {
+      served->pair.thread().end();
     }
   }
 }
@@ -112,7 +121,7 @@ void Net::connect(Interrupts& interrupts) {
     const std::string thread = pairs_.size() == 1 ? options_.name : options_.name + "." + std::to_string(pair);
     pairs_[pair] = std::make_unique<Served>(*this, static_cast<std::uint16_t>(pair), thread, rulesFor(pair));
   }
-  pairs_[0]->pair.thread().watch(switched_.descriptor(), EPOLLIN | EPOLLET, switchedSource_);
+  pairs_[0]->pair.thread().events().watch(switched_.descriptor(), EPOLLIN | EPOLLET, switchedSource_);
 }
 
 void Net::readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept {
@@ -142,68 +151,59 @@ std::vector<int> Net::wakeDescriptors() const {
 }
 
 void Net::activate(Activation activation) noexcept {
-  activation_ = std::move(activation);
-  activation_.features = withoutUnmet(activation_.features & offered_);
-  shared_.receiveFeatures = activation_.features & kGuestOffloads;
+  const std::uint64_t features = withoutUnmet(activation.features & offered_);
+  shared_.receiveFeatures = features & kGuestOffloads;
   shared_.activePairs = 1;
-  stillActive_ = pairs_.size();
-  for (const auto& served : pairs_) {
-    served->pair.thread().post(served->start);
+  // 5.1.2: with one pair agreed to, the control queue follows it.
+  const std::size_t agreed = (features & kMq) != 0 ? pairs_.size() : 1;
+  for (std::size_t pair = 0; pair < pairs_.size(); ++pair) {
+    Activation part;
+    part.features = features;
+    part.queues.resize(kPartQueues);
+    if (pair < agreed) {
+      part.queues[kPartReceive] = activation.take(2 * pair);
+      part.queues[kPartTransmit] = activation.take(2 * pair + 1);
+    }
+    if (pair == 0 && (features & kCtrlVq) != 0) {
+      part.queues[kPartControl] = activation.take(2 * agreed);
+    }
+    pairs_[pair]->pair.thread().activate(std::move(part));
   }
 }
 
 void Net::deactivate(std::function<void()> done) noexcept {
-  done_ = std::move(done);
-  for (const auto& served : pairs_) {
-    served->pair.thread().post(served->stop);
+  const std::function<void()> stopped = afterCalls(pairs_.size(), std::move(done));
+  pairs_[0]->pair.thread().deactivate([this, stopped] {
+    forgetDriver();
+    stopped();
+  });
+  for (std::size_t pair = 1; pair < pairs_.size(); ++pair) {
+    pairs_[pair]->pair.thread().deactivate(stopped);
   }
 }
 
-// 5.1.2: with one pair agreed to, the control queue follows it.
-std::size_t Net::agreedPairs() const noexcept {
-  return (activation_.features & kMq) != 0 ? pairs_.size() : 1;
-}
-
-std::optional<ActiveQueue> Net::takeQueue(std::size_t index) noexcept {
-  return index < activation_.queues.size() ? std::exchange(activation_.queues[index], std::nullopt) : std::nullopt;
-}
-
-void Net::startPair(std::uint16_t pair) noexcept {
+void Net::startPair(std::uint16_t pair, Activation activation) noexcept {
   if (pair == 0) {
-    setOffloads(activation_.features);
-    if ((activation_.features & kCtrlVq) != 0) {
-      if (auto queue = takeQueue(2 * agreedPairs())) {
-        control_->start(std::move(*queue), activation_.features);
-        pairs_[0]->pair.thread().watch(control_->notified(), EPOLLIN | EPOLLET, controlNotified_);
-      }
+    setOffloads(activation.features);
+    if (auto queue = activation.take(kPartControl)) {
+      control_->start(std::move(*queue), activation.features);
+      pairs_[0]->pair.thread().events().watch(control_->notified(), EPOLLIN | EPOLLET, controlNotified_);
     }
   }
-  if (pair < agreedPairs()) {
-    auto receive = takeQueue(2 * std::size_t{pair});
-    auto transmit = takeQueue(2 * std::size_t{pair} + 1);
-    pairs_[pair]->pair.start(std::move(receive), std::move(transmit), activation_.features);
-  }
+  pairs_[pair]->pair.start(activation.take(kPartReceive), activation.take(kPartTransmit), activation.features);
 }
 
-void Net::quiesce(std::uint16_t pair) noexcept {
+void Net::stopPair(std::uint16_t pair) noexcept {
   pairs_[pair]->pair.stop();
   if (pair == 0 && control_->isStarted()) {
-    pairs_[0]->pair.thread().unwatch(control_->notified(), controlNotified_);
+    pairs_[0]->pair.thread().events().unwatch(control_->notified(), controlNotified_);
     control_->stop();
   }
 }
 
-void Net::stopPair(std::uint16_t pair) noexcept {
-  quiesce(pair);
-  if (pair == 0) {
-    setOffloads(0);
-    mac_ = packed(options_.mac);
-  }
-  if (stillActive_.fetch_sub(1) == 1) {
-    activation_ = {};
-    const auto done = std::exchange(done_, nullptr);
-    done();
-  }
+void Net::forgetDriver() noexcept {
+  setOffloads(0);
+  mac_ = packed(options_.mac);
 }
 
 void Net::assign(std::uint16_t pair) noexcept {
@@ -231,7 +231,7 @@ void Net::finishControl(ControlQueue::Turn turn) noexcept {
   if (turn == ControlQueue::Turn::kMore) {
     switched_.signal();  // another turn, later
   } else if (turn == ControlQueue::Turn::kBroken) {
-    pairs_[0]->pair.thread().unwatch(control_->notified(), controlNotified_);
+    pairs_[0]->pair.thread().events().unwatch(control_->notified(), controlNotified_);
     control_->stop();
     shared_.interrupts->deviceBroken("net: the driver's control queue is not what the specification asks for");
   }
@@ -258,7 +258,7 @@ ControlQueue::Target::Result Net::carryOut(const Command& command) noexcept {
       shared_.activePairs = command.pairs;
       ++switches_;
       for (const auto& served : pairs_) {
-        served->pair.thread().post(served->assign);
+        served->pair.thread().events().post(served->assign);
       }
       return Result::kLater;
     default:

@@ -9,12 +9,12 @@
 #include "vmmhost/fd.h"
 #include "worker-kvm/io/call_job.h"
 #include "worker-kvm/io/call_source.h"
+#include "worker-kvm/threads/wake.h"
 #include "worker-kvm/virtio/device.h"
 #include "worker-kvm/virtio/net/control_queue.h"
 #include "worker-kvm/virtio/net/offloads.h"
 #include "worker-kvm/virtio/net/pair.h"
 #include "worker-kvm/virtio/net/shared.h"
-#include "worker-kvm/vm/wake.h"
 
 namespace vmmhost::kvm::virtio::net {
 
@@ -60,14 +60,12 @@ class Net final : public Device, private ControlQueue::Target {
   // A pair with what is posted to it.
   struct Served;
   confine::Rules rulesFor(std::size_t pair) const;
-  std::size_t agreedPairs() const noexcept;
-  std::optional<ActiveQueue> takeQueue(std::size_t index) noexcept;
   // On the pairs' threads.
-  void startPair(std::uint16_t pair) noexcept;
+  void startPair(std::uint16_t pair, Activation activation) noexcept;
   void stopPair(std::uint16_t pair) noexcept;
-  void quiesce(std::uint16_t pair) noexcept;
   void assign(std::uint16_t pair) noexcept;
   // On the first pair's thread.
+  void forgetDriver() noexcept;
   void serveControl() noexcept;
   void pairsSwitched() noexcept;
   void finishControl(ControlQueue::Turn turn) noexcept;
@@ -78,12 +76,9 @@ class Net final : public Device, private ControlQueue::Target {
   Shared shared_;
   std::uint64_t offered_ = 0;
   std::vector<std::uint16_t> queueSizes_;
-  std::atomic<std::uint64_t> mac_ = 0;  // as the driver may change it
-  Activation activation_;               // from activate() until its pairs have taken their queues
-  std::function<void()> done_;
-  std::atomic<std::size_t> stillActive_ = 0;  // pairs
-  std::atomic<std::uint32_t> switches_ = 0;   // of activePairs, so far
-  const vm::Wake switched_;                   // to the first pair's thread: a pair has taken note of one
+  std::atomic<std::uint64_t> mac_ = 0;       // as the driver may change it
+  std::atomic<std::uint32_t> switches_ = 0;  // of activePairs, so far
+  const threads::Wake switched_;             // to the first pair's thread: a pair has taken note of one
   io::CallSource switchedSource_;
   io::CallSource controlNotified_;
   std::unique_ptr<ControlQueue> control_;

@@ -2,6 +2,8 @@
 
 #include <linux/if_tun.h>
 
+#include "worker-kvm/virtio/features.h"
+
 namespace vmmhost::kvm::virtio::net {
 
 namespace {

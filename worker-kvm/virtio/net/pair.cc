@@ -27,7 +27,8 @@ confine::Rules rulesOf(const Shared& shared, std::uint16_t index, confine::Rules
 
 }  // namespace
 
-Pair::Pair(Shared& shared, std::uint16_t index, const std::string& threadName, confine::Rules rules)
+Pair::Pair(Shared& shared, std::uint16_t index, const std::string& threadName, confine::Rules rules,
+           DeviceThread::Server& server)
     : shared_(shared),
       index_(index),
       receiver_(shared),
@@ -35,7 +36,7 @@ Pair::Pair(Shared& shared, std::uint16_t index, const std::string& threadName, c
       receiveNotified_([this](std::uint32_t) { buffersOffered(); }),
       transmitNotified_([this](std::uint32_t) { framesOffered(); }),
       transmitMore_([this] { transmit(); }),
-      thread_(threadName, rulesOf(shared, index, std::move(rules))) {
+      thread_(server, threadName, rulesOf(shared, index, std::move(rules))) {
   taps_.reserve(shared.taps.size());  // they do not move once they are watched, which is after the first post
   for (std::uint16_t tap = 0; tap < shared.taps.size(); ++tap) {
     taps_.emplace_back(*this, tap);
@@ -48,12 +49,12 @@ void Pair::start(std::optional<ActiveQueue> receive, std::optional<ActiveQueue> 
   // not be read.
   if (receive) {
     receiver_.start(std::move(*receive), features);
-    thread_.watch(receiver_.notified(), EPOLLIN | EPOLLET, receiveNotified_);
+    thread_.events().watch(receiver_.notified(), EPOLLIN | EPOLLET, receiveNotified_);
   }
   if (transmit) {
     transmitter_.start(std::move(*transmit), features);
-    thread_.watch(transmitter_.notified(), EPOLLIN | EPOLLET, transmitNotified_);
-    thread_.post(transmitMore_);
+    thread_.events().watch(transmitter_.notified(), EPOLLIN | EPOLLET, transmitNotified_);
+    thread_.events().post(transmitMore_);
   }
   watchTaps();
 }
@@ -64,11 +65,11 @@ void Pair::stop() noexcept {
     watchTap(tap, 0);
   }
   if (receiver_.isStarted()) {
-    thread_.unwatch(receiver_.notified(), receiveNotified_);
+    thread_.events().unwatch(receiver_.notified(), receiveNotified_);
     receiver_.stop();
   }
   if (transmitter_.isStarted()) {
-    thread_.unwatch(transmitter_.notified(), transmitNotified_);
+    thread_.events().unwatch(transmitter_.notified(), transmitNotified_);
     transmitter_.stop();
   }
 }
@@ -90,11 +91,11 @@ void Pair::watchTap(std::uint16_t tap, std::uint32_t events) noexcept {
     return;
   }
   if (events == 0) {
-    thread_.unwatch(descriptor, watch);
+    thread_.events().unwatch(descriptor, watch);
   } else if (watch.watched == 0) {
-    thread_.watch(descriptor, events, watch);
+    thread_.events().watch(descriptor, events, watch);
   } else {
-    thread_.change(descriptor, events, watch);
+    thread_.events().change(descriptor, events, watch);
   }
   watch.watched = events;
 }
@@ -180,7 +181,7 @@ void Pair::transmit() noexcept {
     case Turn::kIdle:
       return;
     case Turn::kMore:
-      thread_.post(transmitMore_);
+      thread_.events().post(transmitMore_);
       return;
     case Turn::kBlocked:
       tapIsFull_ = true;
@@ -188,7 +189,7 @@ void Pair::transmit() noexcept {
       return;
     case Turn::kTapGone:
       tapGone(index_);
-      thread_.post(transmitMore_);
+      thread_.events().post(transmitMore_);
       return;
     case Turn::kBroken:
       broken(kTransmitBroken);

@@ -8,6 +8,7 @@
 #include "worker-kvm/io/call_job.h"
 #include "worker-kvm/io/call_source.h"
 #include "worker-kvm/io/event_thread.h"
+#include "worker-kvm/virtio/device_thread.h"
 #include "worker-kvm/virtio/net/receiver.h"
 #include "worker-kvm/virtio/net/shared.h"
 #include "worker-kvm/virtio/net/transmitter.h"
@@ -19,12 +20,14 @@ namespace vmmhost::kvm::virtio::net {
 // otherwise.
 class Pair {
  public:
-  // By the control thread. `rules`: what the thread may do beyond reading and writing TAPs and reporting.
-  Pair(Shared& shared, std::uint16_t index, const std::string& threadName, confine::Rules rules);
+  // By the control thread. `rules`: what the thread may do beyond reading and writing TAPs and reporting. `server`:
+  // what drivers are handed over to; calls start() and stop().
+  Pair(Shared& shared, std::uint16_t index, const std::string& threadName, confine::Rules rules,
+       DeviceThread::Server& server);
   Pair(const Pair&) = delete;
   Pair& operator=(const Pair&) = delete;
 
-  io::EventThread& thread() noexcept { return thread_; }  // any thread
+  DeviceThread& thread() noexcept { return thread_; }  // any thread
 
   void start(std::optional<ActiveQueue> receive, std::optional<ActiveQueue> transmit, std::uint64_t features) noexcept;
   void stop() noexcept;
@@ -66,7 +69,7 @@ class Pair {
   bool tapIsFull_ = false;
   bool isBroken_ = false;
   io::CallJob transmitMore_;
-  io::EventThread thread_;  // ends before what it uses
+  DeviceThread thread_;  // ends before what it uses
 };
 
 }  // namespace vmmhost::kvm::virtio::net

@@ -4,13 +4,11 @@
 #include <array>
 #include <cstdint>
 
+#include "worker-kvm/virtio/features.h"
+
 namespace vmmhost::kvm::virtio::net {
 
 inline constexpr std::uint16_t kDeviceType = 1;
-
-constexpr std::uint64_t featureBit(unsigned number) {
-  return std::uint64_t{1} << number;
-}
 
 // 5.1.3.
 inline constexpr std::uint64_t kCsum = featureBit(0);
@@ -35,9 +33,6 @@ inline constexpr std::uint64_t kCtrlMacAddr = featureBit(23);
 inline constexpr std::uint64_t kGuestUso4 = featureBit(54);
 inline constexpr std::uint64_t kGuestUso6 = featureBit(55);
 inline constexpr std::uint64_t kHostUso = featureBit(56);
-// 6: of the queues.
-inline constexpr std::uint64_t kIndirectDesc = featureBit(28);
-inline constexpr std::uint64_t kEventIdx = featureBit(29);
 
 using MacAddress = std::array<std::uint8_t, 6>;
 

@@ -6,50 +6,23 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <future>
 #include <utility>
+
+#include "worker-kvm/virtio/features.h"
 
 namespace vmmhost::kvm::virtio::rng {
 
 namespace {
 
-constexpr std::uint64_t kFeatureIndirectDesc = std::uint64_t{1} << 28;
-constexpr std::uint64_t kFeatureEventIdx = std::uint64_t{1} << 29;
 // Of a turn: others on the thread wait meanwhile.
 constexpr unsigned kRequestsAtATime = 8;
 
-// Behind everything that was posted before.
-class Last final : public io::EventThread::Job {
- public:
-  void run() noexcept override { done_.set_value(); }
-  void wait() { done_.get_future().wait(); }
-
- private:
-  std::promise<void> done_;
-};
-
 }  // namespace
 
-RngDevice::RngDevice(io::EventThread& thread, RngOptions options) : thread_(thread), options_(std::move(options)) {
+RngDevice::RngDevice(io::EventThread& thread, RngOptions options)
+    : options_(std::move(options)), thread_(*this, thread) {
   chain_.readable.reserve(kQueueSize);
   chain_.writable.reserve(kQueueSize);
-}
-
-RngDevice::~RngDevice() {
-  bool isNeeded = false;
-  {
-    const std::lock_guard lock(mutex_);
-    isNeeded = isActive_ && !isStopping_;
-  }
-  if (isNeeded) {
-    deactivate([] {});
-  }
-  // Behind the first one it serves nobody any more; what it had posted to itself before that is behind the second.
-  for (int i = 0; i < 2; ++i) {
-    Last last;
-    thread_.post(last);
-    last.wait();
-  }
 }
 
 confine::Rules RngDevice::rules(int source) {
@@ -61,65 +34,27 @@ confine::Rules RngDevice::rules(int source) {
 }
 
 std::uint64_t RngDevice::features() const noexcept {
-  return kFeatureIndirectDesc | kFeatureEventIdx;
+  return kIndirectDesc | kEventIdx;
 }
 
 void RngDevice::readConfig(std::uint64_t, std::span<std::uint8_t> data) noexcept {
   std::fill(data.begin(), data.end(), std::uint8_t{0});  // 5.4.4: there is none
 }
 
-void RngDevice::activate(Activation activation) noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    activation_ = std::move(activation);
-    isActive_ = true;
-    isBegun_ = false;
-  }
-  thread_.post(orders_);
-}
-
-void RngDevice::deactivate(std::function<void()> done) noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    done_ = std::move(done);
-    isStopping_ = true;
-  }
-  thread_.post(orders_);
-}
-
-void RngDevice::followOrders() noexcept {
-  bool isStopping = false;
-  bool begins = false;
-  {
-    const std::lock_guard lock(mutex_);
-    isStopping = isStopping_;
-    begins = isActive_ && !isStopping_ && !std::exchange(isBegun_, true);
-    if (begins && !activation_.queues.empty()) {
-      active_ = activation_.queues.front();
-    }
-  }
-  if (isStopping) {
-    stop();
-  } else if (begins && active_) {
-    thread_.watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
+void RngDevice::start(Activation activation) noexcept {
+  active_ = activation.take(0);
+  if (active_) {
+    thread_.events().watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
     serve();
   }
 }
 
-void RngDevice::stop() noexcept {
+bool RngDevice::stop() noexcept {
   if (active_) {
-    thread_.unwatch(active_->notified, kicked_);
+    thread_.events().unwatch(active_->notified, kicked_);
     active_.reset();
   }
-  Activation activation;  // ends here, where memory may be given back
-  std::function<void()> done;
-  {
-    const std::lock_guard lock(mutex_);
-    std::swap(activation, activation_);
-    done = std::exchange(done_, nullptr);
-    isActive_ = isStopping_ = false;
-  }
-  done();
+  return true;
 }
 
 void RngDevice::serve() noexcept {
@@ -145,7 +80,7 @@ void RngDevice::serve() noexcept {
     }
   }
   if (mayHaveMore) {
-    thread_.post(kicked_);
+    thread_.events().post(kicked_);
   }
   if (hasGiven && queue.needsInterrupt()) {
     interrupts_->queueUsed(active_->index);

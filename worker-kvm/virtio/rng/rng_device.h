@@ -4,14 +4,15 @@
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "vmmhost/fd.h"
 #include "worker-kvm/confine/rules.h"
 #include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/device_thread.h"
 
 namespace vmmhost::kvm::virtio::rng {
 
@@ -26,13 +27,11 @@ struct RngOptions {
   Fd source;
 };
 
-class RngDevice final : public Device {
+class RngDevice final : public Device, private DeviceThread::Server {
  public:
   // `thread` outlives the device, and is one that others may share: its filter has rules() and writes to the
   // descriptors of the interrupts that the device is connected to.
   RngDevice(io::EventThread& thread, RngOptions options);
-  // Waits until the thread has forgotten it. Not from the thread.
-  ~RngDevice() override;
 
   static confine::Rules rules(int source = -1);
 
@@ -42,8 +41,8 @@ class RngDevice final : public Device {
   std::span<const std::uint16_t> queueSizes() const noexcept override { return {&kQueueSize, 1}; }
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
   void connect(Interrupts& interrupts) override { interrupts_ = &interrupts; }
-  void activate(Activation activation) noexcept override;
-  void deactivate(std::function<void()> done) noexcept override;
+  void activate(Activation activation) noexcept override { thread_.activate(std::move(activation)); }
+  void deactivate(std::function<void()> done) noexcept override { thread_.deactivate(std::move(done)); }
 
  private:
   class Call final : public io::EventThread::Source, public io::EventThread::Job {
@@ -58,30 +57,22 @@ class RngDevice final : public Device {
     Function function_;
   };
 
-  void followOrders() noexcept;
-  void stop() noexcept;
+  // On the thread.
+  void start(Activation activation) noexcept override;
+  bool stop() noexcept override;
   void serve() noexcept;
   // Fills what the driver gave, up to the limit; how many bytes.
   std::uint32_t fill(std::span<const iovec> segments) const noexcept;
 
-  io::EventThread& thread_;
   const RngOptions options_;
   Interrupts* interrupts_ = nullptr;
-
-  // Orders from other threads.
-  std::mutex mutex_;
-  bool isActive_ = false;
-  bool isBegun_ = false;
-  bool isStopping_ = false;
-  Activation activation_;
-  std::function<void()> done_;
 
   // Of the thread.
   std::optional<ActiveQueue> active_;
   Chain chain_;
 
-  Call orders_{*this, &RngDevice::followOrders};
   Call kicked_{*this, &RngDevice::serve};
+  DeviceThread thread_;  // ends first
 };
 
 }  // namespace vmmhost::kvm::virtio::rng

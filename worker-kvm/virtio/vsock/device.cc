@@ -7,21 +7,18 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <future>
 #include <string>
 #include <utility>
 
 #include "vmmhost/error.h"
+#include "worker-kvm/virtio/features.h"
 #include "worker-kvm/virtio/vsock/rules.h"
 
 namespace vmmhost::kvm::virtio::vsock {
 
 namespace {
 
-// virtio 1.2, 6 and 5.10.3
-constexpr std::uint64_t kIndirectDescriptors = std::uint64_t{1} << 28;
-constexpr std::uint64_t kEventIndex = std::uint64_t{1} << 29;
-constexpr std::uint64_t kStream = std::uint64_t{1} << 0;
+constexpr std::uint64_t kStream = featureBit(0);  // 5.10.3
 
 constexpr std::uint16_t kQueueSizes[] = {256, 256, 64};
 constexpr std::uint32_t kTransportReset = 0;  // 5.10.6.7
@@ -51,20 +48,20 @@ void setTimer(const Fd& timer, int flags, std::chrono::nanoseconds time) noexcep
 
 }  // namespace
 
-void Vsock::Around::watch(int descriptor, io::EventThread::Source& source) noexcept {
-  device_.thread_->watch(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET, source);
+void Vsock::Surroundings::watch(int descriptor, io::EventThread::Source& source) noexcept {
+  device_.thread_->events().watch(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET, source);
 }
-void Vsock::Around::watchRoom(int descriptor, bool isWatched, io::EventThread::Source& source) noexcept {
-  device_.thread_->change(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET | (isWatched ? EPOLLOUT : 0U), source);
+void Vsock::Surroundings::watchRoom(int descriptor, bool isWatched, io::EventThread::Source& source) noexcept {
+  device_.thread_->events().change(descriptor, EPOLLIN | EPOLLRDHUP | EPOLLET | (isWatched ? EPOLLOUT : 0U), source);
 }
-void Vsock::Around::unwatch(int descriptor, const io::EventThread::Source& source) noexcept {
-  device_.thread_->unwatch(descriptor, source);
+void Vsock::Surroundings::unwatch(int descriptor, const io::EventThread::Source& source) noexcept {
+  device_.thread_->events().unwatch(descriptor, source);
 }
-void Vsock::Around::arm(Clock::time_point time) noexcept {
+void Vsock::Surroundings::arm(Clock::time_point time) noexcept {
   setTimer(device_.timer_, TFD_TIMER_ABSTIME, time.time_since_epoch());
 }
-bool Vsock::Around::askHost(const Ticket& ticket, std::uint32_t port) noexcept {
-  return device_.connector_.ask(ticket, port);
+bool Vsock::Surroundings::askHost(const Ticket& ticket, std::uint32_t port) noexcept {
+  return device_.connector_.ask(device_, ticket, port);
 }
 
 Vsock::Vsock(const Options& options, HostConnector& connector)
@@ -72,8 +69,9 @@ Vsock::Vsock(const Options& options, HostConnector& connector)
       connector_(connector),
       timer_(makeTimer()),
       usedTimer_(makeTimer()),
-      around_(*this),
-      mux_(around_, options.guestCid, options.limits),
+      inboxFilled_([this] { takeInbox(); }),
+      surroundings_(*this),
+      mux_(surroundings_, options.guestCid, options.limits),
       receiveWake_(*this, &Vsock::pump),
       transmitWake_(*this, &Vsock::pump),
       eventWake_(*this, &Vsock::sendEvent),
@@ -85,19 +83,12 @@ Vsock::Vsock(const Options& options, HostConnector& connector)
 
 Vsock::~Vsock() {
   if (thread_) {
-    // Sockets are given up where they are watched, while there is a thread to speak of.
-    std::promise<void> stopped;
-    thread_->post([this, &stopped] {
-      stop();
-      stopped.set_value();
-    });
-    stopped.get_future().wait();
-    thread_.reset();
+    thread_->end();  // sockets are given up where they are watched
   }
 }
 
 std::uint64_t Vsock::features() const noexcept {
-  return kIndirectDescriptors | kEventIndex | kStream;
+  return kIndirectDesc | kEventIdx | kStream;
 }
 
 std::span<const std::uint16_t> Vsock::queueSizes() const noexcept {
@@ -117,11 +108,13 @@ void Vsock::connect(Interrupts& interrupts) {
   const std::vector<int> more = connector_.descriptors();
   signals.insert(signals.end(), more.begin(), more.end());
   const int timers[] = {timer_.get(), usedTimer_.get()};
-  thread_ = std::make_unique<io::EventThread>(
-      name(), threadRules(options_.firstDescriptor, static_cast<int>(options_.limits.maxConnections), timers, signals));
+  DeviceThread::Server& server = *this;
+  thread_ = std::make_unique<DeviceThread>(
+      server, name(),
+      threadRules(options_.firstDescriptor, static_cast<int>(options_.limits.maxConnections), timers, signals));
   // Edges do for these: nobody has to read them, which saves a system call each time.
-  thread_->watch(timer_.get(), EPOLLIN | EPOLLET, timerWake_);
-  thread_->watch(usedTimer_.get(), EPOLLIN | EPOLLET, usedTimerWake_);
+  thread_->events().watch(timer_.get(), EPOLLIN | EPOLLET, timerWake_);
+  thread_->events().watch(usedTimer_.get(), EPOLLIN | EPOLLET, usedTimerWake_);
 }
 
 // Something on each free number below ours: what was closed there has left a hole for all that comes to fall into.
@@ -160,15 +153,11 @@ Fd Vsock::place(Fd socket) {
 
 template <typename Put>
 void Vsock::post(Put put) noexcept {
-  bool isFirst = false;
   {
     const std::lock_guard lock(mutex_);
     put(inbox_);
-    isFirst = !std::exchange(isPosted_, true);
   }
-  if (isFirst) {
-    thread_->post([this] { takeInbox(); });
-  }
+  thread_->events().post(inboxFilled_);
 }
 
 void Vsock::connectToGuest(Fd socket, std::uint32_t port) {
@@ -192,29 +181,11 @@ void Vsock::announceTransportReset() noexcept {
   post([](Inbox& inbox) { inbox.transportReset = true; });
 }
 
-void Vsock::activate(Activation activation) noexcept {
-  post([&](Inbox& inbox) { inbox.activation = std::move(activation); });
-}
-
-void Vsock::deactivate(std::function<void()> done) noexcept {
-  post([&](Inbox& inbox) { inbox.deactivated = std::move(done); });
-}
-
 void Vsock::takeInbox() noexcept {
   Inbox inbox;
   {
     const std::lock_guard lock(mutex_);
     std::swap(inbox, inbox_);
-    isPosted_ = false;
-  }
-  if (inbox.deactivated) {
-    // One that was activated as well was so before: nothing is active again until this is done.
-    stop();
-    inbox.activation.reset();
-    inbox.deactivated();
-  }
-  if (inbox.activation) {
-    start(std::move(*inbox.activation));
   }
   if (inbox.transportReset) {
     mux_.clear();
@@ -241,19 +212,20 @@ void Vsock::start(Activation activation) noexcept {
   for (auto& active : queues_) {
     if (active) {
       active->queue.disableNotifications();
-      thread_->watch(active->notified, EPOLLIN | EPOLLET, *wakes[active->index]);
+      thread_->events().watch(active->notified, EPOLLIN | EPOLLET, *wakes[active->index]);
     }
   }
   sendEvent();
+  pump();
 }
 
-void Vsock::stop() noexcept {
+bool Vsock::stop() noexcept {
   mux_.clear();
   connectionCount_ = 0;
   const Wake* const wakes[] = {&receiveWake_, &transmitWake_, &eventWake_};
   for (const auto& active : queues_) {
     if (active) {
-      thread_->unwatch(active->notified, *wakes[active->index]);
+      thread_->events().unwatch(active->notified, *wakes[active->index]);
     }
   }
   queues_.clear();
@@ -261,6 +233,7 @@ void Vsock::stop() noexcept {
   fetched_ = 0;
   unseen_ = 0;
   eventWaits_ = false;
+  return true;
 }
 
 void Vsock::broken(const char* reason) noexcept {
@@ -280,7 +253,7 @@ void Vsock::interrupt(ActiveQueue& queue) noexcept {
 
 void Vsock::goOnLater() noexcept {
   if (!std::exchange(goesOn_, true)) {
-    thread_->post([this] {
+    thread_->events().post([this] {
       goesOn_ = false;
       pump();
     });

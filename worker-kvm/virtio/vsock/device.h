@@ -10,21 +10,27 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "vmmhost/fd.h"
+#include "worker-kvm/io/call_job.h"
 #include "worker-kvm/io/event_thread.h"
 #include "worker-kvm/virtio/device.h"
+#include "worker-kvm/virtio/device_thread.h"
 #include "worker-kvm/virtio/vsock/mux.h"
 
 namespace vmmhost::kvm::virtio::vsock {
+
+class Vsock;
 
 // Gets at sockets of the host, which this process cannot open: asks somebody who can.
 class HostConnector {
  public:
   virtual ~HostConnector() = default;
-  // From the device's thread: have hostAnswered() called with what the host says. False: too many are being asked for.
-  virtual bool ask(const Ticket& ticket, std::uint32_t port) noexcept = 0;
+  // From the device's thread: have hostAnswered() of `device` called with what the host says. False: too many are being
+  // asked for.
+  virtual bool ask(Vsock& device, const Ticket& ticket, std::uint32_t port) noexcept = 0;
   // The descriptors that ask() writes to, for the thread's filter.
   virtual std::vector<int> descriptors() const = 0;
 };
@@ -44,7 +50,7 @@ struct Options {
   std::chrono::milliseconds usedDelay{10};
 };
 
-class Vsock final : public Device {
+class Vsock final : public Device, private DeviceThread::Server {
  public:
   // `connector` outlives it. Throws Error.
   Vsock(const Options& options, HostConnector& connector);
@@ -74,16 +80,16 @@ class Vsock final : public Device {
   unsigned interruptVectors() const noexcept override { return 2; }
   void readConfig(std::uint64_t offset, std::span<std::uint8_t> data) noexcept override;
   void connect(Interrupts& interrupts) override;
-  void activate(Activation activation) noexcept override;
-  void deactivate(std::function<void()> done) noexcept override;
+  void activate(Activation activation) noexcept override { thread_->activate(std::move(activation)); }
+  void deactivate(std::function<void()> done) noexcept override { thread_->deactivate(std::move(done)); }
 
  private:
   // 5.10.2
   enum QueueIndex : std::uint16_t { kReceive = 0, kTransmit = 1, kEvent = 2, kQueueCount = 3 };
 
-  class Around final : public Mux::Surroundings {
+  class Surroundings final : public Mux::Surroundings {
    public:
-    explicit Around(Vsock& device) noexcept : device_(device) {}
+    explicit Surroundings(Vsock& device) noexcept : device_(device) {}
     void watch(int descriptor, io::EventThread::Source& source) noexcept override;
     void watchRoom(int descriptor, bool isWatched, io::EventThread::Source& source) noexcept override;
     void unwatch(int descriptor, const io::EventThread::Source& source) noexcept override;
@@ -108,10 +114,8 @@ class Vsock final : public Device {
     std::uint32_t port = 0;        // of a client of the host
     std::optional<Ticket> ticket;  // or of an answer to this
   };
-  // What other threads have for this one. Taken whole.
+  // What the control thread has for this one, beside drivers. Taken whole.
   struct Inbox {
-    std::optional<Activation> activation;
-    std::function<void()> deactivated;
     std::vector<Arrival> arrivals;
     bool transportReset = false;
   };
@@ -124,8 +128,8 @@ class Vsock final : public Device {
 
   // All below on the device's thread.
   void takeInbox() noexcept;
-  void start(Activation activation) noexcept;
-  void stop() noexcept;
+  void start(Activation activation) noexcept override;
+  bool stop() noexcept override;
   void broken(const char* reason) noexcept;
   bool isActive() const noexcept { return queues_.size() == kQueueCount; }
   [[gnu::hot]] ActiveQueue* queue(QueueIndex index) noexcept;
@@ -155,10 +159,10 @@ class Vsock final : public Device {
 
   std::mutex mutex_;
   Inbox inbox_;
-  bool isPosted_ = false;
+  io::CallJob inboxFilled_;  // a job, so that it keeps its place behind a driver that came before
 
   std::vector<std::optional<ActiveQueue>> queues_;  // none while it is not active
-  Around around_;
+  Surroundings surroundings_;
   Mux mux_;
   Wake receiveWake_;
   Wake transmitWake_;
@@ -175,7 +179,7 @@ class Vsock final : public Device {
   std::size_t fetched_ = 0;
   bool eventWaits_ = false;
   bool goesOn_ = false;
-  std::unique_ptr<io::EventThread> thread_;  // ends first
+  std::unique_ptr<DeviceThread> thread_;  // from connect() on; ends first
 };
 
 }  // namespace vmmhost::kvm::virtio::vsock

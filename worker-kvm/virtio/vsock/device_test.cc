@@ -9,6 +9,7 @@
 
 #include "tests/support/refusal.h"
 #include "vmmhost/error.h"
+#include "worker-kvm/virtio/features.h"
 #include "worker-kvm/virtio/vsock/test_guest.h"
 
 namespace vmmhost::kvm::virtio::vsock::test {
@@ -139,7 +140,7 @@ class VsockFeatures : public VsockTest, public ::testing::WithParamInterface<std
  protected:
   VsockFeatures() { features_ = GetParam(); }
 };
-INSTANTIATE_TEST_SUITE_P(, VsockFeatures, ::testing::Values(0, kEventIndexFeature));
+INSTANTIATE_TEST_SUITE_P(, VsockFeatures, ::testing::Values(0, kEventIdx));
 
 TEST_P(VsockFeatures, muchFromTheHost_arrivesWhole) {
   make();

@@ -113,9 +113,19 @@ TEST_F(VsockTest, clientThatHasLeft_isNotSentToAnyMore) {
   const Packet request = guest().expect(Operation::kRequest);
   Stream stream(guest(), 5000, request.header.sourcePort);
   stream.note(request);
+  // Without credit, so that the device has not told everything and closed the connection before it hears of that.
+  stream.frame().bufferAllocation = 0;
   stream.send(Operation::kResponse);
   stream.write("too late");  // lost, and no reason to lose what came
+  stream.frame().bufferAllocation = Stream::kAllocation;
+  stream.send(Operation::kCreditUpdate);
   EXPECT_EQ(readWhatIsLeft(guest(), stream), "last words");
+  stream.write("much too late");  // everything has been told
+  guest().expectSilence();
+  EXPECT_EQ(device_->connections(), 1u);
+  stream.send(Operation::kReset);
+  guest().expectSilence();
+  EXPECT_EQ(device_->connections(), 0u);
 }
 
 }  // namespace

@@ -13,22 +13,13 @@ Link::Link(kj::UnixEventPort& port, worker::Services& services)
 
 Link::~Link() noexcept = default;
 
-kj::Promise<void> Link::connectToGuest(std::uint32_t port, Fd socket) {
-  try {
-    device_->connectToGuest(std::move(socket), port);
-  } catch (const Error& error) {
-    return worker::fail(error);
-  }
-  return kj::READY_NOW;
-}
-
-bool Link::ask(const Ticket& ticket, std::uint32_t port) noexcept {
+bool Link::ask(Vsock& device, const Ticket& ticket, std::uint32_t port) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (questions_.size() >= kMaxQuestions) {
       return false;
     }
-    questions_.push_back({ticket, port});
+    questions_.push_back({&device, ticket, port});
   }
   wake_.signal();
   return true;
@@ -50,10 +41,9 @@ kj::Promise<void> Link::watch() {
 }
 
 void Link::askHost(const Question& question) {
-  asked_.add(
-      services_.connectVsock(question.port)
-          .then([this, ticket = question.ticket](Fd socket) { device_->hostAnswered(ticket, std::move(socket)); },
-                [this, ticket = question.ticket](kj::Exception&&) { device_->hostAnswered(ticket, Fd()); }));
+  asked_.add(services_.connectVsock(question.port)
+                 .then([question](Fd socket) { question.device->hostAnswered(question.ticket, std::move(socket)); },
+                       [question](kj::Exception&&) { question.device->hostAnswered(question.ticket, Fd()); }));
 }
 
 }  // namespace vmmhost::kvm::virtio::vsock

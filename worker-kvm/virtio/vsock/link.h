@@ -8,28 +8,24 @@
 #include <vector>
 
 #include "vmmhost/worker/worker.h"
+#include "worker-kvm/threads/wake.h"
 #include "worker-kvm/virtio/vsock/device.h"
-#include "worker-kvm/vm/wake.h"
 
 namespace vmmhost::kvm::virtio::vsock {
 
-// Lives on the control thread's event loop, and longer than the device; from the device's end on, the loop does not run
-// until this has ended too.
+// Lives on the control thread's event loop, and longer than the devices that ask; from the device's end on, the loop
+// does not run until this has ended too.
 class Link final : public HostConnector, private kj::TaskSet::ErrorHandler {
  public:
   Link(kj::UnixEventPort& port, worker::Services& services);
   ~Link() noexcept override;
 
-  // The device that was made with this. Before the loop runs.
-  void join(Vsock& device) { device_ = &device; }
-  // For worker::Machine::connectVsock.
-  kj::Promise<void> connectToGuest(std::uint32_t port, Fd socket);
-
-  bool ask(const Ticket& ticket, std::uint32_t port) noexcept override;
+  bool ask(Vsock& device, const Ticket& ticket, std::uint32_t port) noexcept override;
   std::vector<int> descriptors() const override { return {wake_.descriptor()}; }
 
  private:
   struct Question {
+    Vsock* device = nullptr;
     Ticket ticket;
     std::uint32_t port = 0;
   };
@@ -40,8 +36,7 @@ class Link final : public HostConnector, private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&&) override {}  // each tells the device
 
   worker::Services& services_;
-  Vsock* device_ = nullptr;
-  const vm::Wake wake_;
+  const threads::Wake wake_;
   std::mutex mutex_;
   std::vector<Question> questions_;  // that the control thread has not seen
   kj::UnixEventPort::FdObserver observer_;

@@ -6,7 +6,6 @@
 
 #include <thread>
 
-#include "ipc/rpc/connection.h"
 #include "worker-kvm/virtio/vsock/test_guest.h"
 
 namespace vmmhost::kvm::virtio::vsock::test {
@@ -36,7 +35,6 @@ class LinkTest : public ::testing::Test {
     options.limits.maxConnections = 128;
     link_.emplace(io_.unixEventPort, services_);
     device_.emplace(options, *link_);
-    link_->join(*device_);
     device_->connect(driver_.interrupts());
     guest_.emplace(driver_, *device_);
   }
@@ -88,19 +86,6 @@ TEST_F(LinkTest, guestThatAsksForMuch_isAnswered) {
     }
   });
   EXPECT_EQ(services_.peers.size(), 100u);
-}
-
-TEST_F(LinkTest, clientOfTheHost_isHandedOver_orRefused) {
-  Pair pair = makePair();
-  link_->connectToGuest(5000, std::move(pair.near)).wait(io_.waitScope);
-  EXPECT_EQ(guest_->expect(Operation::kRequest).header.destinationPort, 5000u);
-  Pair blocking = makePair();
-  try {
-    link_->connectToGuest(5000, std::move(blocking.far)).wait(io_.waitScope);
-    ADD_FAILURE() << "was taken";
-  } catch (const kj::Exception& exception) {
-    EXPECT_EQ(rpc::fromKj(exception).message(), "a socket for vsock is none, or one that blocks");
-  }
 }
 
 }  // namespace

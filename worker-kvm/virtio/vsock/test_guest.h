@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker-kvm/virtio/features.h"
 #include "worker-kvm/virtio/test_driver.h"
 #include "worker-kvm/virtio/vsock/device.h"
 
@@ -24,7 +25,6 @@ using virtio::test::Driver;
 using virtio::test::kDeadline;
 
 inline constexpr std::uint64_t kCid = 7;
-inline constexpr std::uint64_t kEventIndexFeature = std::uint64_t{1} << 29;
 
 struct Pair {
   Fd near;  // for the device
@@ -83,7 +83,7 @@ class AskedHost final : public HostConnector {
     Ticket ticket;
     std::uint32_t port = 0;
   };
-  bool ask(const Ticket& ticket, std::uint32_t port) noexcept override {
+  bool ask(Vsock&, const Ticket& ticket, std::uint32_t port) noexcept override {
     const std::lock_guard lock(mutex_);
     if (isBusy_) {
       return false;
@@ -128,8 +128,7 @@ class Guest {
   static constexpr std::uint32_t kDefaultBuffers = 64;
   static constexpr std::uint32_t kPayloadBytes = 4096;  // of a receive buffer, as Linux has them
 
-  Guest(Driver& driver, Vsock& device, std::uint64_t features = kEventIndexFeature,
-        std::uint32_t buffers = kDefaultBuffers)
+  Guest(Driver& driver, Vsock& device, std::uint64_t features = kEventIdx, std::uint32_t buffers = kDefaultBuffers)
       : driver_(driver), device_(device), features_(features), buffers_(buffers) {
     start();
   }
@@ -373,7 +372,7 @@ class VsockTest : public ::testing::Test {
   Driver driver_;
   AskedHost host_;
   Options options_;
-  std::uint64_t features_ = kEventIndexFeature;
+  std::uint64_t features_ = kEventIdx;
   std::uint32_t buffers_ = Guest::kDefaultBuffers;
   std::optional<Vsock> device_;
   std::optional<Guest> guest_;

@@ -15,12 +15,15 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/mailbox.h"
 #include "vmmhost/rings.h"
+#include "vmmhost/schema/error.capnp.h"
 #include "vmmhost/schema/vm.capnp.h"
 #include "vmmhost/schema/worker.capnp.h"
 
@@ -44,7 +47,7 @@ class Resources {
   // this size, made by the host, to be mapped shared. Empty otherwise, and from a host before 1.2. No worker can make
   // one itself.
   Fd takeMemory();
-  // Shared memory for counters (ipc/counters); empty when the host offers none.
+  // Shared memory for counters (vmmhost/counters.h); empty when the host offers none.
   Fd takeCounters();
   // A ring that the process was started with, see vmmhost/rings.h; no descriptor in it when there is none left.
   rings::Ring takeRing();
@@ -95,8 +98,11 @@ class Machine {
   // Guest code runs once the promise is fulfilled.
   virtual kj::Promise<void> start() = 0;
 
-  // Abilities beyond that. A machine that has one returns true from the first function and implements the rest;
-  // the set must agree with the capabilities that the plugin advertises.
+  // Abilities beyond that; the set must agree with the capabilities that the plugin advertises. A machine that sets
+  // them itself, each an object that serves its interface of schemas/worker.capnp (see answer(), below), returns true;
+  // the objects are not called after the machine has gone. So it offers what comes to the schema later, too.
+  virtual bool offer(schema::Abilities::Builder /*abilities*/) { return false; }
+  // Else it is asked: for each that it has it returns true from the first function and implements the rest.
   virtual bool canPause() const { return false; }
   virtual kj::Promise<void> pause() { return kj::READY_NOW; }   // fulfilled when no virtual CPU runs; idempotent
   virtual kj::Promise<void> resume() { return kj::READY_NOW; }  // idempotent
@@ -141,6 +147,28 @@ kj::Exception toKj(const Error& error);
 template <typename T = void>
 kj::Promise<T> fail(const Error& error) {
   return kj::Promise<T>(toKj(error));
+}
+
+// Carries out a method of an object that a machine offers. `work` returns kj::Promise<void> or nothing, may throw
+// Error, and puts what it has to say into context.getResults(); what goes wrong becomes the result's `error`.
+void setError(kj::Exception&& exception, schema::Error::Builder out);
+template <typename Context, typename Work>
+kj::Promise<void> answer(Context context, Work work) {
+  return kj::evalNow([&]() -> kj::Promise<void> {
+           try {
+             if constexpr (std::is_void_v<decltype(work())>) {
+               work();
+               return kj::READY_NOW;
+             } else {
+               return work();
+             }
+           } catch (const Error& error) {
+             return fail(error);
+           }
+         })
+      .catch_([context](kj::Exception&& exception) mutable {
+        setError(kj::mv(exception), context.getResults().initError());
+      });
 }
 
 struct ServeOptions {
