@@ -84,7 +84,7 @@ class Ring {
   }
   // Calls back with the buffers used since the last call; their number.
   template <typename Each>
-  unsigned takeUsed(Each each) {
+  unsigned nextUsed(Each each) {
     const std::uint16_t end = at(base_ + kUsed + 2).load(std::memory_order_acquire);
     unsigned count = 0;
     for (; seen_ != end; ++seen_, ++count) {
@@ -96,7 +96,7 @@ class Ring {
   }
   // Offers again whatever was used.
   unsigned recycle() {
-    const unsigned count = takeUsed([this](std::uint16_t buffer, std::uint32_t) { offer(buffer); });
+    const unsigned count = nextUsed([this](std::uint16_t buffer, std::uint32_t) { offer(buffer); });
     publish();
     return count;
   }
@@ -153,7 +153,7 @@ class CopyingReceiver {
         begun_ = static_cast<std::size_t>(got);
       }
       while (done_ < begun_) {
-        if (queue_.queue.take(chain_) != Queue::Taken::kChain) {
+        if (queue_.queue.fetch(chain_) != Queue::Fetched::kChain) {
           queue_.queue.enableNotifications();
           return Turn::kBlocked;
         }
@@ -166,7 +166,7 @@ class CopyingReceiver {
       }
       const auto parts = static_cast<std::uint16_t>(used_.size());
       copyTo(first_, 10, {reinterpret_cast<const std::uint8_t*>(&parts), 2});
-      queue_.queue.give(used_);
+      queue_.queue.publishUsed(used_);
       used_.clear();
       done_ = begun_ = 0;
     }
@@ -355,7 +355,7 @@ class Joined {
     const double start = seconds(CLOCK_MONOTONIC);
     const double senderCpu = threadSeconds("benchA"), receiverCpu = threadSeconds("benchB");
     while (arrived < frames) {
-      inFlight -= transmit.takeUsed([](std::uint16_t, std::uint32_t) {});
+      inFlight -= transmit.nextUsed([](std::uint16_t, std::uint32_t) {});
       // No more than the TAP's queue holds: nothing is lost, and what is measured is the path.
       bool offered = false;
       while (inFlight < kSize && sent < frames && sent < arrived + 400) {

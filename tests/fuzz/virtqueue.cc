@@ -90,16 +90,16 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     queue->setPosition(position);
   }
   Chain chain;
-  unsigned taken = 0;
-  while (taken <= layout.size && queue->take(chain) == Queue::Taken::kChain) {
-    ++taken;
+  unsigned fetched = 0;
+  while (fetched <= layout.size && queue->fetch(chain) == Queue::Fetched::kChain) {
+    ++fetched;
     check(chain, layout);
     // Back at once, which may write over the rings themselves where they lie on one another.
-    queue->give(chain.head, static_cast<std::uint32_t>(chain.writableBytes));
+    queue->publishUsed(chain.head, static_cast<std::uint32_t>(chain.writableBytes));
     queue->needsInterrupt();
   }
   if (queue->isBroken()) {
-    fuzz::require(queue->take(chain) == Queue::Taken::kBroken, "a broken queue stays so");
+    fuzz::require(queue->fetch(chain) == Queue::Fetched::kBroken, "a broken queue stays so");
     fuzz::require(!queue->enableNotifications(), "a broken queue has nothing more");
   }
   queue->disableNotifications();

@@ -38,7 +38,7 @@ struct Activation {
   std::vector<std::optional<ActiveQueue>> queues;  // by index; nothing where the driver did not enable one
 
   // Moves a queue out; nothing where there is none.
-  std::optional<ActiveQueue> take(std::size_t index) noexcept {
+  std::optional<ActiveQueue> moveQueue(std::size_t index) noexcept {
     return index < queues.size() ? std::exchange(queues[index], std::nullopt) : std::nullopt;
   }
 };

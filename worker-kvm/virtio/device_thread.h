@@ -24,7 +24,7 @@ class DeviceThread final : private io::EventThread::Job {
   class Server {
    public:
     virtual ~Server() = default;
-    // A driver is there. The queues are the server's from now on, and nothing has been taken from them.
+    // A driver is there. The queues are the server's from now on, and nothing has been fetched from them.
     virtual void start(Activation activation) noexcept = 0;
     // The driver is gone: forget its queues. True: nothing touches guest memory any more. False: what is under way
     // still does; stopped() is to be called once it is done.

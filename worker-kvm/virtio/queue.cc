@@ -80,19 +80,19 @@ Queue::Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memor
       used_(used.data()) {
 }
 
-Queue::Taken Queue::broken() noexcept {
+Queue::Fetched Queue::broken() noexcept {
   broken_ = true;
-  return Taken::kBroken;
+  return Fetched::kBroken;
 }
 
-Queue::Taken Queue::take(Chain& chain) noexcept {
+Queue::Fetched Queue::fetch(Chain& chain) noexcept {
   if (broken_) {
-    return Taken::kBroken;
+    return Fetched::kBroken;
   }
   const std::uint16_t end = load16(available_ + 2, std::memory_order_acquire);
   const auto waiting = static_cast<std::uint16_t>(end - nextAvailable_);
   if (waiting == 0) {
-    return Taken::kNone;
+    return Fetched::kNone;
   }
   if (waiting > layout_.size) {
     return broken();
@@ -107,7 +107,7 @@ Queue::Taken Queue::take(Chain& chain) noexcept {
     return broken();
   }
   ++nextAvailable_;
-  return Taken::kChain;
+  return Fetched::kChain;
 }
 
 bool Queue::walk(Chain& chain) noexcept {
@@ -159,14 +159,14 @@ bool Queue::walk(Chain& chain) noexcept {
   }
 }
 
-void Queue::give(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
-  giveUnseen(head, writtenBytes);
+void Queue::publishUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
+  addUsed(head, writtenBytes);
   publish();
 }
 
-void Queue::give(std::span<const Used> chains) noexcept {
+void Queue::publishUsed(std::span<const Used> chains) noexcept {
   for (const Used& chain : chains) {
-    giveUnseen(chain.head, chain.writtenBytes);
+    addUsed(chain.head, chain.writtenBytes);
   }
   publish();
 }
@@ -175,7 +175,7 @@ void Queue::publish() noexcept {
   store16(used_ + 2, nextUsed_, std::memory_order_release);
 }
 
-void Queue::giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
+void Queue::addUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept {
   std::uint8_t* entry = used_ + kRingHeaderBytes + std::size_t{nextUsed_ & (layout_.size - 1U)} * kUsedEntryBytes;
   const std::uint32_t id = head;
   std::memcpy(entry, &id, sizeof id);

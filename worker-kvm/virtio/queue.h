@@ -47,34 +47,37 @@ class Queue {
   static std::optional<Queue> make(const memory::GuestMemory& memory, const QueueLayout& layout);
 
   // From one thread at a time.
-  enum class Taken : std::uint8_t {
+  enum class Fetched : std::uint8_t {
     kNone,   // the driver has made nothing more available
-    kChain,  // `chain` is the next one
+    kChain,  // `chain` is the next available one
     kBroken  // the driver broke the rules: a loop, a chain beyond the queue, an address outside guest memory, more than
-             // 2^32 bytes, more available than the queue holds. Nothing more can be taken, the device needs a reset.
+             // 2^32 bytes, more available than the queue holds. Nothing more can be fetched, the device needs a reset.
   };
   // Reuses the memory of `chain`.
-  [[gnu::hot]] Taken take(Chain& chain) noexcept;
-  // The chain that begins at `head` is used; the device wrote `writtenBytes` into it. In any order.
-  [[gnu::hot]] void give(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
-  // Several that the driver must see used together, as the parts of one frame (5.1.6.4). At most as many as were taken.
+  [[gnu::hot]] Fetched fetch(Chain& chain) noexcept;
+  // The chain that begins at `head` is used, which the driver sees; the device wrote `writtenBytes` into it. In any
+  // order.
+  [[gnu::hot]] void publishUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  // Several that the driver must see used together, as the parts of one frame (5.1.6.4). At most as many as were
+  // fetched.
   struct Used {
     std::uint16_t head = 0;
     std::uint32_t writtenBytes = 0;
   };
-  void give(std::span<const Used> chains) noexcept;
-  // The same in two steps: the driver sees none of them before publish().
-  [[gnu::hot]] void giveUnseen(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
+  void publishUsed(std::span<const Used> chains) noexcept;
+  // The same in two steps: the used ring has it, but the driver sees none of them before publish() writes the ring's
+  // index.
+  [[gnu::hot]] void addUsed(std::uint16_t head, std::uint32_t writtenBytes) noexcept;
   [[gnu::hot]] void publish() noexcept;
-  // Takes the last chain back: it is taken again next time. Only right after take().
-  void untake() noexcept { --nextAvailable_; }
+  // Makes the last chain the next available one again. Only right after fetch().
+  void unfetch() noexcept { --nextAvailable_; }
 
-  // True if the driver wants to hear of what was given since the last call. Call it after a batch of give(), or after
-  // publish().
+  // True if the driver wants a notification of what was used since the last call. Call it after a batch of
+  // publishUsed(), or after publish().
   [[gnu::hot]] bool needsInterrupt() noexcept;
 
-  // Asks the driver to be told of what it makes available, and says whether something has come meanwhile: then go on
-  // taking. Without it, a driver need not notify.
+  // Asks the driver to notify of what it makes available, and says whether something is available meanwhile: then go on
+  // fetching. Without it, a driver need not notify.
   [[gnu::hot]] bool enableNotifications() noexcept;
   // Tells the driver that there is no need to notify: the device looks by itself.
   [[gnu::hot]] void disableNotifications() noexcept;
@@ -82,7 +85,7 @@ class Queue {
   bool isBroken() const noexcept { return broken_; }
   std::uint16_t size() const noexcept { return layout_.size; }
 
-  // For snapshots: how far both sides have come. Nothing is under way, everything given is published.
+  // For snapshots: how far both sides have come. Nothing is under way, everything used is published.
   struct Position {
     std::uint16_t nextAvailable = 0;
     std::uint16_t nextUsed = 0;
@@ -93,7 +96,7 @@ class Queue {
  private:
   Queue(const memory::GuestMemory& memory, const QueueLayout& layout, memory::Bytes descriptors,
         memory::Bytes available, memory::Bytes used);
-  Taken broken() noexcept;
+  Fetched broken() noexcept;
   [[gnu::hot]] bool walk(Chain& chain) noexcept;  // from its head on
 
   const memory::GuestMemory* memory_;

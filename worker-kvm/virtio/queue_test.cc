@@ -51,7 +51,7 @@ class QueueTest : public ::testing::Test {
     EXPECT_TRUE(made);
     return *made;
   }
-  Queue::Taken takeOne(Queue queue) { return queue.take(chain_); }
+  Queue::Fetched fetchOne(Queue queue) { return queue.fetch(chain_); }
 
   memory::GuestMemory memory_;
   std::uint16_t offered_ = 0;
@@ -76,20 +76,20 @@ TEST_F(QueueTest, layoutThatIsWrong_isRefused) {
 
 TEST_F(QueueTest, chainOfThree_isTakenInItsParts) {
   Queue queue = this->queue();
-  EXPECT_EQ(queue.take(chain_), Queue::Taken::kNone);
+  EXPECT_EQ(queue.fetch(chain_), Queue::Fetched::kNone);
   describe(3, kData, 16, kNext, 5);
   describe(5, kData + 16, 100, kNext | kWrite, 1);
   describe(1, kData + 500, 1, kWrite);
   offer(3);
-  ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain);
+  ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain);
   EXPECT_EQ(chain_.head, 3);
   ASSERT_EQ(chain_.readable.size(), 1u);
   ASSERT_EQ(chain_.writable.size(), 2u);
   EXPECT_EQ(chain_.readableBytes, 16u);
   EXPECT_EQ(chain_.writableBytes, 101u);
   EXPECT_EQ(chain_.writable[1].iov_base, memory_.require(kData + 500, 1, "test").data());
-  EXPECT_EQ(queue.take(chain_), Queue::Taken::kNone);
-  queue.give(3, 77);
+  EXPECT_EQ(queue.fetch(chain_), Queue::Fetched::kNone);
+  queue.publishUsed(3, 77);
   EXPECT_EQ(get<std::uint16_t>(kUsed + 2), 1);
   EXPECT_EQ(get<std::uint32_t>(kUsed + 4), 3u);
   EXPECT_EQ(get<std::uint32_t>(kUsed + 8), 77u);
@@ -98,7 +98,7 @@ TEST_F(QueueTest, chainOfThree_isTakenInItsParts) {
 TEST_F(QueueTest, chainsGivenTogether_standInOrder_acrossTheEndOfTheRing) {
   Queue queue = this->queue();
   queue.setPosition({kSize - 1, kSize - 1});
-  queue.give(std::array{Queue::Used{4, 100}, Queue::Used{2, 50}});
+  queue.publishUsed(std::array{Queue::Used{4, 100}, Queue::Used{2, 50}});
   EXPECT_EQ(get<std::uint16_t>(kUsed + 2), kSize + 1);
   EXPECT_EQ(get<std::uint32_t>(kUsed + 4 + 8 * (kSize - 1)), 4u);
   EXPECT_EQ(get<std::uint32_t>(kUsed + 8 + 8 * (kSize - 1)), 100u);
@@ -111,8 +111,8 @@ TEST_F(QueueTest, ringsWrapAround) {
   for (int round = 0; round < 70000; ++round) {
     describe(0, kData, 4, 0);
     offer(0);
-    ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain) << round;
-    queue.give(chain_.head, 0);
+    ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain) << round;
+    queue.publishUsed(chain_.head, 0);
   }
   EXPECT_EQ(get<std::uint16_t>(kUsed + 2), static_cast<std::uint16_t>(70000));
 }
@@ -123,7 +123,7 @@ TEST_F(QueueTest, indirectTable_isWalked) {
   describe(0, kData, 10, kNext, 1, kIndirectTable);
   describe(1, kData + 10, 20, kWrite, 0, kIndirectTable);
   offer(0);
-  ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain);
+  ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain);
   EXPECT_EQ(chain_.readableBytes, 10u);
   EXPECT_EQ(chain_.writableBytes, 20u);
 }
@@ -134,7 +134,7 @@ TEST_F(QueueTest, directThenIndirect_isOneChain) {
   describe(1, kIndirectTable, 16, kIndirect);
   describe(0, kData + 10, 20, kWrite, 0, kIndirectTable);
   offer(0);
-  ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain);
+  ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain);
   EXPECT_EQ(chain_.readableBytes, 10u);
   EXPECT_EQ(chain_.writableBytes, 20u);
 }
@@ -216,9 +216,9 @@ TEST_F(BrokenQueue, everyRuleBroken_isSeenAndLasts) {
     offered_ = 0;
     Queue queue = this->queue();
     build(*this);
-    EXPECT_EQ(queue.take(chain_), Queue::Taken::kBroken) << name;
+    EXPECT_EQ(queue.fetch(chain_), Queue::Fetched::kBroken) << name;
     put<std::uint16_t>(kAvailable + 2, 0);
-    EXPECT_EQ(queue.take(chain_), Queue::Taken::kBroken) << name;
+    EXPECT_EQ(queue.fetch(chain_), Queue::Fetched::kBroken) << name;
     EXPECT_TRUE(queue.isBroken());
   }
 }
@@ -227,16 +227,16 @@ TEST_F(QueueTest, indirectThatWasNotAgreed_isBroken) {
   Queue queue = this->queue(false, false);
   describe(0, kIndirectTable, 16, kIndirect);
   offer(0);
-  EXPECT_EQ(queue.take(chain_), Queue::Taken::kBroken);
+  EXPECT_EQ(queue.fetch(chain_), Queue::Fetched::kBroken);
 }
 
 TEST_F(QueueTest, interrupts_followTheDriversFlag) {
   Queue queue = this->queue();
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_TRUE(queue.needsInterrupt());
   EXPECT_FALSE(queue.needsInterrupt()) << "nothing new";
   put<std::uint16_t>(kAvailable, 1);
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_FALSE(queue.needsInterrupt());
 }
 
@@ -244,18 +244,18 @@ TEST_F(QueueTest, interrupts_followTheEventIndex) {
   Queue queue = this->queue(true);
   const auto want = [&](std::uint16_t index) { put<std::uint16_t>(kAvailable + 4 + 2 * kSize, index); };
   want(0);
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_TRUE(queue.needsInterrupt());
   want(2);
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_FALSE(queue.needsInterrupt()) << "used index 2: event 2 is not passed yet";
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_TRUE(queue.needsInterrupt());
-  queue.give(0, 0);
+  queue.publishUsed(0, 0);
   EXPECT_FALSE(queue.needsInterrupt());
   want(6);
   for (int i = 0; i < 5; ++i) {
-    queue.give(0, 0);
+    queue.publishUsed(0, 0);
   }
   EXPECT_TRUE(queue.needsInterrupt()) << "passed within a batch";
 }
@@ -272,7 +272,7 @@ TEST_F(QueueTest, notifications_areAskedForAndLateOnesSeen) {
     describe(0, kData, 1, 0);
     offer(0);
     EXPECT_TRUE(queue.enableNotifications());
-    ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain);
+    ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain);
     EXPECT_FALSE(queue.enableNotifications());
     EXPECT_EQ(get<std::uint16_t>(kUsed + 4 + 8 * kSize), eventIndex ? 1 : 0);
   }
@@ -282,9 +282,9 @@ TEST_F(QueueTest, untakenChain_comesAgain) {
   Queue queue = this->queue();
   describe(0, kData, 1, 0);
   offer(0);
-  ASSERT_EQ(queue.take(chain_), Queue::Taken::kChain);
-  queue.untake();
-  EXPECT_EQ(takeOne(queue), Queue::Taken::kChain);
+  ASSERT_EQ(queue.fetch(chain_), Queue::Fetched::kChain);
+  queue.unfetch();
+  EXPECT_EQ(fetchOne(queue), Queue::Fetched::kChain);
 }
 
 TEST(Copies, crossSegmentsAndStopAtTheEnd) {

@@ -154,7 +154,7 @@ class DriverQueue {
   std::uint16_t usedIndex() const { return shared(layout_.usedRing + 2).load(std::memory_order_acquire); }
   bool hasUsed() const { return usedIndex() != usedSeen_; }
   // The next used chain; waits for it. With an event index it asks to be told of it only when it has to wait.
-  Used takeUsed(RecordedInterrupts& interrupts) {
+  Used nextUsed(RecordedInterrupts& interrupts) {
     if (!hasUsed()) {
       if (layout_.eventIndex) {
         shared(layout_.availableRing + 4 + 2 * std::uint64_t{layout_.size}).store(usedSeen_, std::memory_order_relaxed);

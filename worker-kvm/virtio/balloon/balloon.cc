@@ -106,13 +106,13 @@ void Balloon::deactivate(std::function<void()> done) noexcept {
 
 void Balloon::start(Activation activation) noexcept {
   isBroken_ = false;
-  inflate_.active = activation.take(kInflateQueue);
-  deflate_.active = activation.take(kDeflateQueue);
+  inflate_.active = activation.moveQueue(kInflateQueue);
+  deflate_.active = activation.moveQueue(kDeflateQueue);
   if ((activation.features & features() & kReporting) != 0) {
     // Drivers leave out queues of features that are not offered, and number the others anew (Linux does): whichever it
     // is, it is the last one.
     for (std::size_t index = kReportingQueue; index > kDeflateQueue && !report_.active; --index) {
-      report_.active = activation.take(index);
+      report_.active = activation.moveQueue(index);
     }
   }
   for (Served* served : {&inflate_, &deflate_, &report_}) {
@@ -150,13 +150,13 @@ void Balloon::serve(Served& served, bool (Balloon::*piece)(Served&) noexcept) no
   bool isIdle = false;
   for (unsigned pieces = 0; pieces < kPiecesPerTurn && !isIdle; ++pieces) {
     if (!served.hasChain) {
-      const Queue::Taken taken = queue.take(served.chain);
-      if (taken == Queue::Taken::kBroken) {
+      const Queue::Fetched fetched = queue.fetch(served.chain);
+      if (fetched == Queue::Fetched::kBroken) {
         isBroken_ = true;
         interrupts_->deviceBroken("balloon: a queue of the driver is not what the specification asks for");
         return;
       }
-      if (taken == Queue::Taken::kNone) {
+      if (fetched == Queue::Fetched::kNone) {
         isIdle = !queue.enableNotifications();
         continue;
       }
@@ -165,7 +165,7 @@ void Balloon::serve(Served& served, bool (Balloon::*piece)(Served&) noexcept) no
     }
     if ((this->*piece)(served)) {
       served.hasChain = false;
-      queue.give(served.chain.head, 0);
+      queue.publishUsed(served.chain.head, 0);
     }
   }
   if (queue.needsInterrupt()) {
@@ -206,7 +206,7 @@ bool Balloon::deflatePiece(Served& served) noexcept {
   return true;
 }
 
-// 5.5.6.7: one part of the chain at a time. Each was checked to be in a region when the chain was taken.
+// 5.5.6.7: one part of the chain at a time. Each was checked to be in a region when the chain was fetched.
 bool Balloon::reportPiece(Served& served) noexcept {
   if (served.done < served.chain.writable.size()) {
     const iovec& part = served.chain.writable[served.done++];

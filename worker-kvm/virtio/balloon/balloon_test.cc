@@ -45,7 +45,7 @@ class BalloonTest : public ::testing::TestWithParam<bool> {
     std::memcpy(driver_->data(kNumbers, bytes).data(), numbers.data(), bytes);
     driver_->queue(queue).offer({{Driver::kData + kNumbers, static_cast<std::uint32_t>(bytes), false}});
     driver_->queue(queue).notifyIfWanted();
-    driver_->queue(queue).takeUsed(driver_->interrupts());
+    driver_->queue(queue).nextUsed(driver_->interrupts());
   }
   memory::Bytes page(std::uint32_t number, std::uint32_t count = 1) {
     return driver_->memory().require(number * kPageBytes, count * kPageBytes, "test");
@@ -109,8 +109,8 @@ TEST_P(BalloonTest, pagesThatAreNone_harmNothing) {
   driver_->queue(kInflateQueue).offer({{Driver::kData, 3, false}});
   driver_->queue(kInflateQueue).offer({{Driver::kData, 64, true}});
   driver_->queue(kInflateQueue).notifyIfWanted();
-  driver_->queue(kInflateQueue).takeUsed(driver_->interrupts());
-  driver_->queue(kInflateQueue).takeUsed(driver_->interrupts());
+  driver_->queue(kInflateQueue).nextUsed(driver_->interrupts());
+  driver_->queue(kInflateQueue).nextUsed(driver_->interrupts());
   EXPECT_EQ(driver_->interrupts().brokenReason(), "");
   driver_->stop();
 }
@@ -132,7 +132,7 @@ TEST_P(BalloonTest, hugeChain_isWorkedOffInTurns) {
     turns += driver_->queue(kInflateQueue).hasUsed() ? 0 : 1;
   }
   EXPECT_GE(turns, 1);
-  driver_->queue(kInflateQueue).takeUsed(driver_->interrupts());
+  driver_->queue(kInflateQueue).nextUsed(driver_->interrupts());
   EXPECT_EQ(resident(kFirstPage, 8), 7u);
   driver_->stop();
 }
@@ -147,7 +147,7 @@ TEST_P(BalloonTest, freePages_areGivenBack_wherePagesAreWhole) {
               {(kFirstPage + 600) * kPageBytes + 1, 2 * kPageBytes, true},
               {(kFirstPage + 700) * kPageBytes + 100, 200, true}});
   driver_->queue(kReportingQueue).notifyIfWanted();
-  driver_->queue(kReportingQueue).takeUsed(driver_->interrupts());
+  driver_->queue(kReportingQueue).nextUsed(driver_->interrupts());
   EXPECT_EQ(resident(kFirstPage, 1024), 1024u - 512u - 1u);
   EXPECT_EQ(page(kFirstPage + 600)[100], 0xaa);
   EXPECT_EQ(page(kFirstPage + 601)[100], 0);
@@ -165,7 +165,7 @@ TEST_P(BalloonTest, reportingQueue_isTheLastOneThatTheDriverHas) {
     fill(kFirstPage, 4);
     driver_->queue(index).offer({{kFirstPage * kPageBytes, 4 * kPageBytes, true}});
     driver_->queue(index).notifyIfWanted();
-    driver_->queue(index).takeUsed(driver_->interrupts());
+    driver_->queue(index).nextUsed(driver_->interrupts());
     EXPECT_EQ(resident(kFirstPage, 4), 0u);
     driver_->stop();
   }

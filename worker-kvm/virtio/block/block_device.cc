@@ -121,7 +121,7 @@ void BlockDevice::activate(Activation activation) noexcept {
   for (std::size_t i = 0; i < queues_.size(); ++i) {
     Activation part;
     part.features = activation.features;
-    part.queues.push_back(activation.take(i));
+    part.queues.push_back(activation.moveQueue(i));
     queues_[i]->activate(std::move(part));
   }
 }

@@ -105,7 +105,7 @@ TEST_P(BlockDeviceTest, manyRequestsAtOnce_areAllAnswered) {
     }
     disk_->driver().queue(0).notify();
     for (std::size_t slot = 0; slot < sectors.size(); ++slot) {
-      disk_->driver().queue(0).takeUsed(disk_->driver().interrupts());
+      disk_->driver().queue(0).nextUsed(disk_->driver().interrupts());
     }
     for (std::size_t slot = 0; slot < sectors.size(); ++slot) {
       ASSERT_EQ(disk_->statusOf(slot), kOk);

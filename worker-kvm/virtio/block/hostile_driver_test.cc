@@ -21,7 +21,7 @@ class HostileDriverTest : public ::testing::TestWithParam<Setting> {
     return disk_->isThere();
   }
   // Waits for the next answer of a queue.
-  void takeUsed(std::size_t queue) { disk_->driver().queue(queue).takeUsed(disk_->driver().interrupts()); }
+  void awaitUsed(std::size_t queue) { disk_->driver().queue(queue).nextUsed(disk_->driver().interrupts()); }
 
   std::optional<TestDisk> disk_;
 };
@@ -43,11 +43,11 @@ TEST_P(HostileDriverTest, queuesSideBySide_serveTheSameFile) {
         const Data data = pattern(4096, static_cast<std::uint32_t>(queue) * 1000 + i);
         disk_->offer(queue, queue, kOut, sector, data, 0);
         disk_->driver().queue(queue).notify();
-        takeUsed(queue);
+        awaitUsed(queue);
         ASSERT_EQ(disk_->statusOf(queue), 0);
         disk_->offer(queue, queue, kIn, sector, {}, 4096);
         disk_->driver().queue(queue).notify();
-        takeUsed(queue);
+        awaitUsed(queue);
         const auto got = disk_->dataOf(queue, 4096);
         ASSERT_EQ(std::memcmp(got.data(), data.data(), 4096), 0);
       }
@@ -78,7 +78,7 @@ TEST_P(HostileDriverTest, resetInTheMiddleOfIo_waitsForItAndTouchesNothingAfterw
     disk_->driver().queue(0).notify();
     disk_->driver().queue(1).notify();
     if (round % 2 == 0) {
-      takeUsed(0);
+      awaitUsed(0);
     }
     disk_->stop();
     const Data mark(4096 + kBytes, 0x5a);
@@ -144,7 +144,7 @@ TEST_P(HostileDriverTest, headersThatChangeWhileTheyAreRead_areOneRequestOrTheOt
     }
     disk_->driver().queue(0).notify();
     for (std::size_t slot = 0; slot < 8; ++slot) {
-      takeUsed(0);
+      awaitUsed(0);
     }
     for (std::size_t slot = 0; slot < 8; ++slot) {
       ASSERT_LE(disk_->statusOf(slot), 2);
@@ -163,7 +163,7 @@ TEST_P(HostileDriverTest, requestWithoutRoomForAStatus_breaksTheDeviceUntilItsRe
   queue.offer({{TestDisk::at(0), 16, false}});
   queue.notify();
   EXPECT_TRUE(disk_->driver().interrupts().waitForBroken());
-  takeUsed(0);  // what came before is answered
+  awaitUsed(0);  // what came before is answered
   EXPECT_EQ(disk_->statusOf(1), 0);
   disk_->stop();
   disk_->start();
@@ -192,14 +192,14 @@ TEST_P(HostileDriverTest, oneChainOfferedAgainAndAgain_isAnsweredEachTime) {
   auto& queue = disk_->driver().queue(0);
   const std::uint16_t head = disk_->offer(0, 0, kIn, 0, {}, 256 * 1024);
   queue.notify();
-  takeUsed(0);
+  awaitUsed(0);
   for (int round = 0; round < 10; ++round) {
     for (int i = 0; i < 128; ++i) {
       queue.offerHead(head);
     }
     queue.notify();
     for (int i = 0; i < 128; ++i) {
-      takeUsed(0);
+      awaitUsed(0);
     }
     ASSERT_EQ(disk_->statusOf(0), 0);
   }
@@ -211,7 +211,7 @@ TEST_P(HostileDriverTest, driverThatNeverStops_canBeStopped) {
   auto& queue = disk_->driver().queue(0);
   const std::uint16_t head = disk_->offer(0, 0, 4, 0, {}, 0);  // flush
   queue.notify();
-  takeUsed(0);
+  awaitUsed(0);
   std::atomic<bool> isEnough = false;
   std::thread driver([&] {
     std::uint16_t offered = queue.usedIndex();

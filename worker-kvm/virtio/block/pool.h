@@ -1,4 +1,4 @@
-// Items by number, as many as there can ever be, that take memory only once they are used.
+// Items by number, as many as there can ever be, that need memory only once they are used.
 #pragma once
 
 #include <sys/mman.h>
@@ -21,16 +21,16 @@ class Pool {
   Pool() : pages_(sizeof(Item) * kItems, PROT_READ | PROT_WRITE) {}
 
   bool isEmpty() const noexcept { return free_ == 0 && made_ == kItems; }
-  std::size_t taken() const noexcept { return made_ - free_; }
-  // Not from an empty one. The item is as it was given back; the last one given back is the first one taken.
-  std::uint16_t take() noexcept {
+  std::size_t used() const noexcept { return made_ - free_; }
+  // Not from an empty one. The item is as it was freed; the last one freed is the first one allocated.
+  std::uint16_t allocate() noexcept {
     if (free_ != 0) {
       return freeItems_[--free_];
     }
     std::construct_at(items() + made_);
     return static_cast<std::uint16_t>(made_++);
   }
-  void give(std::uint16_t number) noexcept { freeItems_[free_++] = number; }
+  void free(std::uint16_t number) noexcept { freeItems_[free_++] = number; }
   Item& operator[](std::uint16_t number) noexcept { return items()[number]; }
 
  private:

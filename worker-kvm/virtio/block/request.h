@@ -41,7 +41,7 @@ struct Request {
   Action action = Action::kAnswer;
   Status answer = Status::kIoErr;
   std::uint8_t* status = nullptr;  // in guest memory: the last byte that the device may write
-  // Of the data: where in the file, and how much of what the driver gave besides header and status byte.
+  // Of the data: where in the file, and how much of the driver's buffer besides header and status byte.
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
   std::uint64_t room = 0;  // bytes that the device may write besides the status byte

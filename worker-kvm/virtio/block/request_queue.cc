@@ -73,14 +73,14 @@ void RequestQueue::beginEnd() noexcept {
 }
 
 void RequestQueue::start(Activation activation) noexcept {
-  active_ = activation.take(0);
+  active_ = activation.moveQueue(0);
   if (!active_) {
     return;
   }
   shape_ = common_.shape;
   isBroken_ = false;
   isFull_ = false;
-  hasGiven_ = false;
+  hasUsed_ = false;
   blocking_.setAbandoned(false);
   thread_.events().watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
   serve();  // what was made available before
@@ -94,7 +94,7 @@ bool RequestQueue::stop() noexcept {
   thread_.events().unwatch(active_->notified, kicked_);
   handOver();
   publish();
-  isStopping_ = slots_.taken() != 0;
+  isStopping_ = slots_.used() != 0;
   if (!isStopping_) {
     active_.reset();
   }
@@ -108,14 +108,14 @@ void RequestQueue::serve() noexcept {
   // A driver that never stops must not keep the thread from its posts.
   unsigned budget = 2 * kQueueSize;
   active_->queue.disableNotifications();
-  while (takeAvailable(budget)) {
+  while (fetchAvailable(budget)) {
   }
   handOver();
   publish();
 }
 
-// True: there is more to take.
-bool RequestQueue::takeAvailable(unsigned& budget) noexcept {
+// True: there is more to fetch.
+bool RequestQueue::fetchAvailable(unsigned& budget) noexcept {
   Queue& queue = active_->queue;
   isFull_ = false;
   while (true) {
@@ -127,12 +127,12 @@ bool RequestQueue::takeAvailable(unsigned& budget) noexcept {
       thread_.events().post(kicked_);
       return false;
     }
-    const Queue::Taken taken = queue.take(chain_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = queue.fetch(chain_);
+    if (fetched == Queue::Fetched::kBroken) {
       breakDevice("a chain of descriptors breaks the rules");
       return false;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       break;
     }
     --budget;
@@ -141,7 +141,7 @@ bool RequestQueue::takeAvailable(unsigned& budget) noexcept {
       return false;
     }
   }
-  // What was taken together goes to the kernel together; what is done at once is told at once.
+  // What was fetched together goes to the kernel together; what is done at once is told at once.
   handOver();
   engine_->reap(*this);
   publish();
@@ -159,7 +159,7 @@ void RequestQueue::handOver() noexcept {
 }
 
 void RequestQueue::publish() noexcept {
-  if (std::exchange(hasGiven_, false) && active_->queue.needsInterrupt()) {
+  if (std::exchange(hasUsed_, false) && active_->queue.needsInterrupt()) {
     common_.interrupts.queueUsed(active_->index);
   }
 }
@@ -187,7 +187,7 @@ void RequestQueue::settle() noexcept {
   if (isFull_) {
     serve();
   }
-  if (isStopping_ && slots_.taken() == 0) {
+  if (isStopping_ && slots_.used() == 0) {
     isStopping_ = false;
     active_.reset();
     thread_.stopped();
@@ -222,7 +222,7 @@ void RequestQueue::accept() noexcept {
 }
 
 std::uint16_t RequestQueue::takeSlot(const Request& request) noexcept {
-  const std::uint16_t tag = slots_.take();
+  const std::uint16_t tag = slots_.allocate();
   Slot& slot = slots_[tag];
   slot.request = request;
   slot.head = chain_.head;
@@ -238,7 +238,7 @@ void RequestQueue::acceptData(const Request& request) noexcept {
   const bool isRead = request.action == Action::kRead;
   std::span<iovec> room = slot.few;
   if ((isRead ? chain_.writable : chain_.readable).size() > room.size()) {
-    slot.many = manySegments_.take();
+    slot.many = manySegments_.allocate();
     room = manySegments_[slot.many];
   }
   slot.segments = dataOf(chain_, request, room);
@@ -257,10 +257,10 @@ void RequestQueue::acceptFlush(const Request& request) noexcept {
 }
 
 void RequestQueue::acceptRanges(const Request& request) noexcept {
-  const std::uint16_t list = ranges_.take();
+  const std::uint16_t list = ranges_.allocate();
   const ParsedRanges parsed = parseRanges(chain_, request, shape_, ranges_[list]);
   if (parsed.count == 0) {
-    ranges_.give(list);
+    ranges_.free(list);
     return answer(chain_.head, request, parsed.status, 0);
   }
   const std::uint16_t tag = takeSlot(request);
@@ -342,19 +342,19 @@ void RequestQueue::finish(std::uint16_t tag, Status status) noexcept {
   const bool isRead = slot.request.action == Action::kRead;
   answer(slot.head, slot.request, status, isRead ? slot.request.bytes - slot.bytes : 0);
   if (slot.many != kNone) {
-    manySegments_.give(slot.many);
+    manySegments_.free(slot.many);
   }
   if (slot.ranges != kNone) {
-    ranges_.give(slot.ranges);
+    ranges_.free(slot.ranges);
   }
-  slots_.give(tag);
+  slots_.free(tag);
 }
 
 void RequestQueue::answer(std::uint16_t head, const Request& request, Status status, std::uint64_t moved) noexcept {
   *request.status = static_cast<std::uint8_t>(status);
   // 2.7.8.2: counted from the first byte that may be written; the status is the last one.
-  active_->queue.give(head, static_cast<std::uint32_t>(moved == request.room ? moved + 1 : moved));
-  hasGiven_ = true;
+  active_->queue.publishUsed(head, static_cast<std::uint32_t>(moved == request.room ? moved + 1 : moved));
+  hasUsed_ = true;
 }
 
 // The guest can make errors without end: the log hears of the first few, then ever more rarely.

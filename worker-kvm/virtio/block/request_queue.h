@@ -90,7 +90,7 @@ class RequestQueue final : private DeviceThread::Server, private Engine::Client 
   void takeReturns() noexcept;
 
   void settle() noexcept;
-  bool takeAvailable(unsigned& budget) noexcept;
+  bool fetchAvailable(unsigned& budget) noexcept;
   void handOver() noexcept;
   void publish() noexcept;
   void breakDevice(const char* reason) noexcept;
@@ -119,11 +119,11 @@ class RequestQueue final : private DeviceThread::Server, private Engine::Client 
   Shape shape_;
   bool isStopping_ = false;  // until nothing is under way any more
   bool isBroken_ = false;
-  bool isFull_ = false;    // there may be more to take once something is finished
-  bool hasGiven_ = false;  // since the last decision about an interrupt
+  bool isFull_ = false;   // there may be more to fetch once something is finished
+  bool hasUsed_ = false;  // since the last decision about an interrupt
   std::uint64_t errors_ = 0;
   std::uint64_t errorsForWantOfRoom_ = 0;
-  Chain chain_;  // the one being taken
+  Chain chain_;  // the one being fetched
   Pool<Slot, kQueueSize> slots_;
   Pool<std::array<iovec, kQueueSize>, kQueueSize> manySegments_;
   Pool<Ranges, kQueueSize> ranges_;

@@ -165,7 +165,7 @@ class TestDisk {
              std::size_t segment = 65536, std::size_t misplaced = 0) {
     offer(0, 0, type, sector, data, room, segment, misplaced);
     driver_.queue(0).notify();
-    const auto used = driver_.queue(0).takeUsed(driver_.interrupts());
+    const auto used = driver_.queue(0).nextUsed(driver_.interrupts());
     const auto got = dataOf(0, data.empty() ? room : 0, misplaced);
     return {statusOf(0), used.bytes, Data(got.begin(), got.end())};
   }

@@ -105,8 +105,8 @@ void Console::start(Activation activation) noexcept {
   conversation_.reset();
   const bool converses = (agreed_ & kMultiport) != 0;
   if (converses) {
-    toDriver_ = activation.take(kControlReceiveQueue);
-    fromDriver_ = activation.take(kControlTransmitQueue);
+    toDriver_ = activation.moveQueue(kControlReceiveQueue);
+    fromDriver_ = activation.moveQueue(kControlTransmitQueue);
     if (toDriver_) {
       thread_.events().watch(toDriver_->notified, EPOLLIN | EPOLLET, toDriverNotified_);
     }
@@ -116,8 +116,8 @@ void Console::start(Activation activation) noexcept {
   }
   const std::size_t count = converses ? ports_.size() : 1;
   for (std::size_t port = 0; port < count; ++port) {
-    auto receive = activation.take(receiveQueueOf(port));
-    auto transmit = activation.take(transmitQueueOf(port));
+    auto receive = activation.moveQueue(receiveQueueOf(port));
+    auto transmit = activation.moveQueue(transmitQueueOf(port));
     ports_[port]->start(std::move(receive), std::move(transmit), !converses);
   }
   hear();
@@ -182,12 +182,12 @@ void Console::hear() noexcept {
       thread_.events().post(turns_);
       break;
     }
-    const Queue::Taken taken = queue.take(chain_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = queue.fetch(chain_);
+    if (fetched == Queue::Fetched::kBroken) {
       broken();
       return;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       if (!queue.enableNotifications()) {
         break;
       }
@@ -195,7 +195,7 @@ void Console::hear() noexcept {
     }
     std::array<std::uint8_t, sizeof(ControlMessage)> message;
     const std::size_t bytes = copyFrom(chain_.readable, 0, message);
-    queue.give(chain_.head, 0);
+    queue.publishUsed(chain_.head, 0);
     if (const auto opened = conversation_.hear(memory::ConstBytes(message).first(bytes))) {
       ports_[opened->port]->setListens(opened->open);
       if (options_.onGuestOpen) {
@@ -215,12 +215,12 @@ void Console::say() noexcept {
   }
   Queue& queue = toDriver_->queue;
   while (conversation_.hasMore()) {
-    const Queue::Taken taken = queue.take(chain_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = queue.fetch(chain_);
+    if (fetched == Queue::Fetched::kBroken) {
       broken();
       return;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       if (!queue.enableNotifications()) {
         break;
       }
@@ -229,7 +229,7 @@ void Console::say() noexcept {
     std::array<std::uint8_t, Conversation::kMaxMessageBytes> message;
     const std::size_t bytes = conversation_.say(message);
     const std::size_t written = copyTo(chain_.writable, 0, memory::ConstBytes(message).first(bytes));
-    queue.give(chain_.head, static_cast<std::uint32_t>(written));
+    queue.publishUsed(chain_.head, static_cast<std::uint32_t>(written));
   }
   if (queue.needsInterrupt()) {
     interrupts_->queueUsed(toDriver_->index);

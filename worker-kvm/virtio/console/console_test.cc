@@ -86,7 +86,7 @@ class ConsoleTest : public ::testing::Test {
     driver_->queue(receiveQueueOf(port)).notifyIfWanted();
   }
   std::string takeInput(std::size_t port = 0) {
-    const auto used = driver_->queue(receiveQueueOf(port)).takeUsed(driver_->interrupts());
+    const auto used = driver_->queue(receiveQueueOf(port)).nextUsed(driver_->interrupts());
     const auto data = driver_->data(kInput + port * 65536, used.bytes);
     return {data.begin(), data.end()};
   }
@@ -96,7 +96,7 @@ class ConsoleTest : public ::testing::Test {
     std::memcpy(driver_->data(kControlOut, sizeof message).data(), &message, sizeof message);
     driver_->queue(kControlTransmitQueue).offer({{Driver::kData + kControlOut, sizeof message, false}});
     driver_->queue(kControlTransmitQueue).notifyIfWanted();
-    driver_->queue(kControlTransmitQueue).takeUsed(driver_->interrupts());
+    driver_->queue(kControlTransmitQueue).nextUsed(driver_->interrupts());
   }
   void offerControl(unsigned count) {
     for (unsigned i = 0; i < count; ++i) {
@@ -113,7 +113,7 @@ class ConsoleTest : public ::testing::Test {
     }
   };
   Told told() {
-    const auto used = driver_->queue(kControlReceiveQueue).takeUsed(driver_->interrupts());
+    const auto used = driver_->queue(kControlReceiveQueue).nextUsed(driver_->interrupts());
     const auto data = driver_->data(kControlIn + (toldCount_++ % 64) * 256, used.bytes);
     Told told;
     if (data.size() < sizeof told.message) {
@@ -168,7 +168,7 @@ TEST_F(ConsoleTest, outputThatTheHostDoesNotTakeYet_isNotLost) {
   EXPECT_LT(driver_->queue(1).usedIndex(), 20) << "a socket does not hold so much";
   EXPECT_TRUE(heard(all.size()) == all);
   for (int i = 0; i < 20; ++i) {
-    driver_->queue(1).takeUsed(driver_->interrupts());
+    driver_->queue(1).nextUsed(driver_->interrupts());
   }
   driver_->stop();
 }
@@ -192,11 +192,11 @@ TEST_F(ConsoleTest, emptyChains_areUsedAndMeanNothing) {
   start();
   driver_->queue(1).offer({{Driver::kData, 64, true}});
   driver_->queue(1).notifyIfWanted();
-  driver_->queue(1).takeUsed(driver_->interrupts());
+  driver_->queue(1).nextUsed(driver_->interrupts());
   driver_->queue(0).offer({{Driver::kData, 64, false}});
   driver_->queue(0).notifyIfWanted();
   type("x");
-  EXPECT_EQ(driver_->queue(0).takeUsed(driver_->interrupts()).bytes, 0u);
+  EXPECT_EQ(driver_->queue(0).nextUsed(driver_->interrupts()).bytes, 0u);
   offerInput(10);
   EXPECT_EQ(takeInput(), "x") << "the port is still open";
   driver_->stop();
@@ -294,7 +294,7 @@ TEST_F(ConsoleTest, portThatTheHostCloses_isToldAndTakesOutputNowhere) {
   host_[1].reset();
   expectTold(1, kPortOpen, 0);
   say("to nobody", 1);
-  driver_->queue(transmitQueueOf(1)).takeUsed(driver_->interrupts());
+  driver_->queue(transmitQueueOf(1)).nextUsed(driver_->interrupts());
   say("still here");
   EXPECT_EQ(heard(10), "still here");
   driver_->stop();
@@ -368,8 +368,8 @@ TEST_F(ConsoleTest, controlStorm_withoutBuffersForAnswers_harmsNobody) {
   driver_->queue(kControlTransmitQueue).offer({{Driver::kData + kControlOut, 3, false}});
   driver_->queue(kControlTransmitQueue).offer({{Driver::kData + kControlOut, 8, true}});
   driver_->queue(kControlTransmitQueue).notifyIfWanted();
-  driver_->queue(kControlTransmitQueue).takeUsed(driver_->interrupts());
-  driver_->queue(kControlTransmitQueue).takeUsed(driver_->interrupts());
+  driver_->queue(kControlTransmitQueue).nextUsed(driver_->interrupts());
+  driver_->queue(kControlTransmitQueue).nextUsed(driver_->interrupts());
   offerControl(16);
   expectTold(0, kDeviceAdd, 1);
   say("alive");

@@ -127,12 +127,12 @@ void Port::receive() noexcept {
   queue.disableNotifications();
   std::uint64_t bytes = 0;
   for (unsigned chains = 0; chains < kChainsPerTurn && bytes < kBytesPerTurn; ++chains) {
-    const Queue::Taken taken = queue.take(input_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = queue.fetch(input_);
+    if (fetched == Queue::Fetched::kBroken) {
       broken();
       return;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       if (!queue.enableNotifications()) {
         lacksBuffers_ = true;
         break;
@@ -140,16 +140,16 @@ void Port::receive() noexcept {
       continue;
     }
     if (input_.writable.empty()) {
-      queue.give(input_.head, 0);
+      queue.publishUsed(input_.head, 0);
       continue;
     }
     const ssize_t got = ::readv(socket_.get(), input_.writable.data(), static_cast<int>(input_.writable.size()));
     if (got > 0) {
-      queue.give(input_.head, static_cast<std::uint32_t>(got));
+      queue.publishUsed(input_.head, static_cast<std::uint32_t>(got));
       bytes += static_cast<std::uint64_t>(got);
       continue;
     }
-    queue.untake();
+    queue.unfetch();
     if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
       closed();
     }
@@ -176,12 +176,12 @@ void Port::transmit() noexcept {
   unsigned chains = 0;
   for (; chains < kChainsPerTurn && bytes < kBytesPerTurn; ++chains) {
     if (!hasOutput_) {
-      const Queue::Taken taken = queue.take(output_);
-      if (taken == Queue::Taken::kBroken) {
+      const Queue::Fetched fetched = queue.fetch(output_);
+      if (fetched == Queue::Fetched::kBroken) {
         broken();
         return;
       }
-      if (taken == Queue::Taken::kNone) {
+      if (fetched == Queue::Fetched::kNone) {
         if (!queue.enableNotifications()) {
           break;
         }
@@ -230,7 +230,7 @@ bool Port::sendOutput(std::uint64_t& bytes) noexcept {
     }
   }
   // To a port that the host has closed it goes nowhere.
-  transmit_->queue.give(output_.head, 0);
+  transmit_->queue.publishUsed(output_.head, 0);
   hasOutput_ = false;
   return true;
 }

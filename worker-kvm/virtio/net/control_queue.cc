@@ -16,15 +16,15 @@ void ControlQueue::start(ActiveQueue queue, std::uint64_t features) {
 ControlQueue::Turn ControlQueue::serve() noexcept {
   Queue& queue = queue_->queue;
   for (unsigned commands = 0; commands < kCommandsPerTurn && !isWaiting_; ++commands) {
-    switch (queue.take(chain_)) {
-      case Queue::Taken::kBroken:
+    switch (queue.fetch(chain_)) {
+      case Queue::Fetched::kBroken:
         return Turn::kBroken;
-      case Queue::Taken::kNone:
+      case Queue::Fetched::kNone:
         if (queue.enableNotifications()) {
           continue;
         }
         return Turn::kIdle;
-      case Queue::Taken::kChain:
+      case Queue::Fetched::kChain:
         break;
     }
     const Target::Result result = handle();
@@ -63,7 +63,7 @@ ControlQueue::Target::Result ControlQueue::handle() noexcept {
 void ControlQueue::acknowledge(bool isDone) noexcept {
   const std::uint8_t ack = isDone ? kControlOk : kControlError;
   const std::size_t written = copyTo(chain_.writable, 0, {&ack, 1});
-  queue_->queue.give(chain_.head, static_cast<std::uint32_t>(written));
+  queue_->queue.publishUsed(chain_.head, static_cast<std::uint32_t>(written));
   if (queue_->queue.needsInterrupt()) {
     interrupts_.queueUsed(queue_->index);
   }

@@ -161,11 +161,11 @@ void Net::activate(Activation activation) noexcept {
     part.features = features;
     part.queues.resize(kPartQueues);
     if (pair < agreed) {
-      part.queues[kPartReceive] = activation.take(2 * pair);
-      part.queues[kPartTransmit] = activation.take(2 * pair + 1);
+      part.queues[kPartReceive] = activation.moveQueue(2 * pair);
+      part.queues[kPartTransmit] = activation.moveQueue(2 * pair + 1);
     }
     if (pair == 0 && (features & kCtrlVq) != 0) {
-      part.queues[kPartControl] = activation.take(2 * agreed);
+      part.queues[kPartControl] = activation.moveQueue(2 * agreed);
     }
     pairs_[pair]->pair.thread().activate(std::move(part));
   }
@@ -185,12 +185,13 @@ void Net::deactivate(std::function<void()> done) noexcept {
 void Net::startPair(std::uint16_t pair, Activation activation) noexcept {
   if (pair == 0) {
     setOffloads(activation.features);
-    if (auto queue = activation.take(kPartControl)) {
+    if (auto queue = activation.moveQueue(kPartControl)) {
       control_->start(std::move(*queue), activation.features);
       pairs_[0]->pair.thread().events().watch(control_->notified(), EPOLLIN | EPOLLET, controlNotified_);
     }
   }
-  pairs_[pair]->pair.start(activation.take(kPartReceive), activation.take(kPartTransmit), activation.features);
+  pairs_[pair]->pair.start(activation.moveQueue(kPartReceive), activation.moveQueue(kPartTransmit),
+                           activation.features);
 }
 
 void Net::stopPair(std::uint16_t pair) noexcept {

@@ -45,7 +45,7 @@ class NetTest : public ::testing::Test {
     dropped_ = net_->counters().transmitDropped + 1;
     driver_->queue(1).offer({{Driver::kData, 1, false}});
     driver_->queue(1).notifyIfWanted();
-    driver_->queue(1).takeUsed(driver_->interrupts());
+    driver_->queue(1).nextUsed(driver_->interrupts());
   }
   std::uint64_t transmitDropped() { return net_->counters().transmitDropped - dropped_; }
   test::ReceiveSide receiveSide(std::uint32_t bufferBytes, std::size_t pair = 0) {
@@ -361,7 +361,7 @@ TEST_F(NetTest, controlCommandWithoutRoomForAnAnswer_harmsNobody) {
   driver_->data(0, 3)[0] = 0;
   driver_->queue(2).offer({{Driver::kData, 3, false}});
   driver_->queue(2).notifyIfWanted();
-  EXPECT_EQ(driver_->queue(2).takeUsed(driver_->interrupts()).bytes, 0u);
+  EXPECT_EQ(driver_->queue(2).nextUsed(driver_->interrupts()).bytes, 0u);
   EXPECT_EQ(test::command(*driver_, 2, {kClassRx, kRxPromisc, 0}), kControlOk);
   driver_->stop();
 }

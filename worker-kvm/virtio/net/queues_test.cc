@@ -109,7 +109,7 @@ TEST_F(NetQueuesTest, withoutMergeableBuffers_frameHasOneBuffer_orNone) {
   EXPECT_EQ(receiver.receive(tap_.get()), Turn::kIdle);
   EXPECT_EQ(shared_.counters.receiveDropped, 1u);
   EXPECT_EQ(ends_->usedIndex(), 1);
-  EXPECT_EQ(ends_->takeUsed(driver_.interrupts()).bytes, 1024u);
+  EXPECT_EQ(ends_->nextUsed(driver_.interrupts()).bytes, 1024u);
   EXPECT_EQ(driver_.data(10, 1)[0], 1) << "num_buffers";
   EXPECT_EQ(driver_.data(1023, 1)[0], 2);
 }

@@ -85,27 +85,27 @@ Turn Receiver::receive(int tap) noexcept {
   return gathered == Gathered::kBroken ? Turn::kBroken : finishTurn(Turn::kMore);
 }
 
-Queue::Taken Receiver::takeBuffer() noexcept {
-  const Queue::Taken taken = queue_->queue.take(chain_);
-  if (taken == Queue::Taken::kChain) {
+Queue::Fetched Receiver::fetchBuffer() noexcept {
+  const Queue::Fetched fetched = queue_->queue.fetch(chain_);
+  if (fetched == Queue::Fetched::kChain) {
     if (chain_.writableBytes < sizeof(Header)) {
-      return Queue::Taken::kBroken;  // 5.1.6.3.1
+      return Queue::Fetched::kBroken;  // 5.1.6.3.1
     }
     buffers_.push_back({chain_.head, static_cast<std::uint16_t>(chain_.writable.size()), chain_.writableBytes});
     parts_.insert(parts_.end(), chain_.writable.begin(), chain_.writable.end());
     heldBytes_ += chain_.writableBytes;
   }
-  return taken;
+  return fetched;
 }
 
 Receiver::Gathered Receiver::gather() noexcept {
   // A queue has at most 256 descriptors, and so has a chain: there is room for one more.
   while (merges() ? heldBytes_ < wantedBytes() && parts_.size() - firstPart_ + queue_->queue.size() <= kMaxParts
                   : !hasHeld()) {
-    switch (takeBuffer()) {
-      case Queue::Taken::kBroken:
+    switch (fetchBuffer()) {
+      case Queue::Fetched::kBroken:
         return Gathered::kBroken;
-      case Queue::Taken::kNone:
+      case Queue::Fetched::kNone:
         if (hasHeld()) {
           return Gathered::kSome;
         }
@@ -113,7 +113,7 @@ Receiver::Gathered Receiver::gather() noexcept {
           return Gathered::kNone;
         }
         break;
-      case Queue::Taken::kChain:
+      case Queue::Fetched::kChain:
         break;
     }
   }
@@ -179,15 +179,15 @@ Receiver::Gathered Receiver::finishBegun() noexcept {
       dropBegun();
       return Gathered::kSome;
     }
-    switch (takeBuffer()) {
-      case Queue::Taken::kBroken:
+    switch (fetchBuffer()) {
+      case Queue::Fetched::kBroken:
         return Gathered::kBroken;
-      case Queue::Taken::kNone:
+      case Queue::Fetched::kNone:
         if (!queue_->queue.enableNotifications()) {
           return Gathered::kNone;
         }
         break;
-      case Queue::Taken::kChain:
+      case Queue::Fetched::kChain:
         break;
     }
   }
@@ -208,7 +208,7 @@ void Receiver::deliver(std::size_t frameBytes) noexcept {
   }
   header_.numBuffers = static_cast<std::uint16_t>(used_.size());
   copyTo(first, 0, {reinterpret_cast<const std::uint8_t*>(&header_), sizeof header_});
-  queue_->queue.give(used_);
+  queue_->queue.publishUsed(used_);
   if (!hasHeld() || firstPart_ > kMaxParts) {
     buffers_.erase(buffers_.begin(), buffers_.begin() + static_cast<std::ptrdiff_t>(firstBuffer_));
     parts_.erase(parts_.begin(), parts_.begin() + static_cast<std::ptrdiff_t>(firstPart_));

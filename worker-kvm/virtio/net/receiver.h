@@ -36,7 +36,7 @@ class Receiver {
   void dropBegun() noexcept;
 
  private:
-  // A chain that was taken, for a frame to come.
+  // A chain that was fetched, for a frame to come.
   struct Buffer {
     std::uint16_t head = 0;
     std::uint16_t parts = 0;
@@ -53,7 +53,7 @@ class Receiver {
   bool merges() const noexcept { return (features_ & kMrgRxbuf) != 0; }
   std::uint64_t wantedBytes() const noexcept { return expectsLarge_ ? kMaxFrameBytes : sizeof(Header); }
   bool hasHeld() const noexcept { return firstBuffer_ < buffers_.size(); }
-  Queue::Taken takeBuffer() noexcept;
+  Queue::Fetched fetchBuffer() noexcept;
   void advance(Placed& placed) const noexcept;
   std::span<const iovec> partsOf(const Placed& buffer) const noexcept;
   Gathered gather() noexcept;
@@ -70,7 +70,7 @@ class Receiver {
   bool expectsLarge_ = false;  // of the next frame
   Chain chain_;
 
-  // Buffers in the order taken, and their parts one after the other: what readv is given. Those before `first...` have
+  // Buffers in the order fetched, and their parts one after the other: what readv gets. Those before `first...` have
   // been used.
   std::vector<Buffer> buffers_;
   std::vector<iovec> parts_;

@@ -39,7 +39,7 @@ class ReceiveSide {
     std::uint16_t parts = 1;
     for (std::uint16_t part = 0; part < parts; ++part) {
       EXPECT_TRUE(part == 0 || hasUsed()) << "the parts of a frame are used together";
-      const auto used = driver_.queue(queue_).takeUsed(driver_.interrupts());
+      const auto used = driver_.queue(queue_).nextUsed(driver_.interrupts());
       const std::uint64_t address = at_.at(static_cast<std::uint16_t>(used.head));
       const auto bytes = driver_.memory().require(address, used.bytes, "test");
       std::size_t skip = 0;
@@ -93,7 +93,7 @@ class TransmitSide {
     offer(header, frame, pieces);
     driver_.queue(queue_).notifyIfWanted();
   }
-  void awaitUsed() { driver_.queue(queue_).takeUsed(driver_.interrupts()); }
+  void awaitUsed() { driver_.queue(queue_).nextUsed(driver_.interrupts()); }
 
  private:
   static constexpr std::uint64_t kSlots = 16;
@@ -112,7 +112,7 @@ inline std::uint8_t command(virtio::test::Driver& driver, std::size_t queue, con
   const std::uint64_t base = virtio::test::Driver::kData + kPlace;
   driver.queue(queue).offer({{base, static_cast<std::uint32_t>(request.size()), false}, {base + 65536, 1, true}});
   driver.queue(queue).notifyIfWanted();
-  const auto used = driver.queue(queue).takeUsed(driver.interrupts());
+  const auto used = driver.queue(queue).nextUsed(driver.interrupts());
   EXPECT_EQ(used.bytes, 1u);
   return driver.data(kPlace + 65536, 1)[0];
 }

@@ -18,26 +18,26 @@ Turn Transmitter::transmit(int tap) noexcept {
   queue.disableNotifications();
   std::uint64_t bytes = 0;
   for (unsigned frames = 0; frames < kFramesPerTurn && bytes < kBytesPerTurn;) {
-    switch (queue.take(chain_)) {
-      case Queue::Taken::kNone:
+    switch (queue.fetch(chain_)) {
+      case Queue::Fetched::kNone:
         if (queue.enableNotifications()) {
           ++frames;  // a driver that takes back what it offered gains nothing by it
           continue;
         }
         finishTurn();
         return Turn::kIdle;
-      case Queue::Taken::kBroken:
+      case Queue::Fetched::kBroken:
         return Turn::kBroken;
-      case Queue::Taken::kChain:
+      case Queue::Fetched::kChain:
         break;
     }
     const Sent sent = send(tap);
     if (sent == Sent::kFull) {
-      queue.untake();
+      queue.unfetch();
       finishTurn();
       return Turn::kBlocked;
     }
-    queue.give(chain_.head, 0);
+    queue.publishUsed(chain_.head, 0);
     if (sent == Sent::kGone) {
       finishTurn();
       return Turn::kTapGone;

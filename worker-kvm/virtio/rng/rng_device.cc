@@ -42,7 +42,7 @@ void RngDevice::readConfig(std::uint64_t, std::span<std::uint8_t> data) noexcept
 }
 
 void RngDevice::start(Activation activation) noexcept {
-  active_ = activation.take(0);
+  active_ = activation.moveQueue(0);
   if (active_) {
     thread_.events().watch(active_->notified, EPOLLIN | EPOLLET, kicked_);
     serve();
@@ -66,12 +66,12 @@ void RngDevice::serve() noexcept {
   bool hasGiven = false;
   bool mayHaveMore = true;
   for (unsigned left = kRequestsAtATime; left != 0 && mayHaveMore; --left) {
-    const Queue::Taken taken = queue.take(chain_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = queue.fetch(chain_);
+    if (fetched == Queue::Fetched::kBroken) {
       interrupts_->deviceBroken("a chain of descriptors breaks the rules");
       mayHaveMore = false;
-    } else if (taken == Queue::Taken::kChain) {
-      queue.give(chain_.head, fill(chain_.writable));
+    } else if (fetched == Queue::Fetched::kChain) {
+      queue.publishUsed(chain_.head, fill(chain_.writable));
       hasGiven = true;
     } else if (queue.enableNotifications()) {
       queue.disableNotifications();

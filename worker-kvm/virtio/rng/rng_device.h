@@ -61,7 +61,7 @@ class RngDevice final : public Device, private DeviceThread::Server {
   void start(Activation activation) noexcept override;
   bool stop() noexcept override;
   void serve() noexcept;
-  // Fills what the driver gave, up to the limit; how many bytes.
+  // Fills the driver's buffer, up to the limit; how many bytes.
   std::uint32_t fill(std::span<const iovec> segments) const noexcept;
 
   const RngOptions options_;

@@ -39,7 +39,7 @@ class RngDeviceTest : public ::testing::Test {
   std::uint32_t ask(const std::vector<test::Part>& parts) {
     driver_.queue(0).offer(parts);
     driver_.queue(0).notify();
-    return driver_.queue(0).takeUsed(driver_.interrupts()).bytes;
+    return driver_.queue(0).nextUsed(driver_.interrupts()).bytes;
   }
   bool isZero(std::uint64_t offset, std::size_t bytes) {
     const auto data = driver_.data(offset, bytes);
@@ -88,7 +88,7 @@ TEST_F(RngDeviceTest, manyRequestsAtOnce_areAllAnswered) {
   }
   driver_.queue(0).notify();
   for (std::uint64_t i = 0; i < kQueueSize; ++i) {
-    EXPECT_EQ(driver_.queue(0).takeUsed(driver_.interrupts()).bytes, 1024u);
+    EXPECT_EQ(driver_.queue(0).nextUsed(driver_.interrupts()).bytes, 1024u);
     EXPECT_FALSE(isZero(1024 * i, 1024));
   }
 }

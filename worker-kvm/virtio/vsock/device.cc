@@ -278,26 +278,26 @@ void Vsock::pumpTransmit() noexcept {
   transmit->queue.disableNotifications();
   unsigned left = kPacketsAtOnce;
   while (!mux_.isStopped()) {
-    const Queue::Taken taken = transmit->queue.take(packet_);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = transmit->queue.fetch(packet_);
+    if (fetched == Queue::Fetched::kBroken) {
       broken("vsock: the transmit queue breaks the rules");
       return;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       if (transmit->queue.enableNotifications()) {
         continue;
       }
       break;
     }
     if (left-- == 0) {
-      transmit->queue.untake();
+      transmit->queue.unfetch();
       goOnLater();
       break;
     }
     // A driver that knows no indirect descriptors has one of its queue in each piece.
     unseen_ += std::max<std::size_t>(packet_.readable.size() + packet_.writable.size(), 1);
     handlePacket();
-    transmit->queue.giveUnseen(packet_.head, 0);
+    transmit->queue.addUsed(packet_.head, 0);
   }
   if (unseen_ * kShownParts >= transmit->queue.size()) {
     showTransmitted();
@@ -375,12 +375,12 @@ bool Vsock::fetchBuffers() noexcept {
   ActiveQueue& receive = *queue(kReceive);
   while (fetched_ < kBuffersAtOnce) {
     Chain& chain = chains_[fetched_];
-    const Queue::Taken taken = receive.queue.take(chain);
-    if (taken == Queue::Taken::kBroken) {
+    const Queue::Fetched fetched = receive.queue.fetch(chain);
+    if (fetched == Queue::Fetched::kBroken) {
       broken("vsock: the receive queue breaks the rules");
       return false;
     }
-    if (taken == Queue::Taken::kNone) {
+    if (fetched == Queue::Fetched::kNone) {
       if (fetched_ > 0 || !receive.queue.enableNotifications()) {
         break;
       }
@@ -421,7 +421,7 @@ void Vsock::pumpReceive() noexcept {
     const std::size_t filled = mux_.fill(std::span(buffers_).subspan(firstFetched_, fetched_ - firstFetched_));
     connectionCount_.store(mux_.connections(), std::memory_order_relaxed);  // before the guest can know
     for (const std::size_t end = firstFetched_ + filled; firstFetched_ < end; ++firstFetched_) {
-      receive->queue.give(chains_[firstFetched_].head, buffers_[firstFetched_].used);
+      receive->queue.publishUsed(chains_[firstFetched_].head, buffers_[firstFetched_].used);
     }
     anyUsed = anyUsed || filled > 0;
   }
@@ -440,20 +440,20 @@ void Vsock::sendEvent() noexcept {
     return;
   }
   Chain chain;
-  Queue::Taken taken = events->queue.take(chain);
-  if (taken == Queue::Taken::kNone && events->queue.enableNotifications()) {
-    taken = events->queue.take(chain);
+  Queue::Fetched fetched = events->queue.fetch(chain);
+  if (fetched == Queue::Fetched::kNone && events->queue.enableNotifications()) {
+    fetched = events->queue.fetch(chain);
   }
-  if (taken == Queue::Taken::kNone) {
+  if (fetched == Queue::Fetched::kNone) {
     return;  // the driver notifies
   }
   std::uint8_t event[sizeof kTransportReset];
   std::memcpy(event, &kTransportReset, sizeof event);
-  if (taken == Queue::Taken::kBroken || copyTo(chain.writable, 0, event) < sizeof event) {
+  if (fetched == Queue::Fetched::kBroken || copyTo(chain.writable, 0, event) < sizeof event) {
     broken("vsock: the event queue breaks the rules");
     return;
   }
-  events->queue.give(chain.head, sizeof event);
+  events->queue.publishUsed(chain.head, sizeof event);
   eventWaits_ = false;
   interrupt(*events);
 }

@@ -173,7 +173,7 @@ class Vsock final : public Device, private DeviceThread::Server {
   bool usedTimerRuns_ = false;
   bool hasShown_ = false;        // since the timer was started
   Chain packet_;                 // of the guest
-  std::vector<Chain> chains_;    // for the guest: [firstFetched_, fetched_) are taken from the queue
+  std::vector<Chain> chains_;    // for the guest: [firstFetched_, fetched_) are from the queue
   std::vector<Buffer> buffers_;  // the same, for the mux
   std::size_t firstFetched_ = 0;
   std::size_t fetched_ = 0;

@@ -426,7 +426,7 @@ TEST_F(VsockTest, transportReset_closesEverything_andIsAnEvent_onceThereIsABuffe
   driver_.queue(2).put<std::uint32_t>(Driver::kData, 0xffffffff);
   driver_.queue(2).offer({{Driver::kData, 4, true}});
   driver_.queue(2).notify();
-  EXPECT_EQ(driver_.queue(2).takeUsed(driver_.interrupts()).bytes, 4u);
+  EXPECT_EQ(driver_.queue(2).nextUsed(driver_.interrupts()).bytes, 4u);
   EXPECT_EQ(driver_.queue(2).get<std::uint32_t>(Driver::kData), 0u);
   // Nothing of before is known.
   client.stream.send(Operation::kCreditRequest);

@@ -156,7 +156,7 @@ class Guest {
   }
   void sendRaw(std::string_view head, std::string_view payload = {}) {
     if (underWay_ == kSendSlots) {
-      driver_.queue(1).takeUsed(driver_.interrupts());
+      driver_.queue(1).nextUsed(driver_.interrupts());
       --underWay_;
     }
     const std::uint64_t at = Driver::kData + kSendArea + std::uint64_t{nextSlot_} * kSendStride;
@@ -174,14 +174,14 @@ class Guest {
   // All that was sent has been taken.
   void waitForSent() {
     for (; underWay_ > 0; --underWay_) {
-      driver_.queue(1).takeUsed(driver_.interrupts());
+      driver_.queue(1).nextUsed(driver_.interrupts());
     }
   }
 
   bool hasPacket() const { return driver_.queue(0).hasUsed(); }
   // The next packet; its buffer is offered again, or kept. Without a look at its payload where that is not wanted.
   Packet receive(bool offersAgain = true, bool wantsPayload = true) {
-    const auto used = driver_.queue(0).takeUsed(driver_.interrupts());
+    const auto used = driver_.queue(0).nextUsed(driver_.interrupts());
     const std::uint32_t slot = slots_[used.head % kQueueSize];
     const auto data = driver_.data(std::uint64_t{slot} * kBufferStride, kBufferStride);
     EXPECT_GE(used.bytes, kHeaderBytes);
