@@ -94,7 +94,7 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> shutdown(ShutdownContext context) override {
-    return rpc::answer(context, [this]() { return vm().shutdown(); });
+    return rpc::answer(context, [this]() { return vm().abilities().shutdown(); });
   }
 
   kj::Promise<void> stop(StopContext context) override {
@@ -114,13 +114,13 @@ class ControlServer::Session final : public schema::Control::Server {
   }
 
   kj::Promise<void> pause(PauseContext context) override {
-    return rpc::answer(context, [this]() { return vm().pause(); });
+    return rpc::answer(context, [this]() { return vm().abilities().pause(); });
   }
   kj::Promise<void> resume(ResumeContext context) override {
-    return rpc::answer(context, [this]() { return vm().resume(); });
+    return rpc::answer(context, [this]() { return vm().abilities().resume(); });
   }
   kj::Promise<void> reset(ResetContext context) override {
-    return rpc::answer(context, [this]() { return vm().reset(); });
+    return rpc::answer(context, [this]() { return vm().abilities().reset(); });
   }
 
   kj::Promise<void> wait(WaitContext context) override {
@@ -143,17 +143,18 @@ class ControlServer::Session final : public schema::Control::Server {
       return whileHere(target_.onConsole()).then(rpc::guarded([this, context]() mutable {
         const auto params = context.getParams();
         context.getResults().setStream(
-            rpc::makeDescriptor(vm().attachConsole(params.getReplayBytes(), params.getInput(), params.getPort())));
+            rpc::makeDescriptor(vm().consoles().attach(params.getPort(), params.getReplayBytes(), params.getInput())));
       }));
     });
   }
 
   kj::Promise<void> setBalloon(SetBalloonContext context) override {
-    return rpc::answer(context, [this, context]() mutable { return vm().setBalloon(context.getParams().getTarget()); });
+    return rpc::answer(
+        context, [this, context]() mutable { return vm().abilities().setBalloon(context.getParams().getTarget()); });
   }
   kj::Promise<void> balloon(BalloonContext context) override {
     return rpc::answer(context, [this, context]() mutable {
-      return vm().balloon().then([context](vm::Vm::BalloonState state) mutable {
+      return vm().abilities().balloon().then([context](vm::VmAbilities::Balloon state) mutable {
         context.getResults().setTarget(state.target);
         context.getResults().setActual(state.actual);
       });
@@ -163,13 +164,13 @@ class ControlServer::Session final : public schema::Control::Server {
   kj::Promise<void> resizeConsole(ResizeConsoleContext context) override {
     return rpc::answer(context, [this, context]() mutable {
       const auto params = context.getParams();
-      return vm().resizeConsole(params.getPort(), params.getColumns(), params.getRows());
+      return vm().abilities().resizeConsole(params.getPort(), params.getColumns(), params.getRows());
     });
   }
 
   kj::Promise<void> abilities(AbilitiesContext context) override {
     return rpc::answer(context,
-                       [this, context]() mutable { vm().handOutAbilities(context.getResults().initAbilities()); });
+                       [this, context]() mutable { vm().abilities().handOut(context.getResults().initAbilities()); });
   }
 
   kj::Promise<void> watch(WatchContext context) override {
@@ -180,7 +181,7 @@ class ControlServer::Session final : public schema::Control::Server {
       }
       auto sink = std::make_shared<schema::StateSink::Client>(context.getParams().getSink());
       watches_.push_back(
-          vm().watch([this, sink](schema::VmState state, std::int64_t unixMs, const std::string& detail) {
+          vm().life().watch([this, sink](schema::VmState state, std::int64_t unixMs, const std::string& detail) {
             if (presence_->client == nullptr) {
               return;
             }
@@ -238,7 +239,7 @@ class ControlServer::Session final : public schema::Control::Server {
   Target& target_;
   std::shared_ptr<Presence> presence_;
   unsigned consoles_ = 0;
-  std::vector<std::unique_ptr<vm::Vm::Watch>> watches_;
+  std::vector<std::unique_ptr<vm::Life::Watch>> watches_;
 };
 
 ControlServer::ControlServer(kj::AsyncIoContext& io, Target& target, Log& log) : io_(io), target_(target), log_(log) {

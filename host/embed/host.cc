@@ -189,7 +189,7 @@ struct Running {
   std::optional<runtime::UidLease> lease;
   std::optional<runtime::OwnedGroups> groups;  // nothing where there is no place for them; both outlive the VM
   std::unique_ptr<vm::Vm> vm;
-  std::unique_ptr<vm::Vm::Watch> watch;
+  std::unique_ptr<vm::Life::Watch> watch;
   std::atomic<State> state{State::kPreparing};
   unsigned calls = 0;  // not answered yet
   kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> allAnswered;
@@ -238,16 +238,16 @@ class OwnedVmImpl final : public OwnedVm {
 
   State state() const override { return running_->state; }
   std::future<void> pause() override {
-    return host_->call<void>([running = running_]() { return counted(running, running->vm->pause()); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->abilities().pause()); });
   }
   std::future<void> resume() override {
-    return host_->call<void>([running = running_]() { return counted(running, running->vm->resume()); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->abilities().resume()); });
   }
   std::future<void> shutdown() override {
-    return host_->call<void>([running = running_]() { return counted(running, running->vm->shutdown()); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->abilities().shutdown()); });
   }
   std::future<void> reset() override {
-    return host_->call<void>([running = running_]() { return counted(running, running->vm->reset()); });
+    return host_->call<void>([running = running_]() { return counted(running, running->vm->abilities().reset()); });
   }
   std::future<Ending> stop() override {
     return host_->call<Ending>([running = running_]() {
@@ -262,22 +262,25 @@ class OwnedVmImpl final : public OwnedVm {
     });
   }
   std::future<Fd> console(std::uint32_t replayBytes, bool input, std::uint32_t port) override {
-    return host_->call<Fd>(
-        [=, running = running_]() -> kj::Promise<Fd> { return running->vm->attachConsole(replayBytes, input, port); });
+    return host_->call<Fd>([=, running = running_]() -> kj::Promise<Fd> {
+      return running->vm->consoles().attach(port, replayBytes, input);
+    });
   }
   std::future<void> setBalloon(std::uint64_t bytes) override {
-    return host_->call<void>([=, running = running_]() { return counted(running, running->vm->setBalloon(bytes)); });
+    return host_->call<void>(
+        [=, running = running_]() { return counted(running, running->vm->abilities().setBalloon(bytes)); });
   }
   std::future<Balloon> balloon() override {
     return host_->call<Balloon>([running = running_]() {
-      return counted(running, running->vm->balloon().then([](vm::Vm::BalloonState state) {
+      return counted(running, running->vm->abilities().balloon().then([](vm::VmAbilities::Balloon state) {
         return Balloon{state.target, state.actual};
       }));
     });
   }
   std::future<void> resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) override {
-    return host_->call<void>(
-        [=, running = running_]() { return counted(running, running->vm->resizeConsole(port, columns, rows)); });
+    return host_->call<void>([=, running = running_]() {
+      return counted(running, running->vm->abilities().resizeConsole(port, columns, rows));
+    });
   }
   std::future<Fd> connectVsock(std::uint32_t port) override {
     return host_->call<Fd>([=, running = running_]() -> kj::Promise<Fd> { return running->vm->connectVsock(port); });
@@ -333,7 +336,7 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launchOwned(HostThread& host, launc
     }
   }
   running->vm = std::make_unique<vm::Vm>(host.io(), std::move(spec), host.log(), host.meter());
-  running->watch = running->vm->watch(
+  running->watch = running->vm->life().watch(
       [raw = running.get(), onState = options.onState](schema::VmState state, std::int64_t, const std::string& detail) {
         raw->state = toPublic(state);
         if (onState) {

@@ -126,7 +126,7 @@ void Supervisor::makeVm() {
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
   vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_, meter_);
   for (auto& [phase, ns] : early_) {
-    vm_->addTiming(phase, ns);
+    vm_->life().addTiming(phase, ns);
   }
 }
 

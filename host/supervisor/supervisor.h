@@ -30,7 +30,7 @@ class Supervisor final : public control::Target {
 
   vm::Vm* vm() override { return vm_.get(); }
   kj::Promise<void> onConsole() override {
-    return vmMade_.addBranch().then([this]() { return vm_->onConsole(); });
+    return vmMade_.addBranch().then([this]() { return vm_->consoles().onReady(); });
   }
   kj::Promise<void> onStarted() override { return started_.addBranch(); }
   kj::Promise<void> onFinished() override { return finished_.addBranch(); }
@@ -60,7 +60,7 @@ class Supervisor final : public control::Target {
   std::optional<launch::Launcher> launcher_;
   std::optional<runtime::StateBounds> stateBounds_;  // once there is a place for them
   std::string name_;                                 // empty until the configuration was looked at
-  vm::Vm::Timings early_;
+  vm::Life::Timings early_;
   std::unique_ptr<vm::Vm> vm_;
   vm::Outcome outcome_;
   bool detached_ = false;

@@ -94,6 +94,16 @@ std::vector<BootFile> copiesOf(std::vector<BootFile> files, const std::atomic<bo
   return files;
 }
 
+void replaceBootFiles(OpenedResources& resources, std::vector<BootFile> copies) {
+  for (BootFile& copy : copies) {
+    for (auto& opened : resources.files) {
+      if (opened.resource == copy.resource) {
+        opened.fd = std::move(copy.fd);
+      }
+    }
+  }
+}
+
 std::vector<int> descriptorsOf(const OpenedResources& resources, schema::Boot::Reader boot) {
   std::vector<int> found;
   const auto look = [&](bool isThere, schema::FileRef::Reader file) {

@@ -31,6 +31,9 @@ std::vector<BootFile> filesClosedTo(const OpenedResources& resources, schema::Bo
 // `isUnwanted` is set.
 std::vector<BootFile> copiesOf(std::vector<BootFile> files, const std::atomic<bool>& isUnwanted);
 
+// Puts `copies` in the place of the files that they are of.
+void replaceBootFiles(OpenedResources& resources, std::vector<BootFile> copies);
+
 // The descriptors of all files of `boot`.
 std::vector<int> descriptorsOf(const OpenedResources& resources, schema::Boot::Reader boot);
 

@@ -1,8 +1,7 @@
-// What a VM makes of its worker's abilities: words for errors, what is not to reach a worker, and what an answer
-// changes.
+#include "host/vm/vm_abilities.h"
+
 #include <algorithm>
 
-#include "host/vm/vm.h"
 #include "ipc/rpc/connection.h"
 
 namespace vmmhost::vm {
@@ -16,31 +15,40 @@ kj::Promise<void> carriedOut(Request request) {
 
 }  // namespace
 
-void Vm::nameAbilities() {
-  using schema::BalloonControl;
-  using schema::ConsoleSize;
+VmAbilities::VmAbilities(Parts parts) : parts_(parts) {
+  namePower();
+  nameBalloon();
+  nameConsoleSize();
+}
+
+void VmAbilities::namePower() {
   using schema::Pausable;
   using schema::PowerButton;
   using schema::Resettable;
   abilities_.name<Pausable>("cannot pause this VM");
   abilities_.rule<Pausable, Pausable::PauseParams, Pausable::PauseResults>(
-      "pause", {"pause", "pausing the VM", {}, [this](auto, auto) { setState(schema::VmState::PAUSED); }});
+      "pause", {"pause", "pausing the VM", {}, [this](auto, auto) { parts_.life.setState(schema::VmState::PAUSED); }});
   abilities_.rule<Pausable, Pausable::ResumeParams, Pausable::ResumeResults>(
-      "resume", {"resume", "resuming the VM", {}, [this](auto, auto) { setState(schema::VmState::RUNNING); }});
+      "resume",
+      {"resume", "resuming the VM", {}, [this](auto, auto) { parts_.life.setState(schema::VmState::RUNNING); }});
   abilities_.name<PowerButton>("has no power button for this VM", "`vmmhost stop` ends it without asking the guest");
   abilities_.rule<PowerButton, PowerButton::PressParams, PowerButton::PressResults>(
       "press", {"shutdown", "pressing the power button", {}, [this](auto, auto) {
-                  log_.write(Severity::kInfo, "vm", "power button pressed");
+                  parts_.log.write(Severity::kInfo, "vm", "power button pressed");
                 }});
   abilities_.name<Resettable>("cannot reset this VM");
   abilities_.rule<Resettable, Resettable::ResetParams, Resettable::ResetResults>("reset",
                                                                                  {"reset", "resetting the VM", {}, {}});
+}
+
+void VmAbilities::nameBalloon() {
+  using schema::BalloonControl;
   abilities_.name<BalloonControl>("has no balloon for this VM",
                                   "a VM whose configuration has a `balloon` may have one");
   abilities_.rule<BalloonControl, BalloonControl::SetTargetParams, BalloonControl::SetTargetResults>(
       "setTarget", {"balloon", "asking about the balloon",
                     [this](auto params) {
-                      const std::uint64_t memory = originalConfig_.getMemory().getSize();
+                      const std::uint64_t memory = parts_.config.getMemory().getSize();
                       if (params.getBytes() > memory) {
                         throw Error(ErrorCode::kInvalidArgument,
                                     "a balloon of " + std::to_string(params.getBytes()) +
@@ -52,60 +60,74 @@ void Vm::nameAbilities() {
   abilities_.rule<BalloonControl, BalloonControl::ActualParams, BalloonControl::ActualResults>(
       "actual", {"balloon", "asking about the balloon", {}, [this](auto, auto results) {
                    // What a worker tells is not more than there is.
-                   results.setBytes(std::min(results.getBytes(), originalConfig_.getMemory().getSize()));
+                   results.setBytes(std::min(results.getBytes(), parts_.config.getMemory().getSize()));
                  }});
-  abilities_.name<ConsoleSize>("tells this VM's guest nothing of terminals");
-  abilities_.rule<ConsoleSize, ConsoleSize::SetParams, ConsoleSize::SetResults>(
-      "set",
-      {"resize a console", "resizing a console", [this](auto params) { requireConsole(params.getConsole()); }, {}});
 }
 
-kj::Promise<void> Vm::pause() {
+void VmAbilities::nameConsoleSize() {
+  using schema::ConsoleSize;
+  abilities_.name<ConsoleSize>("tells this VM's guest nothing of terminals");
+  abilities_.rule<ConsoleSize, ConsoleSize::SetParams, ConsoleSize::SetResults>(
+      "set", {"resize a console",
+              "resizing a console",
+              [this](auto params) { parts_.consoles.require(params.getConsole()); },
+              {}});
+}
+
+void VmAbilities::take(jailed::JailedProcess& worker, schema::Abilities::Reader offered) {
+  worker_ = &worker;
+  abilities_.take(offered);
+  balloonTarget_ = parts_.config.getBalloon().getTargetSize();
+}
+
+void VmAbilities::requireAnswering(const std::string& verb) const {
+  const schema::VmState state = parts_.life.state();
+  if (worker_ == nullptr || isEnding() || (state != schema::VmState::RUNNING && state != schema::VmState::PAUSED)) {
+    throw Error(ErrorCode::kFailedPrecondition, "cannot " + verb + " a VM that is " + parts_.life.stateName());
+  }
+  if (worker_->isStuck()) {
+    throw Error(ErrorCode::kUnavailable, verb + ": the worker has not answered those before",
+                "`vmmhost stop` ends it without asking", true);
+  }
+}
+
+kj::Promise<void> VmAbilities::pause() {
   return carriedOut(abilities_.get<schema::Pausable>("pause").pauseRequest());
 }
 
-kj::Promise<void> Vm::resume() {
+kj::Promise<void> VmAbilities::resume() {
   return carriedOut(abilities_.get<schema::Pausable>("resume").resumeRequest());
 }
 
-kj::Promise<void> Vm::shutdown() {
+kj::Promise<void> VmAbilities::shutdown() {
   return carriedOut(abilities_.get<schema::PowerButton>("shutdown").pressRequest());
 }
 
-kj::Promise<void> Vm::reset() {
+kj::Promise<void> VmAbilities::reset() {
   return carriedOut(abilities_.get<schema::Resettable>("reset").resetRequest());
 }
 
-kj::Promise<void> Vm::setBalloon(std::uint64_t target) {
+kj::Promise<void> VmAbilities::setBalloon(std::uint64_t target) {
   auto request = abilities_.get<schema::BalloonControl>("balloon").setTargetRequest();
   request.setBytes(target);
   return carriedOut(kj::mv(request));
 }
 
-kj::Promise<Vm::BalloonState> Vm::balloon() {
+kj::Promise<VmAbilities::Balloon> VmAbilities::balloon() {
   return abilities_.get<schema::BalloonControl>("balloon").actualRequest().send().then(
-      rpc::guarded([this](capnp::Response<schema::BalloonControl::ActualResults>&& response) -> BalloonState {
+      rpc::guarded([this](capnp::Response<schema::BalloonControl::ActualResults>&& response) -> Balloon {
         rpc::throwIfError(response);
         return {balloonTarget_, response.getBytes()};
       }));
 }
 
-kj::Promise<void> Vm::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) {
-  requireConsole(port);
+kj::Promise<void> VmAbilities::resizeConsole(std::uint32_t port, std::uint16_t columns, std::uint16_t rows) {
+  parts_.consoles.require(port);
   auto request = abilities_.get<schema::ConsoleSize>("resize a console").setRequest();
   request.setConsole(port);
   request.setColumns(columns);
   request.setRows(rows);
   return carriedOut(kj::mv(request));
-}
-
-Fd Vm::connectVsock(std::uint32_t port) {
-  requireAnswering("connect to the guest of");
-  if (!vsock_) {
-    throw Error(ErrorCode::kFailedPrecondition, "the VM has no vsock device",
-                R"(give it one in its configuration: "vsock": {})");
-  }
-  return vsock_->connect(port);
 }
 
 }  // namespace vmmhost::vm

@@ -8,52 +8,25 @@
 namespace vmmhost::vm {
 namespace {
 
-constexpr auto kMeasurementAge = 500 * kj::MILLISECONDS;
 constexpr std::chrono::milliseconds kMostForInfo{1000};
 
 }  // namespace
 
 kj::Promise<std::uint64_t> Vm::measureMemory(std::chrono::milliseconds within) {
-  if (ending_ || within.count() == 0) {
+  if (!worker_ || life_.isEnding() || within.count() == 0) {
     return std::uint64_t{0};
   }
-  return measure(std::min(within, std::max(kMostForInfo, spec_.measureMemory)));
-}
-
-kj::Promise<std::uint64_t> Vm::measure(std::chrono::milliseconds limit) {
-  if (!worker_) {
-    return std::uint64_t{0};
-  }
-  auto& timer = io_.provider->getTimer();
-  if (!isMeasuring_ && measured_ && timer.now() - measured_->first < kMeasurementAge) {
-    return std::uint64_t{measured_->second};
-  }
-  // One at a time, which all who ask wait for.
-  if (!isMeasuring_) {
-    isMeasuring_ = true;
-    auto givenUp = kj::newPromiseAndFulfiller<std::uint64_t>();
-    measurementGivenUp_ = kj::mv(givenUp.fulfiller);
-    measurement_ = meter_.measure(worker_->process().pid(), originalConfig_.getMemory().getSize(), limit)
-                       .exclusiveJoin(kj::mv(givenUp.promise))
-                       .then([this](std::uint64_t bytes) {
-                         isMeasuring_ = false;
-                         measured_ = {io_.provider->getTimer().now(), bytes};
-                         return bytes;
-                       })
-                       .fork();
-  }
-  return measurement_.addBranch().exclusiveJoin(
-      timer.afterDelay(limit.count() * kj::MILLISECONDS).then([]() { return std::uint64_t{0}; }));
+  return memory_.measure(worker_->process().pid(), std::min(within, std::max(kMostForInfo, spec_.measureMemory)));
 }
 
 void Vm::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes) {
   out.setName(originalConfig_.getName());
   out.setBackend(spec_.backend);
-  out.setState(state_);
+  out.setState(life_.state());
   out.setSupervisorPid(::getpid());
   out.setSupervisorBuild(kj::StringPtr(kBuild.data(), kBuild.size()));
-  out.setStartedUnixMs(startedUnixMs_);
-  out.setEndedUnixMs(endedUnixMs_);
+  out.setStartedUnixMs(life_.startedUnixMs());
+  out.setEndedUnixMs(life_.endedUnixMs());
   out.setConfig(originalConfig_);
   out.setChoice(spec_.choice);
   if (vsock_) {
@@ -64,7 +37,7 @@ void Vm::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes)
   for (unsigned i = 0; i < abilityList.size(); ++i) {
     abilityList.set(i, abilities[i]);
   }
-  if (worker_ && state_ != schema::VmState::ENDED) {
+  if (worker_ && life_.state() != schema::VmState::ENDED) {
     out.setWorkerPid(worker_->process().pid());
     out.setWorkerPrivateBytes(workerPrivateBytes);
   }
@@ -88,12 +61,13 @@ void Vm::describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes)
       values.set(i, all[i].second);
     }
   }
-  auto timings = out.initTimings(static_cast<unsigned>(timings_.size()));
+  const Life::Timings& marked = life_.timings();
+  auto timings = out.initTimings(static_cast<unsigned>(marked.size()));
   for (unsigned i = 0; i < timings.size(); ++i) {
-    timings[i].setPhase(timings_[i].first);
-    timings[i].setNs(timings_[i].second);
+    timings[i].setPhase(marked[i].first);
+    timings[i].setNs(marked[i].second);
   }
-  if (state_ == schema::VmState::ENDED) {
+  if (life_.state() == schema::VmState::ENDED) {
     writeOutcome(outcome_, out.initOutcome());
   }
 }
