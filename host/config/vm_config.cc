@@ -305,6 +305,12 @@ void validateVmName(std::string_view name) {
   }
 }
 
+void validateNetworkName(std::string_view name) {
+  if (!isName(name)) {
+    refuse("name", inQuotes(name) + " is not a name for a network", kNameHint);
+  }
+}
+
 void validateVmConfig(schema::VmConfig::Reader config) {
   if (config.getName().size() > 0) {
     validateVmName(view(config.getName()));

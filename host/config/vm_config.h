@@ -20,6 +20,8 @@ inline constexpr std::uint32_t kMaxConsoles = 8;
 // Names become file names and socket paths. Throws Error(kInvalidArgument) that shows the name with control
 // characters escaped, shortened if long.
 void validateVmName(std::string_view name);
+// The same for a network's.
+void validateNetworkName(std::string_view name);
 
 // Throws Error(kInvalidArgument) naming the field: a kernel or firmware must be there (not both), counts and sizes in
 // range (memory a multiple of 4 KiB), ids unique, text bounded and printable, MAC and UUID well formed. The name may

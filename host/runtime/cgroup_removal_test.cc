@@ -99,7 +99,7 @@ TEST_F(CgroupRemovalTest, deadSupervisorsCgroup_goesWithItsEntry) {
     GTEST_SKIP() << "no cgroup can be made here";
   }
   Process supervisor([&] {
-    Reservation reservation = Reservation::take(directories, "vm");
+    Reservation reservation = Reservation::take(directories, vmName("vm"));
     Record record;
     record.cgroups = {"/sys/fs/cgroup/pids", cgroups[0].string()};
     reservation.writeRecord(record);
@@ -107,7 +107,7 @@ TEST_F(CgroupRemovalTest, deadSupervisorsCgroup_goesWithItsEntry) {
   });
   const pid_t worker = member(cgroups[0]);
   supervisor.end(SIGKILL);
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
   EXPECT_FALSE(fs::exists(cgroups[0]));
   EXPECT_FALSE(fs::exists(run("vm")));
   int status = 0;
@@ -122,7 +122,7 @@ TEST_F(CgroupRemovalTest, cgroupThatStays_keepsTheRecordForTheNextTry) {
   ASSERT_EQ(::mkdir((cgroups[0] / "inner").c_str(), 0755), 0);
   {
     Process supervisor([&] {
-      Reservation reservation = Reservation::take(directories, "vm");
+      Reservation reservation = Reservation::take(directories, vmName("vm"));
       Record record;
       record.cgroups = {cgroups[0].string()};
       reservation.writeRecord(record);
@@ -130,11 +130,11 @@ TEST_F(CgroupRemovalTest, cgroupThatStays_keepsTheRecordForTheNextTry) {
       return reservation;
     });
   }
-  EXPECT_FALSE(list(directories).at(0).alive);
+  EXPECT_FALSE(list(directories, Kind::kVm).at(0).alive);
   EXPECT_TRUE(fs::exists(run("vm") / kRecordFile));
-  EXPECT_EQ(errorOf([&] { Reservation::take(directories, "vm"); }).code(), ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(errorOf([&] { Reservation::take(directories, vmName("vm")); }).code(), ErrorCode::kFailedPrecondition);
   ASSERT_EQ(::rmdir((cgroups[0] / "inner").c_str()), 0);
-  EXPECT_FALSE(list(directories).at(0).alive);
+  EXPECT_FALSE(list(directories, Kind::kVm).at(0).alive);
   EXPECT_FALSE(fs::exists(run("vm")));
   EXPECT_FALSE(fs::exists(cgroups[0]));
 }

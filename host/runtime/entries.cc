@@ -15,6 +15,7 @@
 
 #include "host/base/text.h"
 #include "host/runtime/directories.h"
+#include "host/runtime/entry_folders.h"
 #include "host/runtime/files.h"
 #include "host/runtime/name_lock.h"
 #include "host/runtime/reaper.h"
@@ -27,19 +28,12 @@ namespace {
 
 constexpr std::chrono::milliseconds kPatienceOfAList{100};  // for each name
 
-std::string runtimeShown(const Directories& directories, const std::string& name) {
-  return directories.paths().runtime + '/' + name;
-}
-std::string stateShown(const Directories& directories, const std::string& name) {
-  return directories.paths().state + '/' + name;
-}
-
-std::set<std::string> allNames(const Directories& directories) {
+std::set<std::string> allNames(const Directories& directories, Kind kind) {
   std::set<std::string> names;
-  for (const int folder : {directories.runtimeFd(), directories.stateFd()}) {
-    for (std::string& name : folderEntries(folder, 65536)) {
-      if (isVmName(name)) {
-        names.insert(std::move(name));
+  for (const int parent : {directories.runtimeFd(), directories.stateFd()}) {
+    for (const std::string& folder : folderEntries(parent, 65536)) {
+      if (auto name = entryOfFolder(kind, folder)) {
+        names.insert(std::move(name->text));
       }
     }
   }
@@ -58,15 +52,15 @@ std::optional<std::string> readExit(const Fd& state) {
 
 // What there is under a name, reaped if it is dead; nothing if nothing is left of it. Throws kUnavailable when another
 // command is changing it for longer than `patience`.
-std::optional<Entry> look(const Directories& directories, const std::string& name, std::chrono::milliseconds patience) {
+std::optional<Entry> look(const Directories& directories, const EntryName& name, std::chrono::milliseconds patience) {
   Entry entry;
   entry.name = name;
-  const Fd runtime = openOwnFolder(directories.runtimeFd(), name, runtimeShown(directories, name));
+  const Fd runtime = openRuntimeEntry(directories, name);
   if (runtime && lives(runtime.get())) {
     entry.alive = true;
     return entry;
   }
-  Fd state = openOwnFolder(directories.stateFd(), name, stateShown(directories, name));
+  Fd state = openStateEntry(directories, name);
   entry.exitJson = readExit(state);
   if (!runtime && (!state || entry.exitJson)) {
     return state ? std::optional(entry) : std::nullopt;
@@ -80,16 +74,16 @@ std::optional<Entry> look(const Directories& directories, const std::string& nam
     }
     try {
       reap(directories, name, lock, ReapState::kByRecord);
-      NameLock::removeEntry(directories.runtimeFd(), lock.folder(), name);
+      NameLock::removeEntry(directories.runtimeFd(), lock.folder(), name.folder());
       sweepUidLeases();  // it may have died between its lease and its record
     } catch (const Error& error) {
-      // What stays is tried again by the next command; the VM has ended all the same.
+      // What stays is tried again by the next command; it has ended all the same.
       if (!error.retryable()) {
         throw;
       }
     }
   }
-  state = openOwnFolder(directories.stateFd(), name, stateShown(directories, name));
+  state = openStateEntry(directories, name);
   entry.exitJson = readExit(state);
   return state ? std::optional(entry) : std::nullopt;
 }
@@ -110,32 +104,39 @@ std::size_t distance(std::string_view one, std::string_view other) {
   return row.back();
 }
 
-Error notFound(const Directories& directories, std::string_view name) {
+Error notFound(const Directories& directories, const EntryName& name) {
+  const std::string& text = name.text;
   std::string similar;
-  if (name.size() <= 64) {
-    for (const std::string& other : allNames(directories)) {
-      if (other != name && (distance(other, name) <= 2 || (!name.empty() && other.rfind(name, 0) == 0))) {
+  if (text.size() <= 64) {
+    for (const std::string& other : allNames(directories, name.kind)) {
+      if (other != text && (distance(other, text) <= 2 || (!text.empty() && other.starts_with(text)))) {
         similar += (similar.empty() ? "" : ", ") + other;
       }
     }
   }
-  return Error(ErrorCode::kNotFound, "there is no VM called " + inQuotes(name),
-               similar.empty() ? "vmmhost ps -a lists all" : "there is " + similar);
+  const char* const all = name.kind == Kind::kVm ? "vmmhost ps -a lists all" : "vmmhost network ls lists all";
+  return Error(ErrorCode::kNotFound, std::string("there is no ") + name.noun() + " called " + inQuotes(text),
+               similar.empty() ? all : "there is " + similar);
 }
 
-// Names from outside: one that no VM can have is one that is not there.
-std::string checkedName(const Directories& directories, std::string_view name) {
-  if (!isVmName(name)) {
+Error hasEnded(const EntryName& name) {
+  return Error(ErrorCode::kFailedPrecondition, std::string("the ") + name.noun() + ' ' + name.text + " has ended",
+               name.command("inspect") + " tells how");
+}
+
+// Names from outside: one that nothing can have is one that is not there.
+void requireName(const Directories& directories, const EntryName& name) {
+  if (!name.isValid()) {
     throw notFound(directories, name);
   }
-  return std::string(name);
 }
 
 }  // namespace
 
-std::vector<Entry> list(const Directories& directories) {
+std::vector<Entry> list(const Directories& directories, Kind kind) {
   std::vector<Entry> entries;
-  for (const std::string& name : allNames(directories)) {
+  for (const std::string& text : allNames(directories, kind)) {
+    const EntryName name{kind, text};
     try {
       if (auto entry = look(directories, name, kPatienceOfAList)) {
         entries.push_back(std::move(*entry));
@@ -154,34 +155,35 @@ std::vector<Entry> list(const Directories& directories) {
   return entries;
 }
 
-Entry find(const Directories& directories, std::string_view name) {
-  auto entry = look(directories, checkedName(directories, name), NameLock::kPatience);
+Entry find(const Directories& directories, const EntryName& name) {
+  requireName(directories, name);
+  auto entry = look(directories, name, NameLock::kPatience);
   if (!entry) {
     throw notFound(directories, name);
   }
   return std::move(*entry);
 }
 
-Fd connectControl(const Directories& directories, std::string_view name) {
-  const std::string text = checkedName(directories, name);
-  const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
+Fd connectControl(const Directories& directories, const EntryName& name) {
+  requireName(directories, name);
+  const Fd entry = openRuntimeEntry(directories, name);
+  const std::string owner = name.owner();
   const auto starting = [&] {
-    return Error(ErrorCode::kUnavailable, "the supervisor of " + text + " takes no commands: it is starting or ending",
+    return Error(ErrorCode::kUnavailable, "the supervisor of " + owner + " takes no commands: it is starting or ending",
                  "try again", true);
   };
   if (!entry || !lives(entry.get())) {
     if (find(directories, name).alive) {
       throw starting();  // it was being made
     }
-    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has ended",
-                "vmmhost inspect " + text + " tells how");
+    throw hasEnded(name);
   }
   struct stat status = {};
   if (::fstatat(entry.get(), kControlSocket, &status, AT_SYMLINK_NOFOLLOW) != 0) {
-    throw errno == ENOENT ? starting() : systemError("looking at the control socket of " + text, errno);
+    throw errno == ENOENT ? starting() : systemError("looking at the control socket of " + owner, errno);
   }
   if (!S_ISSOCK(status.st_mode)) {
-    throw Error(ErrorCode::kConfinement, runtimeShown(directories, text) + "/control is not a socket");
+    throw Error(ErrorCode::kConfinement, runtimeShown(directories, name) + "/control is not a socket");
   }
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) {
@@ -196,30 +198,29 @@ Fd connectControl(const Directories& directories, std::string_view name) {
       case ENOENT:
         throw starting();
       case EAGAIN:  // nobody accepts: waiting might last for ever
-        throw Error(ErrorCode::kUnavailable, "the supervisor of " + text + " does not answer: too many wait for it",
+        throw Error(ErrorCode::kUnavailable, "the supervisor of " + owner + " does not answer: too many wait for it",
                     "see whether it is stopped", true);
       default:
-        throw systemError("connecting to the supervisor of " + text, errno);
+        throw systemError("connecting to the supervisor of " + owner, errno);
     }
   }
   ucred peer = {};
   socklen_t size = sizeof(peer);
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-    throw systemError("asking who the supervisor of " + text + " is", errno);
+    throw systemError("asking who the supervisor of " + owner + " is", errno);
   }
   if (peer.uid != ::geteuid() && peer.uid != 0) {
     throw Error(ErrorCode::kConfinement,
-                "user id " + std::to_string(peer.uid) + " answers on the control socket of " + text);
+                "user id " + std::to_string(peer.uid) + " answers on the control socket of " + owner);
   }
   return socket;
 }
 
-Fd connectVsock(const Directories& directories, std::string_view name) {
-  const std::string text = checkedName(directories, name);
-  const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
+Fd connectVsock(const Directories& directories, const EntryName& name) {
+  requireName(directories, name);
+  const Fd entry = openRuntimeEntry(directories, name);
   if ((!entry || !lives(entry.get())) && !find(directories, name).alive) {
-    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has ended",
-                "vmmhost inspect " + text + " tells how");
+    throw hasEnded(name);
   }
   try {
     return connectIn(entry.get(), kVsockSocket);
@@ -227,18 +228,19 @@ Fd connectVsock(const Directories& directories, std::string_view name) {
     if (error.code() != ErrorCode::kNotFound) {
       throw;
     }
-    throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " has no vsock device, or is being started",
+    throw Error(ErrorCode::kFailedPrecondition,
+                std::string("the ") + name.noun() + ' ' + name.text + " has no vsock device, or is being started",
                 R"(give it one in its configuration: "vsock": {})");
   }
 }
 
-Fd awaitControl(const Directories& directories, std::string_view name, std::chrono::milliseconds limit) {
+Fd awaitControl(const Directories& directories, const EntryName& name, std::chrono::milliseconds limit) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point end = Clock::now() + limit;
   while (true) {
-    const std::string text = checkedName(directories, name);
+    requireName(directories, name);
     // Watched before it is looked at: what changes in between is not missed.
-    const Fd entry = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
+    const Fd entry = openRuntimeEntry(directories, name);
     const Fd changes(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
     const std::string path = "/proc/self/fd/" + std::to_string(entry.get());
     const bool isWatched =
@@ -261,9 +263,9 @@ std::string consoleLogName(std::uint32_t port) {
   return port == 0 ? "console.log" : "console." + std::to_string(port) + ".log";
 }
 
-Fd openState(const Directories& directories, std::string_view name, std::string_view file) {
-  const std::string text = checkedName(directories, name);
-  const Fd entry = openOwnFolder(directories.stateFd(), text, stateShown(directories, text));
+Fd openState(const Directories& directories, const EntryName& name, std::string_view file) {
+  requireName(directories, name);
+  const Fd entry = openStateEntry(directories, name);
   if (!entry) {
     throw notFound(directories, name);
   }
@@ -273,28 +275,30 @@ Fd openState(const Directories& directories, std::string_view name, std::string_
                 : -1);
   struct stat status = {};
   if (!opened || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    throw Error(ErrorCode::kNotFound, "the VM " + text + " has no file " + inQuotes(file));
+    throw Error(ErrorCode::kNotFound,
+                std::string("the ") + name.noun() + ' ' + name.text + " has no file " + inQuotes(file));
   }
   return opened;
 }
 
-void remove(const Directories& directories, std::string_view name) {
-  const std::string text = checkedName(directories, name);
-  const Fd runtime = openOwnFolder(directories.runtimeFd(), text, runtimeShown(directories, text));
-  const Fd state = openOwnFolder(directories.stateFd(), text, stateShown(directories, text));
+void remove(const Directories& directories, const EntryName& name) {
+  requireName(directories, name);
+  const Fd runtime = openRuntimeEntry(directories, name);
+  const Fd state = openStateEntry(directories, name);
   if (!runtime && !state) {
     throw notFound(directories, name);
   }
   if (!runtime || !lives(runtime.get())) {
-    const NameLock lock = NameLock::take(directories, text);
+    const NameLock lock = NameLock::take(directories, name);
     if (!lock.lives()) {
-      reap(directories, text, lock, ReapState::kRemove);
-      NameLock::removeEntry(directories.runtimeFd(), lock.folder(), text);
+      reap(directories, name, lock, ReapState::kRemove);
+      NameLock::removeEntry(directories.runtimeFd(), lock.folder(), name.folder());
       sweepUidLeases();
       return;
     }
   }
-  throw Error(ErrorCode::kFailedPrecondition, "the VM " + text + " is running", "vmmhost stop " + text);
+  throw Error(ErrorCode::kFailedPrecondition, std::string("the ") + name.noun() + ' ' + name.text + " is running",
+              name.kind == Kind::kVm ? name.command("stop") : "end it first");
 }
 
 }  // namespace vmmhost::runtime

@@ -13,7 +13,6 @@
 #include <memory>
 
 #include "host/base/text.h"
-#include "host/config/vm_config.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::runtime {
@@ -181,15 +180,6 @@ bool isPlainFileName(std::string_view name) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
            c == '.';
   });
-}
-
-bool isVmName(std::string_view name) {
-  try {
-    config::validateVmName(name);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
 }
 
 }  // namespace vmmhost::runtime

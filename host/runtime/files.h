@@ -43,7 +43,4 @@ bool emptyFolder(int folder, const std::string& last = {}, const std::string& ke
 // A name for files within an entry: 1 to 64 bytes of [A-Za-z0-9_.-], not starting with '.'.
 bool isPlainFileName(std::string_view name) noexcept;
 
-// True for names that a VM can have.
-bool isVmName(std::string_view name);
-
 }  // namespace vmmhost::runtime

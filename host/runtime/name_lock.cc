@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host/base/text.h"
+#include "host/runtime/entry_folders.h"
 #include "host/runtime/files.h"
 #include "host/runtime/lock_wait.h"
 
@@ -84,11 +85,12 @@ bool hasOpen(const Fd& process, int lock) {
 }
 
 // `holder`: what sayWhoHolds has written into `lock`.
-Error heldTooLong(int lock, const std::string& name, const std::string& holder) {
+Error heldTooLong(int lock, const EntryName& name, const std::string& holder) {
   pid_t pid = 0;
   std::from_chars(holder.data(), holder.data() + holder.size(), pid);
   const std::string number = std::to_string(pid);
-  const std::string begin = "another command is changing the entry " + inQuotes(name);
+  const std::string begin = std::string("another command is changing the ") +
+                            (name.kind == Kind::kVm ? "entry" : name.noun()) + ' ' + inQuotes(name.text);
   const Fd process(pid > 0 ? ::open(("/proc/" + number).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
   const bool isHolder = process && hasOpen(process, lock);
   const std::string stat = isHolder ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
@@ -108,7 +110,7 @@ Error heldTooLong(int lock, const std::string& name, const std::string& holder) 
                true);
 }
 
-void waitForChange(int lock, const std::string& name, std::chrono::milliseconds patience) {
+void waitForChange(int lock, const EntryName& name, std::chrono::milliseconds patience) {
   std::string holder = whoHolds(lock);
   while (!lockWithin(lock, byteLock(kChange, F_WRLCK), patience)) {
     const std::string now = whoHolds(lock);
@@ -131,24 +133,28 @@ bool inPlace(int parent, const std::string& name, int folder, int lock) {
 
 }  // namespace
 
-NameLock NameLock::take(const Directories& directories, const std::string& name, std::chrono::milliseconds patience) {
-  const std::string shown = directories.paths().runtime + '/' + name;
+NameLock NameLock::take(const Directories& directories, const EntryName& name, std::chrono::milliseconds patience) {
+  const std::string shown = runtimeShown(directories, name);
+  const std::string folderName = name.folder();
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     // Made and of no use: who else has begun to use it makes it again.
     const auto giveUp = [&](const Error& error) {
       if (error.code() == ErrorCode::kResourceExhausted) {
-        ::unlinkat(directories.runtimeFd(), name.c_str(), AT_REMOVEDIR);
+        ::unlinkat(directories.runtimeFd(), folderName.c_str(), AT_REMOVEDIR);
       }
       return error;
     };
     Fd folder;
     try {
-      folder = makeOwnFolder(directories.runtimeFd(), name, shown);
+      folder = makeOwnFolder(directories.runtimeFd(), folderName, shown);
     } catch (const Error& error) {
       throw giveUp(error);
     }
     if (!folder) {
       continue;
+    }
+    if (!isRuntimeEntry(name, folder.get())) {
+      throw notAnEntry(name, shown);
     }
     Fd lock(::openat(folder.get(), kLockFile, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
     if (!lock) {
@@ -162,7 +168,7 @@ NameLock NameLock::take(const Directories& directories, const std::string& name,
     // In this order: a supervisor removes its entry while it holds life, and without change, so that nobody who hangs
     // can keep it from ending.
     const bool lives = isHeld(lock.get());
-    if (lives || inPlace(directories.runtimeFd(), name, folder.get(), lock.get())) {
+    if (lives || inPlace(directories.runtimeFd(), folderName, folder.get(), lock.get())) {
       return NameLock(std::move(folder), std::move(lock), lives);
     }
   }
@@ -196,10 +202,10 @@ bool NameLock::isHeld(int lockFile) {
   return lock.l_type != F_UNLCK;
 }
 
-void NameLock::removeEntry(int runtimeParent, int folder, const std::string& name) noexcept {
+void NameLock::removeEntry(int runtimeParent, int folder, const std::string& folderName) noexcept {
   ::unlinkat(folder, kLockFile, 0);
   // Fails if somebody has begun to use the folder again: then it is theirs.
-  ::unlinkat(runtimeParent, name.c_str(), AT_REMOVEDIR);
+  ::unlinkat(runtimeParent, folderName.c_str(), AT_REMOVEDIR);
 }
 
 }  // namespace vmmhost::runtime

@@ -1,5 +1,5 @@
-// Who may do what with the entry of one name. The file NAME/lock has two bytes that are locked apart from each other,
-// by locks that belong to the open file (F_OFD_*), so that they end with the process that holds them:
+// Who may do what with the entry of one name. The file `lock` of its runtime folder has two bytes that are locked apart
+// from each other, by locks that belong to the open file (F_OFD_*), so that they end with the process that holds them:
 //   life:   held by the supervisor for as long as it lives. Whether it is held can be asked without taking it.
 //   change: held for a moment by whoever makes, reaps or removes the entry. Who that is stands in the file meanwhile:
 //           its process id, and since when (CLOCK_MONOTONIC, in nanoseconds).
@@ -20,8 +20,8 @@ class NameLock {
   static constexpr std::chrono::milliseconds kPatience{5000};
   // Makes the runtime folder and its lock file if they are missing, and waits for change. Throws Error: kUnavailable,
   // retryable, when one process keeps it for longer than `patience`, as one that is suspended does. Nobody breaks the
-  // lock: what that process was about to do it does when it goes on.
-  static NameLock take(const Directories& directories, const std::string& name,
+  // lock: what that process was about to do it does when it goes on. kConfinement: what is there is no entry's.
+  static NameLock take(const Directories& directories, const EntryName& name,
                        std::chrono::milliseconds patience = kPatience);
   NameLock(NameLock&&) noexcept = default;
   NameLock& operator=(NameLock&&) = delete;
@@ -34,7 +34,7 @@ class NameLock {
   // Whether some process holds life now.
   static bool isHeld(int lockFile);
   // Removes the lock file and the folder; nothing else may be in it.
-  static void removeEntry(int runtimeParent, int folder, const std::string& name) noexcept;
+  static void removeEntry(int runtimeParent, int folder, const std::string& folderName) noexcept;
 
   int folder() const { return folder_.get(); }
   Fd takeFolder() { return std::move(folder_); }
@@ -47,7 +47,6 @@ class NameLock {
   bool isChanging_ = true;
 };
 
-inline constexpr char kLockFile[] = "lock";
 inline constexpr char kControlSocket[] = "control";
 
 }  // namespace vmmhost::runtime

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "host/runtime/entry_folders.h"
 #include "host/runtime/testing.h"
 
 namespace vmmhost::runtime {
@@ -20,7 +21,7 @@ class NameLockTest : public RuntimeTest {
  protected:
   // A process in the middle of a change.
   std::unique_ptr<Process> changing() {
-    return std::make_unique<Process>([this] { return NameLock::take(directories, "vm"); });
+    return std::make_unique<Process>([this] { return NameLock::take(directories, vmName("vm")); });
   }
   static std::ptrdiff_t threads() {
     return std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
@@ -42,7 +43,7 @@ TEST_F(NameLockTest, stoppedHolder_isNamedAfterAWhile_andNotRobbed) {
   int status = 0;
   ASSERT_EQ(::waitpid(holder->pid(), &status, WUNTRACED), holder->pid());
   const auto begin = Clock::now();
-  const Error error = errorOf([&] { find(directories, "vm"); });
+  const Error error = errorOf([&] { find(directories, vmName("vm")); });
   EXPECT_GE(Clock::now() - begin, 5s);
   EXPECT_LT(Clock::now() - begin, 30s);
   EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
@@ -51,12 +52,12 @@ TEST_F(NameLockTest, stoppedHolder_isNamedAfterAWhile_andNotRobbed) {
   EXPECT_NE(error.message().find(", which is stopped"), std::string::npos) << error.message();
   EXPECT_NE(error.hint().find("kill -CONT " + std::to_string(holder->pid())), std::string::npos) << error.hint();
   // The name is still its own.
-  EXPECT_TRUE(isNamed(errorOf([&] { Reservation::take(directories, "vm"); }), *holder));
+  EXPECT_TRUE(isNamed(errorOf([&] { Reservation::take(directories, vmName("vm")); }), *holder));
 }
 
 TEST_F(NameLockTest, holderThatRuns_isNotCalledStopped) {
   const auto holder = changing();
-  const Error error = errorOf([&] { NameLock::take(directories, "vm", 50ms); });
+  const Error error = errorOf([&] { NameLock::take(directories, vmName("vm"), 50ms); });
   EXPECT_TRUE(isNamed(error, *holder)) << error.message();
   EXPECT_NE(error.message().find("not stopped"), std::string::npos) << error.message();
 }
@@ -64,11 +65,11 @@ TEST_F(NameLockTest, holderThatRuns_isNotCalledStopped) {
 TEST_F(NameLockTest, whoHeldIt_isNotNamedAfterwards) {
   const fs::path file = run("vm") / kLockFile;
   {
-    const NameLock lock = NameLock::take(directories, "vm");
+    const NameLock lock = NameLock::take(directories, vmName("vm"));
     EXPECT_NE(read(file), "");
   }
   EXPECT_EQ(read(file), "");
-  const Reservation reservation = Reservation::take(directories, "vm");
+  const Reservation reservation = Reservation::take(directories, vmName("vm"));
   EXPECT_EQ(read(file), "");
 }
 
@@ -76,19 +77,19 @@ TEST_F(NameLockTest, list_tellsOfOneThatIsBeingChanged_andDoesNotWait) {
   const auto holder = changing();
   ASSERT_EQ(holder->answer(), 'x');
   const auto begin = Clock::now();
-  const std::vector<Entry> entries = list(directories);
+  const std::vector<Entry> entries = list(directories, Kind::kVm);
   EXPECT_LT(Clock::now() - begin, 4s);
   ASSERT_EQ(entries.size(), 1u);
-  EXPECT_EQ(entries[0].name, "vm");
+  EXPECT_EQ(entries[0].name.text, "vm");
   EXPECT_TRUE(entries[0].isChanging);
   holder->end(SIGKILL);
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
 }
 
 // As after one that was killed, or one of before.
 TEST_F(NameLockTest, processThatHasNotOpenedTheLock_isNotNamed) {
   const fs::path file = run("vm") / kLockFile;
-  NameLock::take(directories, "vm");
+  NameLock::take(directories, vmName("vm"));
   write(file, "1 0\n");
   const Fd held(::open(file.c_str(), O_RDWR | O_CLOEXEC));
   struct flock change = {};
@@ -97,7 +98,7 @@ TEST_F(NameLockTest, processThatHasNotOpenedTheLock_isNotNamed) {
   change.l_start = 1;
   change.l_len = 1;
   ASSERT_EQ(::fcntl(held.get(), F_OFD_SETLK, &change), 0);
-  const Error error = errorOf([&] { NameLock::take(directories, "vm", 50ms); });
+  const Error error = errorOf([&] { NameLock::take(directories, vmName("vm"), 50ms); });
   EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
   EXPECT_EQ(error.message().find("process 1"), std::string::npos) << error.message();
   EXPECT_EQ(error.hint().find("kill"), std::string::npos) << error.hint();
@@ -112,7 +113,7 @@ TEST_F(NameLockTest, whoWaits_getsItWhenTheHolderEnds) {
     end = Clock::now();
     holder->end(SIGKILL);
   });
-  EXPECT_NO_THROW(NameLock::take(directories, "vm", 30s));
+  EXPECT_NO_THROW(NameLock::take(directories, vmName("vm"), 30s));
   const auto taken = Clock::now();
   ending.join();
   EXPECT_LT(taken - end, 10s);  // and not when its patience is over
@@ -128,11 +129,11 @@ TEST_F(NameLockTest, manyHolders_areNoHolderThatHangs) {
   std::vector<std::thread> holders;
   std::atomic<int> failures = 0;
   {
-    const NameLock first = NameLock::take(directories, "vm");
+    const NameLock first = NameLock::take(directories, vmName("vm"));
     for (int thread = 0; thread < kThreads; ++thread) {
       holders.emplace_back([&] {
         try {
-          const NameLock lock = NameLock::take(directories, "vm", kPatience);
+          const NameLock lock = NameLock::take(directories, vmName("vm"), kPatience);
           std::this_thread::sleep_for(kTurn);
         } catch (const Error&) {
           ++failures;

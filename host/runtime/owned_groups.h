@@ -9,7 +9,7 @@
 
 namespace vmmhost::runtime {
 
-inline constexpr char kOwnedFolder[] = ".owned";  // of the runtime folder; no VM can have this name
+inline constexpr char kOwnedFolder[] = ".owned";  // of the runtime folder; no entry can have this name
 
 class OwnedGroups {
  public:

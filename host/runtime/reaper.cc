@@ -9,6 +9,7 @@
 
 #include "host/config/json.h"
 #include "host/runtime/cgroup_removal.h"
+#include "host/runtime/entry_folders.h"
 #include "host/runtime/files.h"
 #include "host/runtime/record.h"
 #include "host/runtime/uid_sweep.h"
@@ -30,9 +31,9 @@ std::string outcomeOfDead(const std::optional<Record>& record) {
   return config::writeJson(outcome.asReader());
 }
 
-void settleState(const Directories& directories, const std::string& name, const std::optional<Record>& record,
+void settleState(const Directories& directories, const EntryName& name, const std::optional<Record>& record,
                  ReapState wanted) {
-  const Fd entry = openOwnFolder(directories.stateFd(), name, directories.paths().state + '/' + name);
+  const Fd entry = openStateEntry(directories, name);
   if (!entry) {
     return;
   }
@@ -40,10 +41,9 @@ void settleState(const Directories& directories, const std::string& name, const 
   const bool nothing =
       std::all_of(files.begin(), files.end(), [](const std::string& file) { return !isPlainFileName(file); });
   if (wanted == ReapState::kRemove || nothing || (record && record->removeOnEnd)) {
-    // The outcome goes last: what is left by an interruption is still an ended VM.
-    emptyFolder(entry.get(), kExitFile);
-    if (::unlinkat(directories.stateFd(), name.c_str(), AT_REMOVEDIR) != 0 && wanted == ReapState::kRemove) {
-      throw systemError("removing " + directories.paths().state + '/' + name, errno);
+    emptyState(entry.get());
+    if (::unlinkat(directories.stateFd(), name.folder().c_str(), AT_REMOVEDIR) != 0 && wanted == ReapState::kRemove) {
+      throw systemError("removing " + stateShown(directories, name), errno);
     }
   } else if (std::find(files.begin(), files.end(), kExitFile) == files.end()) {
     replaceFile(entry.get(), kExitFile, outcomeOfDead(record));
@@ -52,9 +52,12 @@ void settleState(const Directories& directories, const std::string& name, const 
 
 }  // namespace
 
-void reap(const Directories& directories, const std::string& name, const NameLock& lock, ReapState state) {
+void reap(const Directories& directories, const EntryName& name, const NameLock& lock, ReapState state) {
   const auto text = readSmallFile(lock.folder(), kRecordFile, kMaxRecordBytes);
-  const std::optional<Record> record = text ? parseRecord(*text) : std::nullopt;
+  std::optional<Record> record = text ? parseRecord(*text) : std::nullopt;
+  if (record && record->kind != name.kind) {
+    record.reset();  // it came from somewhere else: what it names is not this entry's
+  }
   std::string busy;
   if (record) {
     for (const std::string& cgroup : record->cgroups) {
@@ -67,7 +70,8 @@ void reap(const Directories& directories, const std::string& name, const NameLoc
   settleState(directories, name, record, state);
   if (!busy.empty()) {
     throw Error(ErrorCode::kFailedPrecondition,
-                "the cgroup " + busy + " of the ended VM " + name + " cannot be removed: a process in it does not end",
+                "the cgroup " + busy + " of the ended " + name.noun() + ' ' + name.text +
+                    " cannot be removed: a process in it does not end",
                 "try again; ps lists it", true);
   }
   emptyFolder(lock.folder(), {}, kLockFile);

@@ -13,6 +13,18 @@ bool parseNumber(std::string_view text, T& value) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+constexpr char kVmWord[] = "vm";
+constexpr char kNetworkWord[] = "network";
+
+const char* kindWord(Kind kind) {
+  return kind == Kind::kVm ? kVmWord : kNetworkWord;
+}
+
+bool parseKind(std::string_view text, Kind& kind) {
+  kind = text == kNetworkWord ? Kind::kNetwork : Kind::kVm;
+  return text == kindWord(kind);
+}
+
 }  // namespace
 
 std::string formatRecord(const Record& record) {
@@ -24,6 +36,7 @@ std::string formatRecord(const Record& record) {
     out += key;
     out += '=' + value + '\n';
   };
+  line("kind", kindWord(record.kind));
   line("name", record.name);
   line("backend", record.backend);
   line("supervisorPid", std::to_string(record.supervisorPid));
@@ -51,7 +64,9 @@ std::optional<Record> parseRecord(std::string_view text) {
     const std::string_view value = text.substr(equals + 1, end - equals - 1);
     text.remove_prefix(end + 1);
     bool good = true;
-    if (key == "name") {
+    if (key == "kind") {
+      good = parseKind(value, record.kind);
+    } else if (key == "name") {
       record.name = value;
     } else if (key == "backend") {
       record.backend = value;

@@ -27,6 +27,16 @@ TEST(RecordTest, whatIsWritten_isRead) {
   EXPECT_EQ(read->consoles, 3U);
 }
 
+TEST(RecordTest, kind_isWritten_andThatOfAVmWhereNoneIs) {
+  Record record;
+  record.kind = Kind::kNetwork;
+  const auto read = parseRecord(formatRecord(record));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->kind, Kind::kNetwork);
+  EXPECT_EQ(parseRecord("name=vm\n")->kind, Kind::kVm);
+  EXPECT_EQ(parseRecord(formatRecord(Record()))->kind, Kind::kVm);
+}
+
 TEST(RecordTest, valuesThatWouldForgeLines_areRefused) {
   Record record;
   record.cgroups = {"/sys/fs/cgroup/vmmhost\ncgroup=/sys/fs/cgroup/other"};
@@ -40,6 +50,8 @@ TEST(RecordTest, damagedRecords_areRefused) {
   EXPECT_FALSE(parseRecord("supervisorPid=99999999999999\n"));
   EXPECT_FALSE(parseRecord("removeOnEnd=yes\n"));
   EXPECT_FALSE(parseRecord("consoles=-1\n"));
+  EXPECT_FALSE(parseRecord("kind=\n"));
+  EXPECT_FALSE(parseRecord("kind=router\n"));
   EXPECT_FALSE(parseRecord(std::string(kMaxRecordBytes + 1, '\n')));
   std::string many;
   for (int count = 0; count < 65; ++count) {

@@ -24,7 +24,7 @@ class ReservationTest : public RuntimeTest {
   // A supervisor that took `name`, wrote a record and some state, and lives until it is killed.
   std::unique_ptr<Process> supervisor(const std::string& name, Record record = {}, bool withState = true) {
     return std::make_unique<Process>([this, name, record, withState] {
-      Reservation reservation = Reservation::take(directories, name);
+      Reservation reservation = Reservation::take(directories, vmName(name));
       reservation.writeRecord(record);
       if (withState) {
         reservation.writeState("config.json", "{}");
@@ -35,65 +35,65 @@ class ReservationTest : public RuntimeTest {
 };
 
 TEST_F(ReservationTest, takenName_livesUntilItIsReleased) {
-  Reservation reservation = Reservation::take(directories, "vm");
-  EXPECT_EQ(reservation.name(), "vm");
-  EXPECT_TRUE(find(directories, "vm").alive);
-  const Error error = errorOf([&] { Reservation::take(directories, "vm"); });
+  Reservation reservation = Reservation::take(directories, vmName("vm"));
+  EXPECT_EQ(reservation.name().text, "vm");
+  EXPECT_TRUE(find(directories, vmName("vm")).alive);
+  const Error error = errorOf([&] { Reservation::take(directories, vmName("vm")); });
   EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
-  EXPECT_TRUE(find(directories, "vm").alive);
+  EXPECT_TRUE(find(directories, vmName("vm")).alive);
   reservation.release(true);
   reservation.release(true);
   EXPECT_FALSE(fs::exists(run("vm")));
   EXPECT_FALSE(fs::exists(state("vm")));
-  EXPECT_NO_THROW(Reservation::take(directories, "vm"));
+  EXPECT_NO_THROW(Reservation::take(directories, vmName("vm")));
 }
 
 TEST_F(ReservationTest, hostileNames_areRefusedEverywhereAndLeaveNothing) {
   for (const std::string& name :
        {std::string(), std::string("."), std::string(".."), std::string("../x"), std::string("a/b"), std::string("-rf"),
         std::string(".uids"), std::string("a\nb"), std::string("a\0b", 3), std::string(65, 'x'), std::string("\xff")}) {
-    EXPECT_EQ(errorOf([&] { Reservation::take(directories, name); }).code(), ErrorCode::kInvalidArgument);
-    EXPECT_EQ(errorOf([&] { find(directories, name); }).code(), ErrorCode::kNotFound);
-    EXPECT_EQ(errorOf([&] { remove(directories, name); }).code(), ErrorCode::kNotFound);
-    EXPECT_EQ(errorOf([&] { connectControl(directories, name); }).code(), ErrorCode::kNotFound);
-    EXPECT_EQ(errorOf([&] { openState(directories, name, "exit.json"); }).code(), ErrorCode::kNotFound);
+    EXPECT_EQ(errorOf([&] { Reservation::take(directories, vmName(name)); }).code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(errorOf([&] { find(directories, vmName(name)); }).code(), ErrorCode::kNotFound);
+    EXPECT_EQ(errorOf([&] { remove(directories, vmName(name)); }).code(), ErrorCode::kNotFound);
+    EXPECT_EQ(errorOf([&] { connectControl(directories, vmName(name)); }).code(), ErrorCode::kNotFound);
+    EXPECT_EQ(errorOf([&] { openState(directories, vmName(name), "exit.json"); }).code(), ErrorCode::kNotFound);
   }
   EXPECT_TRUE(fs::is_empty(root / "run"));
   EXPECT_TRUE(fs::is_empty(root / "state"));
-  EXPECT_NO_THROW(Reservation::take(directories, std::string(64, 'x')));
+  EXPECT_NO_THROW(Reservation::take(directories, vmName(std::string(64, 'x'))));
 }
 
 TEST_F(ReservationTest, keptState_holdsTheNameUntilItIsRemoved) {
   {
-    Reservation reservation = Reservation::take(directories, "vm");
+    Reservation reservation = Reservation::take(directories, vmName("vm"));
     reservation.writeState("exit.json", "{\"exitCode\": 1}");
     reservation.writeState("exit.json", "{}");
   }
   EXPECT_FALSE(fs::exists(run("vm")));
-  const Error error = errorOf([&] { Reservation::take(directories, "vm"); });
+  const Error error = errorOf([&] { Reservation::take(directories, vmName("vm")); });
   EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
   EXPECT_EQ(error.hint(), "vmmhost rm vm");
   EXPECT_FALSE(fs::exists(run("vm")));
-  const Entry entry = find(directories, "vm");
+  const Entry entry = find(directories, vmName("vm"));
   EXPECT_FALSE(entry.alive);
   EXPECT_EQ(entry.exitJson, "{}");
-  remove(directories, "vm");
+  remove(directories, vmName("vm"));
   EXPECT_FALSE(fs::exists(state("vm")));
-  EXPECT_NO_THROW(Reservation::take(directories, "vm"));
+  EXPECT_NO_THROW(Reservation::take(directories, vmName("vm")));
 }
 
 TEST_F(ReservationTest, reservationWithoutState_leavesNothing) {
-  { const Reservation reservation = Reservation::take(directories, "vm"); }
+  { const Reservation reservation = Reservation::take(directories, vmName("vm")); }
   EXPECT_TRUE(fs::is_empty(root / "run"));
   EXPECT_TRUE(fs::is_empty(root / "state"));
 }
 
 TEST_F(ReservationTest, moves_keepTheName) {
-  Reservation first = Reservation::take(directories, "first");
-  Reservation second = Reservation::take(directories, "second");
+  Reservation first = Reservation::take(directories, vmName("first"));
+  Reservation second = Reservation::take(directories, vmName("second"));
   first = std::move(second);
-  EXPECT_EQ(errorOf([&] { find(directories, "first"); }).code(), ErrorCode::kNotFound);
-  EXPECT_TRUE(find(directories, "second").alive);
+  EXPECT_EQ(errorOf([&] { find(directories, vmName("first")); }).code(), ErrorCode::kNotFound);
+  EXPECT_TRUE(find(directories, vmName("second")).alive);
 }
 
 TEST_F(ReservationTest, deadSupervisor_isFoundReapedAndReported) {
@@ -101,10 +101,10 @@ TEST_F(ReservationTest, deadSupervisor_isFoundReapedAndReported) {
   record.supervisorPid = 4711;
   auto process = supervisor("vm", record);
   ASSERT_EQ(process->answer(), 'x');
-  EXPECT_TRUE(find(directories, "vm").alive);
-  EXPECT_EQ(errorOf([&] { remove(directories, "vm"); }).code(), ErrorCode::kFailedPrecondition);
+  EXPECT_TRUE(find(directories, vmName("vm")).alive);
+  EXPECT_EQ(errorOf([&] { remove(directories, vmName("vm")); }).code(), ErrorCode::kFailedPrecondition);
   process->end(SIGKILL);
-  const std::vector<Entry> entries = list(directories);
+  const std::vector<Entry> entries = list(directories, Kind::kVm);
   ASSERT_EQ(entries.size(), 1u);
   EXPECT_FALSE(entries[0].alive);
   EXPECT_FALSE(fs::exists(run("vm")));
@@ -121,16 +121,16 @@ TEST_F(ReservationTest, deadSupervisor_isFoundReapedAndReported) {
 TEST_F(ReservationTest, stoppedSupervisor_isAliveAndBlocksNobody) {
   auto process = supervisor("vm");
   ::kill(process->pid(), SIGSTOP);
-  EXPECT_TRUE(list(directories).at(0).alive);
-  EXPECT_EQ(errorOf([&] { Reservation::take(directories, "vm"); }).code(), ErrorCode::kAlreadyExists);
-  EXPECT_EQ(errorOf([&] { connectControl(directories, "vm"); }).code(), ErrorCode::kUnavailable);
+  EXPECT_TRUE(list(directories, Kind::kVm).at(0).alive);
+  EXPECT_EQ(errorOf([&] { Reservation::take(directories, vmName("vm")); }).code(), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(errorOf([&] { connectControl(directories, vmName("vm")); }).code(), ErrorCode::kUnavailable);
 }
 
 TEST_F(ReservationTest, deadSupervisorWithRemoveOnEnd_leavesNothing) {
   Record record;
   record.removeOnEnd = true;
   supervisor("vm", record)->end(SIGKILL);
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
   EXPECT_FALSE(fs::exists(run("vm")));
   EXPECT_FALSE(fs::exists(state("vm")));
 }
@@ -138,17 +138,17 @@ TEST_F(ReservationTest, deadSupervisorWithRemoveOnEnd_leavesNothing) {
 TEST_F(ReservationTest, deadSupervisor_givesItsNameToTheNext) {
   supervisor("vm", {}, false)->end(SIGKILL);
   EXPECT_TRUE(fs::exists(run("vm")));
-  EXPECT_NO_THROW(Reservation::take(directories, "vm"));
+  EXPECT_NO_THROW(Reservation::take(directories, vmName("vm")));
 }
 
 TEST_F(ReservationTest, outcomeThatADeadSupervisorWrote_isKept) {
   auto process = std::make_unique<Process>([&] {
-    Reservation reservation = Reservation::take(directories, "vm");
+    Reservation reservation = Reservation::take(directories, vmName("vm"));
     reservation.writeState("exit.json", "{\"exitCode\": 3}");
     return reservation;
   });
   process->end(SIGKILL);
-  EXPECT_EQ(find(directories, "vm").exitJson, "{\"exitCode\": 3}");
+  EXPECT_EQ(find(directories, vmName("vm")).exitJson, "{\"exitCode\": 3}");
 }
 
 // What is left when a process dies between two steps of taking, releasing or reaping.
@@ -167,7 +167,7 @@ TEST_F(ReservationTest, halfMadeEntries_areCleanedUp) {
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
     ::chmod(entry.path().c_str(), 0700);
   }
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
   EXPECT_TRUE(fs::is_empty(root / "run"));
   EXPECT_TRUE(fs::is_empty(root / "state"));
 }
@@ -177,9 +177,9 @@ TEST_F(ReservationTest, stateWhoseRuntimeFolderIsGone_isReportedAsDied) {
   fs::create_directory(state("vm"));
   ::chmod(state("vm").c_str(), 0700);
   write(state("vm") / "console.log", "hello");
-  EXPECT_NE(find(directories, "vm").exitJson.value_or("").find("supervisorDied"), std::string::npos);
+  EXPECT_NE(find(directories, vmName("vm")).exitJson.value_or("").find("supervisorDied"), std::string::npos);
   EXPECT_TRUE(fs::is_empty(root / "run"));
-  const Fd log = openState(directories, "vm", "console.log");
+  const Fd log = openState(directories, vmName("vm"), "console.log");
   char bytes[5];
   EXPECT_EQ(::read(log.get(), bytes, 5), 5);
 }
@@ -201,10 +201,10 @@ TEST_F(ReservationTest, manyAtOnce_exactlyOneWins) {
         char byte = 0;
         (void)!::read(gate[0], &byte, 1);
         if (index % 2 == 1) {
-          list(directories);
+          list(directories, Kind::kVm);
         }
         try {
-          const Reservation reservation = Reservation::take(directories, "vm");
+          const Reservation reservation = Reservation::take(directories, vmName("vm"));
           (void)!::write(answers[1], "w", 1);
           while (true) {
             ::pause();
@@ -228,13 +228,13 @@ TEST_F(ReservationTest, manyAtOnce_exactlyOneWins) {
     ::close(answers[1]);
     EXPECT_EQ(std::count(all.begin(), all.end(), 'w'), 1) << all;
     EXPECT_EQ(std::count(all.begin(), all.end(), 'l'), kProcesses - 1) << all;
-    EXPECT_TRUE(find(directories, "vm").alive);
+    EXPECT_TRUE(find(directories, vmName("vm")).alive);
     for (const pid_t pid : children) {
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);
     }
   }
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
 }
 
 // Takers and listers of one name, killed at any moment: whoever has the name must be the only one.
@@ -243,7 +243,7 @@ TEST_F(ReservationTest, storm_neverHasTwoOwnersAndLeavesNothing) {
   write(owner, "");
   const auto takeOnce = [&] {
     try {
-      Reservation reservation = Reservation::take(directories, "vm");
+      Reservation reservation = Reservation::take(directories, vmName("vm"));
       {
         // A lock that only one process can have at a time, and that goes when it dies.
         const Fd file(::open(owner.c_str(), O_RDWR | O_CLOEXEC));
@@ -269,7 +269,7 @@ TEST_F(ReservationTest, storm_neverHasTwoOwnersAndLeavesNothing) {
       for (int round = 0; round < 300; ++round) {
         const pid_t one = ::fork();
         if (one == 0) {
-          ::_exit(index < 4 ? takeOnce() : (list(directories), 0));
+          ::_exit(index < 4 ? takeOnce() : (list(directories, Kind::kVm), 0));
         }
         if (random() % 2 == 0) {
           const timespec moment = {0, static_cast<long>(random() % 1'000'000)};
@@ -289,7 +289,7 @@ TEST_F(ReservationTest, storm_neverHasTwoOwnersAndLeavesNothing) {
     ::waitpid(pid, &status, 0);
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   }
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
   EXPECT_TRUE(fs::is_empty(root / "run"));
   EXPECT_TRUE(fs::is_empty(root / "state"));
 }
@@ -300,31 +300,31 @@ TEST_F(ReservationTest, linksWhereEntriesBelong_areRefusedAndNotFollowed) {
   ::chmod(victim.c_str(), 0700);
   write(victim / "lock", "precious");
   fs::create_directory_symlink(victim, run("vm"));
-  EXPECT_EQ(errorOf([&] { Reservation::take(directories, "vm"); }).code(), ErrorCode::kConfinement);
-  EXPECT_EQ(errorOf([&] { find(directories, "vm"); }).code(), ErrorCode::kConfinement);
-  EXPECT_TRUE(list(directories).empty());
+  EXPECT_EQ(errorOf([&] { Reservation::take(directories, vmName("vm")); }).code(), ErrorCode::kConfinement);
+  EXPECT_EQ(errorOf([&] { find(directories, vmName("vm")); }).code(), ErrorCode::kConfinement);
+  EXPECT_TRUE(list(directories, Kind::kVm).empty());
   fs::remove(run("vm"));
   // A link inside an entry is removed, not what it leads to; a file of state is not read through one.
   fs::create_directory_symlink(victim, state("vm"));
-  EXPECT_EQ(errorOf([&] { remove(directories, "vm"); }).code(), ErrorCode::kConfinement);
+  EXPECT_EQ(errorOf([&] { remove(directories, vmName("vm")); }).code(), ErrorCode::kConfinement);
   fs::remove(state("vm"));
   fs::create_directory(state("vm"));
   ::chmod(state("vm").c_str(), 0700);
   fs::create_directory_symlink(victim, state("vm") / "inner");
   fs::create_symlink(victim / "lock", state("vm") / "console.log");
   write(state("vm") / "exit.json", "{}");
-  EXPECT_EQ(errorOf([&] { openState(directories, "vm", "console.log"); }).code(), ErrorCode::kNotFound);
-  EXPECT_EQ(errorOf([&] { openState(directories, "vm", "../../victim/lock"); }).code(), ErrorCode::kNotFound);
-  remove(directories, "vm");
+  EXPECT_EQ(errorOf([&] { openState(directories, vmName("vm"), "console.log"); }).code(), ErrorCode::kNotFound);
+  EXPECT_EQ(errorOf([&] { openState(directories, vmName("vm"), "../../victim/lock"); }).code(), ErrorCode::kNotFound);
+  remove(directories, vmName("vm"));
   EXPECT_FALSE(fs::exists(state("vm")));
   EXPECT_EQ(read(victim / "lock"), "precious");
 }
 
 TEST_F(ReservationTest, missingNames_haveAHint) {
-  const Reservation one = Reservation::take(directories, "debian");
-  EXPECT_EQ(errorOf([&] { find(directories, "debain"); }).hint(), "there is debian");
-  EXPECT_EQ(errorOf([&] { find(directories, "other"); }).hint(), "vmmhost ps -a lists all");
-  EXPECT_EQ(errorOf([&] { find(directories, "x\x1b[2J"); }).message(), "there is no VM called \"x\\x1b[2J\"");
+  const Reservation one = Reservation::take(directories, vmName("debian"));
+  EXPECT_EQ(errorOf([&] { find(directories, vmName("debain")); }).hint(), "there is debian");
+  EXPECT_EQ(errorOf([&] { find(directories, vmName("other")); }).hint(), "vmmhost ps -a lists all");
+  EXPECT_EQ(errorOf([&] { find(directories, vmName("x\x1b[2J")); }).message(), "there is no VM called \"x\\x1b[2J\"");
 }
 
 class ControlTest : public ReservationTest {};
@@ -332,12 +332,12 @@ class ControlTest : public ReservationTest {};
 TEST_F(ControlTest, control_worksBelowAPathLongerThanAnAddress) {
   const fs::path deep = root / std::string(100, 'a') / std::string(100, 'b');
   const Directories far = Directories::open({(deep / "run").string(), (deep / "state").string()});
-  Reservation reservation = Reservation::take(far, std::string(64, 'n'));
+  Reservation reservation = Reservation::take(far, vmName(std::string(64, 'n')));
   const Fd listener = reservation.listenControl();
   struct stat status = {};
   ASSERT_EQ(::stat((deep / "run" / std::string(64, 'n') / "control").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 07777, 0600u);
-  const Fd client = connectControl(far, std::string(64, 'n'));
+  const Fd client = connectControl(far, vmName(std::string(64, 'n')));
   const Fd server(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   ASSERT_TRUE(server);
   EXPECT_EQ(::write(client.get(), "hi", 2), 2);
@@ -346,8 +346,8 @@ TEST_F(ControlTest, control_worksBelowAPathLongerThanAnAddress) {
 }
 
 TEST_F(ControlTest, connecting_tellsStartingFullAndEndedApart) {
-  auto reservation = std::make_unique<Reservation>(Reservation::take(directories, "vm"));
-  const Error starting = errorOf([&] { connectControl(directories, "vm"); });
+  auto reservation = std::make_unique<Reservation>(Reservation::take(directories, vmName("vm")));
+  const Error starting = errorOf([&] { connectControl(directories, vmName("vm")); });
   EXPECT_EQ(starting.code(), ErrorCode::kUnavailable);
   EXPECT_TRUE(starting.retryable());
   {
@@ -355,26 +355,26 @@ TEST_F(ControlTest, connecting_tellsStartingFullAndEndedApart) {
     std::vector<Fd> clients;
     const Error full = errorOf([&] {
       for (int count = 0; count < 1000; ++count) {
-        clients.push_back(connectControl(directories, "vm"));
+        clients.push_back(connectControl(directories, vmName("vm")));
       }
     });
     EXPECT_EQ(full.code(), ErrorCode::kUnavailable);
     EXPECT_NE(full.message().find("too many"), std::string::npos) << full.message();
   }
-  EXPECT_EQ(errorOf([&] { connectControl(directories, "vm"); }).code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(errorOf([&] { connectControl(directories, vmName("vm")); }).code(), ErrorCode::kUnavailable);
   reservation->writeState("exit.json", "{}");
   reservation->release(false);
-  EXPECT_EQ(errorOf([&] { connectControl(directories, "vm"); }).code(), ErrorCode::kFailedPrecondition);
-  remove(directories, "vm");
-  EXPECT_EQ(errorOf([&] { connectControl(directories, "vm"); }).code(), ErrorCode::kNotFound);
+  EXPECT_EQ(errorOf([&] { connectControl(directories, vmName("vm")); }).code(), ErrorCode::kFailedPrecondition);
+  remove(directories, vmName("vm"));
+  EXPECT_EQ(errorOf([&] { connectControl(directories, vmName("vm")); }).code(), ErrorCode::kNotFound);
 }
 
 TEST_F(ControlTest, controlThatIsALink_isNotFollowed) {
-  Reservation other = Reservation::take(directories, "other");
+  Reservation other = Reservation::take(directories, vmName("other"));
   const Fd listener = other.listenControl();
-  const Reservation reservation = Reservation::take(directories, "vm");
+  const Reservation reservation = Reservation::take(directories, vmName("vm"));
   fs::create_symlink(run("other") / "control", run("vm") / "control");
-  EXPECT_EQ(errorOf([&] { connectControl(directories, "vm"); }).code(), ErrorCode::kConfinement);
+  EXPECT_EQ(errorOf([&] { connectControl(directories, vmName("vm")); }).code(), ErrorCode::kConfinement);
 }
 
 }  // namespace

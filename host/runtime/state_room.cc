@@ -26,18 +26,18 @@ std::uint64_t userBytes() {
   return value == nullptr || *value == '\0' ? kUserBytes : config::parseByteSize(kLimitVariable, value);
 }
 
-StateBounds boundsOf(std::uint32_t consoles) {
+StateBounds boundsOf(std::uint32_t consoles, Kind kind) {
   StateBounds bounds;
-  bounds.consoleLogs = 2 * kConsoleFileBytes * std::max(consoles, 1U);
+  bounds.consoleLogs = kind == Kind::kVm ? 2 * kConsoleFileBytes * std::max(consoles, 1U) : 0;
   bounds.vmLog = 2 * kLogFileBytes;
   bounds.exitRecord = kExitRecordBytes;
   bounds.vm = bounds.consoleLogs + bounds.vmLog + bounds.exitRecord;
   return bounds;
 }
 
-// Of a VM that runs, by its record; nothing if it does not run. One of before has no number there.
-std::optional<std::uint32_t> consolesOf(const Directories& directories, const std::string& name) {
-  const Fd folder(::openat(directories.runtimeFd(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+// Of what runs, by its record; nothing if it does not run. One of before has no number there.
+std::optional<std::uint32_t> consolesOf(const Directories& directories, const std::string& entry) {
+  const Fd folder(::openat(directories.runtimeFd(), entry.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!folder) {
     return std::nullopt;
   }
@@ -46,9 +46,9 @@ std::optional<std::uint32_t> consolesOf(const Directories& directories, const st
   return record ? std::min(record->consoles, config::kMaxConsoles) : 0U;
 }
 
-// What one VM takes or, while it runs, may come to take. Blocks count, not lengths.
-std::uint64_t heldBy(const Directories& directories, const std::string& name) {
-  const Fd folder(::openat(directories.stateFd(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+// What the state of one VM or network takes or, while it runs, may come to take. Blocks count, not lengths.
+std::uint64_t heldBy(const Directories& directories, const std::string& entry, Kind kind) {
+  const Fd folder(::openat(directories.stateFd(), entry.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!folder) {
     return 0;
   }
@@ -63,36 +63,43 @@ std::uint64_t heldBy(const Directories& directories, const std::string& name) {
     consoles += view.starts_with("console.") && view.ends_with(".log") ? 1 : 0;
   }
   // Its logs come to be one after the other.
-  const auto planned = consolesOf(directories, name);
-  return planned ? std::max(bytes, boundsOf(std::max(consoles, *planned)).vm) : bytes;
+  const auto planned = consolesOf(directories, entry);
+  return planned ? std::max(bytes, boundsOf(std::max(consoles, *planned), kind).vm) : bytes;
 }
 
 }  // namespace
 
-StateBounds stateBounds(std::uint32_t consoles) {
-  StateBounds bounds = boundsOf(consoles);
+StateBounds stateBounds(std::uint32_t consoles, Kind kind) {
+  StateBounds bounds = boundsOf(consoles, kind);
   bounds.user = userBytes();
   return bounds;
 }
 
-void requireStateRoom(const Directories& directories, const std::string& name, const StateBounds& bounds) {
-  const std::vector<std::string> names = folderEntries(directories.stateFd(), 65536);
+void requireStateRoom(const Directories& directories, const EntryName& name, const StateBounds& bounds) {
+  const std::vector<std::string> entries = folderEntries(directories.stateFd(), 65536);
   // None holds more than this: few need not be looked at one by one.
-  if ((names.size() + 1) * boundsOf(config::kMaxConsoles).vm <= bounds.user) {
+  if ((entries.size() + 1) * boundsOf(config::kMaxConsoles, Kind::kVm).vm <= bounds.user) {
     return;
   }
   std::uint64_t held = 0;
-  for (const std::string& other : names) {
-    held += other == name ? 0 : heldBy(directories, other);
+  std::uint64_t heldByNetworks = 0;
+  for (const std::string& other : entries) {
+    const bool isNetwork = entryOfFolder(Kind::kNetwork, other).has_value();
+    const std::uint64_t bytes =
+        other == name.folder() ? 0 : heldBy(directories, other, isNetwork ? Kind::kNetwork : Kind::kVm);
+    held += bytes;
+    heldByNetworks += isNetwork ? bytes : 0;
   }
   if (held + bounds.vm > bounds.user) {
-    throw Error(ErrorCode::kResourceExhausted,
-                "the state folder " + directories.paths().state + " has " + std::to_string(held / kMebibyte) +
-                    " MiB of VMs that run or have ended, and this one may add " +
-                    std::to_string(bounds.vm / kMebibyte) + " MiB: more than " +
-                    std::to_string(bounds.user / kMebibyte) + " MiB",
-                std::string("`vmmhost ps -a` shows what has ended, `vmmhost rm NAME` removes it; ") + kLimitVariable +
-                    " sets another bound");
+    throw Error(
+        ErrorCode::kResourceExhausted,
+        "the state folder " + directories.paths().state + " has " + std::to_string(held / kMebibyte) + " MiB of VMs " +
+            (heldByNetworks > 0 ? "and networks " : "") + "that run or have ended, and this one may add " +
+            std::to_string(bounds.vm / kMebibyte) + " MiB: more than " + std::to_string(bounds.user / kMebibyte) +
+            " MiB",
+        std::string("`vmmhost ps -a` shows what has ended, `vmmhost rm NAME` removes it; ") +
+            (heldByNetworks > 0 ? "`vmmhost network ls` and `vmmhost network rm NAME` those of networks; " : "") +
+            kLimitVariable + " sets another bound");
   }
 }
 

@@ -1,4 +1,4 @@
-// How much the state folder of a user can hold: what VMs say and log is kept until `rm`.
+// How much the state folder of a user can hold: what VMs and networks say and log is kept until `rm`.
 #pragma once
 
 #include <cstdint>
@@ -17,15 +17,16 @@ struct StateBounds {
   std::uint64_t consoleLogs = 0;
   std::uint64_t vmLog = 0;
   std::uint64_t exitRecord = 0;
-  std::uint64_t vm = 0;  // all of that
+  std::uint64_t vm = 0;  // all of that, of one VM or network
   std::uint64_t user = 0;
 };
-// Of a VM with so many consoles (1 if it names none). `user`: $VMMHOST_STATE_LIMIT, such as "4G", else 16 GiB. Throws
-// Error for a limit that is none.
-StateBounds stateBounds(std::uint32_t consoles);
+// Of a VM with so many consoles (1 if it names none); a network has none. `user`: $VMMHOST_STATE_LIMIT, such as "4G",
+// else 16 GiB. Throws Error for a limit that is none.
+StateBounds stateBounds(std::uint32_t consoles, Kind kind = Kind::kVm);
 
-// Throws kResourceExhausted if what the folder holds, and what the VMs that run may come to hold, leaves no room for
-// `name` within the bounds: as far as others start at the same moment, they are not seen. Cheap for few VMs.
-void requireStateRoom(const Directories& directories, const std::string& name, const StateBounds& bounds);
+// Throws kResourceExhausted if what the folder holds, and what the VMs and networks that run may come to hold, leaves
+// no room for `name` within the bounds: as far as others start at the same moment, they are not seen. Cheap for few
+// entries.
+void requireStateRoom(const Directories& directories, const EntryName& name, const StateBounds& bounds);
 
 }  // namespace vmmhost::runtime

@@ -19,13 +19,17 @@ class StateRoomTest : public RuntimeTest {
   ~StateRoomTest() override { ::unsetenv("VMMHOST_STATE_LIMIT"); }
 
   void limit(const std::string& size) { ::setenv("VMMHOST_STATE_LIMIT", size.c_str(), 1); }
+  void makeNetwork(const std::string& name, std::size_t bytes) {
+    fs::create_directories(state(networkName(name).folder()));
+    write(state(networkName(name).folder()) / "vmmhost.log", std::string(bytes, 'x'));
+  }
   void ended(const std::string& name, std::size_t bytes) {
     fs::create_directories(state(name));
     write(state(name) / "console.log", std::string(bytes, 'x'));
   }
   bool hasRoom(std::uint32_t consoles = 1) {
     try {
-      requireStateRoom(directories, "new", stateBounds(consoles));
+      requireStateRoom(directories, vmName("new"), stateBounds(consoles));
       return true;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted) << error.message();
@@ -95,6 +99,28 @@ TEST_F(StateRoomTest, holesTakeNothing_andWhatIsNewDoesNotCountItself) {
   EXPECT_TRUE(hasRoom());
   ended("new", 14 * kMebibyte);
   EXPECT_TRUE(hasRoom());
+}
+
+TEST_F(StateRoomTest, networks_countAsVmsDo) {
+  limit("16M");
+  makeNetwork("new", 6 * kMebibyte);  // called as the VM that comes, and another thing
+  const Error error = errorOf([&] { requireStateRoom(directories, vmName("new"), stateBounds(1)); });
+  EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+  EXPECT_NE(error.message().find("VMs and networks"), std::string::npos) << error.message();
+  EXPECT_NE(error.hint().find("vmmhost network rm"), std::string::npos) << error.hint();
+  EXPECT_NO_THROW(requireStateRoom(directories, networkName("new"), stateBounds(0, Kind::kNetwork)));
+}
+
+TEST_F(StateRoomTest, networksThatRun_countByWhatTheyMayComeToTake) {
+  EXPECT_EQ(stateBounds(0, Kind::kNetwork).vm, 3 * kMebibyte);
+  limit("16M");
+  makeNetwork("a", 100);
+  makeNetwork("b", 100);
+  EXPECT_TRUE(hasRoom());
+  fs::create_directories(run(networkName("a").folder()));
+  EXPECT_TRUE(hasRoom());
+  fs::create_directories(run(networkName("b").folder()));
+  EXPECT_FALSE(hasRoom());
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 namespace vmmhost::runtime {
 
-inline constexpr char kUidFolder[] = ".uids";  // no VM can have this name
+inline constexpr char kUidFolder[] = ".uids";  // no entry can have this name
 
 // Removes the files of leases that nobody holds. Never throws.
 void sweepUidLeases(const std::string& folder = UidLease::kMachineFolder) noexcept;

@@ -70,7 +70,7 @@ void Supervisor::prepare() {
 
   directories_ =
       runtime::Directories::open({request_.getRuntimeDirectory().cStr(), request_.getStateDirectory().cStr()});
-  reservation_ = runtime::Reservation::take(*directories_, name_);
+  reservation_ = runtime::Reservation::take(*directories_, runtime::vmName(name_));
   keepRecord({});  // what comes next may be our end, and whoever clears away has to know what is wanted
   stateBounds_ = runtime::stateBounds(launcher_->config().getConsoles().size());
   runtime::requireStateRoom(*directories_, reservation_->name(), *stateBounds_);
@@ -98,7 +98,6 @@ kj::Promise<void> Supervisor::chooseBackend() {
 
 void Supervisor::keepRecord(const std::vector<std::string>& cgroups) {
   runtime::Record record;
-  record.name = reservation_->name();
   record.backend = backend();
   record.supervisorPid = ::getpid();
   record.cgroups = cgroups;
@@ -115,14 +114,14 @@ void Supervisor::makeVm() {
   if (request_.getMeasureMemory()) {
     spec.measureMemory = request_.getAwaitMeasurement() ? kPatientMeasurement : kMeasurement;
   }
-  spec.groupName = reservation_->name() + "-" + std::to_string(::getpid());
+  spec.groupName = reservation_->name().folder() + "-" + std::to_string(::getpid());
   spec.keepConsole = true;
   spec.consoleFile = [this](std::uint32_t port) {
     return std::make_unique<RotatingFile>(reservation_->stateFd(), runtime::consoleLogName(port),
                                           runtime::kConsoleFileBytes);
   };
   spec.vsockFolder = duplicate(reservation_->runtimeFd());
-  spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name();
+  spec.vsockFolderPath = directories_->paths().runtime + '/' + reservation_->name().folder();
   spec.onCgroups = [this](const std::vector<std::string>& cgroups) { keepRecord(cgroups); };
   vm_ = std::make_unique<vm::Vm>(io_, std::move(spec), *log_, meter_);
   for (auto& [phase, ns] : early_) {

@@ -201,10 +201,11 @@ void thirdPartyCannotConnectAfterTheEnd(Context& context) {
   vm.leave();
   vm.reap();
   const auto folders = vm.directories();
-  const Error error = errorOf("connecting to a VM that has ended", [&]() { runtime::connectControl(folders, "vm"); });
+  const Error error =
+      errorOf("connecting to a VM that has ended", [&]() { runtime::connectControl(folders, runtime::vmName("vm")); });
   check(error.code() == ErrorCode::kFailedPrecondition || error.code() == ErrorCode::kNotFound,
         "connecting to a VM that has ended: " + text(error));
-  runtime::remove(folders, "vm");
+  runtime::remove(folders, runtime::vmName("vm"));
 }
 
 }  // namespace

@@ -243,9 +243,9 @@ void keptInTheStateFolder(Context& context) {
   vm.leave();
   vm.reap();
   const auto folders = vm.directories();
-  ConsoleReader log(runtime::openState(folders, "vm", "console.log"));
+  ConsoleReader log(runtime::openState(folders, runtime::vmName("vm"), "console.log"));
   checkContains(log.readToEnd(), "hello from the guest\ngood bye\n", "console.log");
-  runtime::remove(folders, "vm");
+  runtime::remove(folders, runtime::vmName("vm"));
 }
 
 // The number in the last whole line "tick 0000abcd".

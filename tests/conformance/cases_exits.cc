@@ -105,11 +105,11 @@ void killedSupervisor(Context& context) {
   vm.leave();
   vm.reap();
   const auto folders = vm.directories();
-  const auto entry = runtime::find(folders, "vm");  // as any verb does, which clears away what is left
+  const auto entry = runtime::find(folders, runtime::vmName("vm"));  // as any verb does, which clears away what is left
   check(!entry.alive, "an entry without its supervisor counts as alive");
   const Json exit(entry.exitJson.value_or("{}"));
   checkEqual(exit.string(exit.has("outcome.kind") ? "outcome.kind" : "kind"), "supervisorDied", "the kind of end");
-  runtime::remove(folders, "vm");
+  runtime::remove(folders, runtime::vmName("vm"));
 }
 
 void outcomeIsKept(Context& context) {
@@ -118,14 +118,14 @@ void outcomeIsKept(Context& context) {
   vm.leave();
   vm.reap();
   const auto folders = vm.directories();
-  const auto entry = runtime::find(folders, "vm");
+  const auto entry = runtime::find(folders, runtime::vmName("vm"));
   const Json exit(entry.exitJson.value_or("{}"));
   checkEqual(ended.kind, "guest", "the kind of end");
   check(!exit.has("outcome.kind"), "the kind of end in exit.json is not guest, which is left out");
   checkEqual(exit.string("outcome.cause"), "reset", "the cause in exit.json");
   checkEqual(exit.number("outcome.exitCode"), 3, "the exit code in exit.json");
-  runtime::remove(folders, "vm");
-  errorOf("looking for a VM that was removed", [&]() { runtime::find(folders, "vm"); });
+  runtime::remove(folders, runtime::vmName("vm"));
+  errorOf("looking for a VM that was removed", [&]() { runtime::find(folders, runtime::vmName("vm")); });
 }
 
 void nothingIsKept(Context& context) {
@@ -134,7 +134,7 @@ void nothingIsKept(Context& context) {
   vm.leave();
   vm.reap();
   refused(ErrorCode::kNotFound, {"vm"}, "looking for a VM of which nothing is kept",
-          [&]() { runtime::find(vm.directories(), "vm"); });
+          [&]() { runtime::find(vm.directories(), runtime::vmName("vm")); });
 }
 
 }  // namespace

@@ -214,9 +214,9 @@ void supervisedSideBySide(Context& context) {
   SupervisedVm two(context, {}, {.name = "two"});
   one.awaitRunning();
   two.awaitRunning();
-  const auto entries = runtime::list(one.directories());
+  const auto entries = runtime::list(one.directories(), runtime::Kind::kVm);
   checkEqual(entries.size(), std::size_t{2}, "the number of VMs that are listed");
-  check(entries[0].name == "one" && entries[0].alive && entries[1].name == "two" && entries[1].alive,
+  check(entries[0].name.text == "one" && entries[0].alive && entries[1].name.text == "two" && entries[1].alive,
         "the VMs are not listed as they are");
   one.stop();
   checkEqual(two.state(), "running", "the other's state");

@@ -85,7 +85,7 @@ std::unique_ptr<client::ControlClient> SupervisedVm::connect() {
       [&]() {
         try {
           client = std::make_unique<client::ControlClient>(
-              context_.io(), runtime::connectControl(folders, options_.name), options_.name);
+              context_.io(), runtime::connectControl(folders, runtime::vmName(options_.name)), options_.name);
           return true;
         } catch (const Error& error) {
           if (!error.retryable() && error.code() != ErrorCode::kNotFound) {

@@ -29,12 +29,12 @@ runtime::Directories openDirectories() {
 std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const runtime::Directories& directories,
                                                  const std::string& name) {
   config::validateVmName(name);
-  if (!runtime::find(directories, name).alive) {
+  if (!runtime::find(directories, runtime::vmName(name)).alive) {
     throw endedError(name);
   }
   try {
-    auto client =
-        std::make_unique<client::ControlClient>(io, runtime::awaitControl(directories, name, kStartOrEnd), name);
+    auto client = std::make_unique<client::ControlClient>(
+        io, runtime::awaitControl(directories, runtime::vmName(name), kStartOrEnd), name);
     client::await(io, client->hello());
     return client;
   } catch (const Error& error) {
@@ -49,7 +49,7 @@ std::unique_ptr<client::ControlClient> connectTo(kj::AsyncIoContext& io, const r
 
 bool hasEnded(const runtime::Directories& directories, const std::string& name) {
   try {
-    return !runtime::find(directories, name).alive;
+    return !runtime::find(directories, runtime::vmName(name)).alive;
   } catch (const Error& error) {
     return error.code() == ErrorCode::kNotFound;  // it has removed itself
   }
@@ -59,9 +59,9 @@ void clearAway(const std::string& name) {
   try {
     const auto directories = openDirectories();
     if (name.empty()) {
-      runtime::list(directories);
+      runtime::list(directories, runtime::Kind::kVm);
     } else {
-      runtime::find(directories, name);
+      runtime::find(directories, runtime::vmName(name));
     }
   } catch (const Error&) {
     // Nothing was left, or somebody else is clearing it away.
@@ -69,7 +69,7 @@ void clearAway(const std::string& name) {
 }
 
 EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::VmInfo>()) {
-  const std::string source = entry.name + "/exit.json";
+  const std::string source = entry.name.text + "/exit.json";
   const std::string text = entry.exitJson.value_or("");
   try {
     config::parseJson(source, text, info_);
@@ -83,7 +83,7 @@ EndedVm::EndedVm(const runtime::Entry& entry) : info_(message_.initRoot<schema::
       info_ = message_.initRoot<schema::VmInfo>();
     }
   }
-  info_.setName(entry.name);
+  info_.setName(entry.name.text);
   info_.setState(schema::VmState::ENDED);
 }
 

@@ -22,9 +22,9 @@ namespace {
 std::vector<std::string> vmNames(bool onlyLiving) {
   std::vector<std::string> names;
   const auto directories = runtime::Directories::open(runtime::Directories::defaultPaths());
-  for (const runtime::Entry& entry : runtime::list(directories)) {
+  for (const runtime::Entry& entry : runtime::list(directories, runtime::Kind::kVm)) {
     if (entry.alive || !onlyLiving) {
-      names.push_back(entry.name);
+      names.push_back(entry.name.text);
     }
   }
   return names;

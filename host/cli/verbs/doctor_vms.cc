@@ -24,14 +24,14 @@ struct Question {
 
 std::vector<Question> connectToAll(kj::AsyncIoContext& io, const runtime::Directories& directories) {
   std::vector<Question> questions;
-  for (const runtime::Entry& entry : runtime::list(directories)) {
+  for (const runtime::Entry& entry : runtime::list(directories, runtime::Kind::kVm)) {
     if (!entry.alive || entry.isChanging) {  // what is made or removed just now is of no old build
       continue;
     }
-    Question question{entry.name, nullptr};
+    Question question{entry.name.text, nullptr};
     try {
       question.client =
-          std::make_unique<ControlClient>(io, runtime::connectControl(directories, entry.name), entry.name);
+          std::make_unique<ControlClient>(io, runtime::connectControl(directories, entry.name), question.name);
     } catch (const Error&) {
       // It is starting, ending, or its listen queue is full.
     }

@@ -62,7 +62,7 @@ class DoctorVms : public ::testing::Test {
 
   // A VM whose supervisor takes connections and never reads from them.
   Vm& silent(const std::string& name) {
-    Vm& vm = vms_.emplace_back(Vm{runtime::Reservation::take(directories_, name), {}, {}, {}});
+    Vm& vm = vms_.emplace_back(Vm{runtime::Reservation::take(directories_, runtime::vmName(name)), {}, {}, {}});
     vm.listener = vm.reservation.listenControl();
     return vm;
   }
@@ -129,7 +129,7 @@ TEST_F(DoctorVms, withoutAnAnswer_isListedAsThat) {
 }
 
 TEST_F(DoctorVms, thatHasNoSocketYet_isListedAsNotAnswering) {
-  vms_.emplace_back(Vm{runtime::Reservation::take(directories_, "web"), {}, {}, {}});
+  vms_.emplace_back(Vm{runtime::Reservation::take(directories_, runtime::vmName("web")), {}, {}, {}});
   EXPECT_EQ(found(), std::vector<std::string>{line("web", VmBuild::Status::kNotAnswering, "")});
 }
 

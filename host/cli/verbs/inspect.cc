@@ -52,7 +52,7 @@ int inspect(const InspectOptions& options) {
   }
   config::validateVmName(options.name);
   const auto directories = openDirectories();
-  const runtime::Entry entry = runtime::find(directories, options.name);
+  const runtime::Entry entry = runtime::find(directories, runtime::vmName(options.name));
   if (!entry.alive) {
     const EndedVm ended(entry);
     if (options.config) {

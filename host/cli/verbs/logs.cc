@@ -74,7 +74,7 @@ void copyRest(const Fd& file, Sink& sink) {
 
 std::optional<Fd> openLog(const runtime::Directories& directories, const std::string& name, const std::string& file) {
   try {
-    return runtime::openState(directories, name, file);
+    return runtime::openState(directories, runtime::vmName(name), file);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kNotFound) {
       return std::nullopt;
@@ -162,7 +162,7 @@ int logs(const LogsOptions& options) {
   }
   const std::uint32_t port = parseConsole("--port", options.port);
   const auto directories = openDirectories();
-  const bool alive = runtime::find(directories, options.name).alive;
+  const bool alive = runtime::find(directories, runtime::vmName(options.name)).alive;
   const std::string file = options.vmm ? "vmmhost.log" : runtime::consoleLogName(port);
   Sink sink(options.json);
   if (const auto older = openLog(directories, options.name, file + ".1")) {

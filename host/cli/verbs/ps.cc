@@ -33,6 +33,10 @@ struct Row {
   bool answers = false;
 };
 
+const std::string& nameOf(const Row& row) {
+  return row.entry.name.text;
+}
+
 std::int64_t unixMs() {
   using namespace std::chrono;
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
@@ -51,7 +55,7 @@ void askAll(kj::AsyncIoContext& io, const runtime::Directories& directories, std
     }
     try {
       row.client =
-          std::make_unique<ControlClient>(io, runtime::connectControl(directories, row.entry.name), row.entry.name);
+          std::make_unique<ControlClient>(io, runtime::connectControl(directories, row.entry.name), nameOf(row));
     } catch (const Error&) {
       continue;  // being prepared, or its listen queue is full
     }
@@ -97,7 +101,7 @@ std::string tableOf(std::vector<Row>& rows) {
   for (Row& row : rows) {
     const auto info = infoOf(row);
     const bool known = info.hasConfig();
-    table.add({row.entry.name, info.getBackend().size() == 0 ? "-" : printable(view(info.getBackend()), 32),
+    table.add({nameOf(row), info.getBackend().size() == 0 ? "-" : printable(view(info.getBackend()), 32),
                stateText(row), known ? std::to_string(info.getConfig().getCpus().getCount()) : "-",
                known ? formatBytes(info.getConfig().getMemory().getSize()) : "-", uptime(row),
                row.ended || info.getSupervisorPid() == 0 ? "-" : std::to_string(info.getSupervisorPid())});
@@ -111,7 +115,7 @@ std::string jsonOf(std::vector<Row>& rows) {
   for (Row& row : rows) {
     const auto info = infoOf(row);
     json.beginObject()
-        .member("name", row.entry.name)
+        .member("name", nameOf(row))
         .member("backend", view(info.getBackend()))
         .member("state", row.ended     ? "ended"
                          : row.answers ? stateName(info.getState())
@@ -134,7 +138,7 @@ std::string jsonOf(std::vector<Row>& rows) {
 int ps(const PsOptions& options) {
   const auto directories = openDirectories();
   std::vector<Row> rows;
-  for (runtime::Entry& entry : runtime::list(directories)) {
+  for (runtime::Entry& entry : runtime::list(directories, runtime::Kind::kVm)) {
     if (entry.alive || options.all) {
       rows.push_back({std::move(entry), {}, nullptr, {}, false});
     }

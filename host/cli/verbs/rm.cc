@@ -42,12 +42,12 @@ int remove(const RmOptions& options) {
     writer.beginObject().member("name", name);
     try {
       config::validateVmName(name);
-      if (options.force && runtime::find(directories, name).alive) {
+      if (options.force && runtime::find(directories, runtime::vmName(name)).alive) {
         stopForRemoval(directories, name);
       }
       // With --rm it has removed itself by now.
       try {
-        runtime::remove(directories, name);
+        runtime::remove(directories, runtime::vmName(name));
       } catch (const Error& error) {
         if (!options.force || error.code() != ErrorCode::kNotFound) {
           throw;

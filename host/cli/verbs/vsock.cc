@@ -163,7 +163,7 @@ int vsock(const VsockOptions& options) {
   const std::uint32_t port = parseNumber("the port", "a number from 0 to 4294967295", options.port);
   auto io = kj::setupAsyncIo();
   const auto directories = openDirectories();
-  VsockSession session(io, runtime::connectVsock(directories, options.name));
+  VsockSession session(io, runtime::connectVsock(directories, runtime::vmName(options.name)));
   const bool isOpen = client::await(
       io, rpc::withDeadline(io.provider->getTimer(), kReplyLimit, "connecting to the guest", session.open(port)));
   if (!isOpen) {

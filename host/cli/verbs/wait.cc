@@ -41,7 +41,7 @@ struct Waiting {
 // A supervisor that ended while it was being asked has left the outcome, and one that died is reaped. False: no.
 bool takeOutcome(const runtime::Directories& directories, Waiting& waiting) {
   try {
-    const runtime::Entry entry = runtime::find(directories, waiting.name);
+    const runtime::Entry entry = runtime::find(directories, runtime::vmName(waiting.name));
     waiting.ended = entry.alive ? nullptr : std::make_unique<EndedVm>(entry);
   } catch (const Error&) {
     // It has removed itself.
@@ -52,7 +52,7 @@ bool takeOutcome(const runtime::Directories& directories, Waiting& waiting) {
 // Begins to wait for the end of a VM, which is over at once when it has ended.
 kj::Promise<void> waitFor(kj::AsyncIoContext& io, const runtime::Directories& directories, Waiting& waiting) {
   config::validateVmName(waiting.name);
-  runtime::Entry entry = runtime::find(directories, waiting.name);
+  runtime::Entry entry = runtime::find(directories, runtime::vmName(waiting.name));
   if (entry.alive) {
     try {
       waiting.client = connectTo(io, directories, waiting.name);
@@ -68,7 +68,7 @@ kj::Promise<void> waitFor(kj::AsyncIoContext& io, const runtime::Directories& di
       if (error.code() != ErrorCode::kFailedPrecondition) {
         throw;
       }
-      entry = runtime::find(directories, waiting.name);  // ended between two looks
+      entry = runtime::find(directories, runtime::vmName(waiting.name));  // ended between two looks
     }
   }
   waiting.ended = std::make_unique<EndedVm>(entry);

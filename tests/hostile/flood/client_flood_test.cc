@@ -134,7 +134,8 @@ class AttackedSupervisor {
   }
 
   std::unique_ptr<client::ControlClient> connect() {
-    return std::make_unique<client::ControlClient>(io_, runtime::connectControl(directories_, kName), kName);
+    return std::make_unique<client::ControlClient>(io_, runtime::connectControl(directories_, runtime::vmName(kName)),
+                                                   kName);
   }
   client::ControlClient& client() { return *client_; }
   kj::AsyncIoContext& io() { return io_; }
