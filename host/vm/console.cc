@@ -30,6 +30,11 @@ class Console::Client {
   }
 
   bool done() const { return done_; }
+  // The other end is closed, whatever waits here to be sent or read. One that only types no more has not left.
+  bool hasLeft() const {
+    pollfd end = {socket_.get(), 0, 0};
+    return ::poll(&end, 1, 0) == 1 && (end.revents & (POLLHUP | POLLERR)) != 0;
+  }
   void wake() {
     KJ_IF_MAYBE (waiter, newData_) {
       (*waiter)->fulfill();
@@ -87,12 +92,17 @@ class Console::Client {
   }
 
   kj::Promise<void> pumpInput() {
+    auto readable = observer_.whenBecomesReadable();
     if (console_.input_.size() >= kMaxInput) {
+      // A guest that hangs takes none for ever, and clients leave meanwhile: what they typed last is lost.
+      if (hasLeft()) {
+        finish();
+        return kj::READY_NOW;
+      }
       auto paf = kj::newPromiseAndFulfiller<void>();
       inputSpace_ = kj::mv(paf.fulfiller);
-      return paf.promise.then([this]() { return pumpInput(); });
+      return paf.promise.exclusiveJoin(kj::mv(readable)).then([this]() { return pumpInput(); });
     }
-    auto readable = observer_.whenBecomesReadable();
     char buffer[4096];
     const ssize_t got = ::recv(socket_.get(), buffer, sizeof(buffer), MSG_DONTWAIT);
     if (got < 0 && errno == EAGAIN) {
@@ -100,8 +110,7 @@ class Console::Client {
     }
     if (got <= 0) {
       // A client that has nothing more to type may still read. One that is gone goes, though the guest be silent.
-      pollfd end = {socket_.get(), 0, 0};
-      if (got < 0 || (::poll(&end, 1, 0) == 1 && (end.revents & (POLLHUP | POLLERR)) != 0)) {
+      if (got < 0 || hasLeft()) {
         finish();
         return kj::READY_NOW;
       }
@@ -148,6 +157,10 @@ Console::Console(kj::AsyncIoContext& io, Fd guest, std::unique_ptr<RotatingFile>
 Console::~Console() = default;
 
 Fd Console::attach(std::uint32_t replayBytes, bool input) {
+  if (clients_.size() >= kMaxClients) {
+    // The event loop may not have seen yet who has left.
+    std::erase_if(clients_, [](const auto& client) { return client->done() || client->hasLeft(); });
+  }
   if (clients_.size() >= kMaxClients) {
     throw Error(ErrorCode::kResourceExhausted, "the console has " + std::to_string(kMaxClients) + " clients already",
                 "detach one of them");
@@ -209,6 +222,14 @@ void Console::wakeClients() {
   }
 }
 
+void Console::wakeInputs() {
+  if (input_.size() < kMaxInput) {
+    for (const auto& client : clients_) {
+      client->wakeInput();
+    }
+  }
+}
+
 kj::Promise<void> Console::pumpInput() {
   auto writable = observer_->whenBecomesWritable();
   while (!input_.empty() && !finished_) {
@@ -221,12 +242,9 @@ kj::Promise<void> Console::pumpInput() {
       break;
     }
     input_.erase(0, static_cast<std::size_t>(sent));
-    if (input_.size() < kMaxInput) {
-      for (const auto& client : clients_) {
-        client->wakeInput();
-      }
-    }
+    wakeInputs();
   }
+  wakeInputs();
   inputPumping_ = false;
   return kj::READY_NOW;
 }
@@ -250,10 +268,12 @@ kj::Promise<void> Console::finish(kj::Duration limit) {
   }
   finished_ = true;
   inputPump_ = nullptr;
+  input_.clear();
   observer_ = nullptr;
   guest_.reset();
   file_ = nullptr;
   wakeClients();
+  wakeInputs();
   if (clients_.empty()) {
     return kj::READY_NOW;
   }

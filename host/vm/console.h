@@ -43,6 +43,7 @@ class Console {
   kj::Promise<void> pumpInput();
   void append(const char* data, std::size_t size);
   void wakeClients();
+  void wakeInputs();  // of those who wait for room
   void dropFinished();
   std::uint64_t ringStart() const { return end_ - std::min<std::uint64_t>(end_, kRingBytes); }
 
