@@ -64,10 +64,12 @@ void sayThatNobodyHolds(int lock) noexcept {
   [[maybe_unused]] const int cut = ::ftruncate(lock, 0);
 }
 
+// Up to the end of the line: behind it may be the rest of a longer one, which is about to be cut off.
 std::string whoHolds(int lock) {
   char text[64];
   const ssize_t got = ::pread(lock, text, sizeof text, 0);
-  return std::string(text, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  const std::string_view all(text, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  return std::string(all.substr(0, all.find('\n')));
 }
 
 // `process`: its folder in /proc. What is written in a lock file may be of one that is gone, whose number another has.
@@ -84,20 +86,24 @@ bool hasOpen(const Fd& process, int lock) {
   });
 }
 
-// `holder`: what sayWhoHolds has written into `lock`.
-Error heldTooLong(int lock, const EntryName& name, const std::string& holder) {
+// The folder in /proc of the process that is said to hold `lock`; nothing if it is not known to have it open.
+Fd processOf(int lock, const std::string& holder) {
   pid_t pid = 0;
   std::from_chars(holder.data(), holder.data() + holder.size(), pid);
-  const std::string number = std::to_string(pid);
+  Fd process(pid > 0 ? ::open(("/proc/" + std::to_string(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
+  return process && hasOpen(process, lock) ? std::move(process) : Fd();
+}
+
+// `holder`: what is written in the lock file; `process`: see processOf().
+Error heldTooLong(const EntryName& name, const std::string& holder, const Fd& process) {
   const std::string begin = std::string("another command is changing the ") +
                             (name.kind == Kind::kVm ? "entry" : name.noun()) + ' ' + inQuotes(name.text);
-  const Fd process(pid > 0 ? ::open(("/proc/" + number).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1);
-  const bool isHolder = process && hasOpen(process, lock);
-  const std::string stat = isHolder ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
+  const std::string stat = process ? readSmallFile(process.get(), "stat", 4096).value_or("") : "";
   const std::size_t nameEnd = stat.rfind(") ");
   if (nameEnd == std::string::npos) {
     return Error(ErrorCode::kUnavailable, begin + " and does not come to an end", "try again in a moment", true);
   }
+  const std::string number = holder.substr(0, holder.find_first_not_of("0123456789"));
   const std::size_t nameBegin = stat.find('(') + 1;
   const char state = stat[nameEnd + 2];
   const bool isStopped = state == 'T' || state == 't';  // by a signal, by a debugger (proc(5))
@@ -112,12 +118,19 @@ Error heldTooLong(int lock, const EntryName& name, const std::string& holder) {
 
 void waitForChange(int lock, const EntryName& name, std::chrono::milliseconds patience) {
   std::string holder = whoHolds(lock);
+  bool wasUnclear = false;
   while (!lockWithin(lock, byteLock(kChange, F_WRLCK), patience)) {
-    const std::string now = whoHolds(lock);
-    if (now == holder) {
-      throw heldTooLong(lock, name, holder);
+    std::string now = whoHolds(lock);
+    const bool isSame = now == holder;  // else many want it, and one after the other gets it
+    // The same text is of the same holder only if that one has the lock: until a new holder has written, nothing is
+    // there, or the name of one that was killed. For two looks to fall on such moments is rare, for three it is one
+    // holder that hangs there or cannot write.
+    const Fd process = isSame ? processOf(lock, now) : Fd();
+    if (isSame && (process || wasUnclear)) {
+      throw heldTooLong(name, now, process);
     }
-    holder = now;  // many want it, and one after the other gets it
+    wasUnclear = isSame;
+    holder = std::move(now);
   }
 }
 

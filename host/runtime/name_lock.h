@@ -19,8 +19,9 @@ class NameLock {
  public:
   static constexpr std::chrono::milliseconds kPatience{5000};
   // Makes the runtime folder and its lock file if they are missing, and waits for change. Throws Error: kUnavailable,
-  // retryable, when one process keeps it for longer than `patience`, as one that is suspended does. Nobody breaks the
-  // lock: what that process was about to do it does when it goes on. kConfinement: what is there is no entry's.
+  // retryable, when one process keeps it for longer than `patience`, as one that is suspended does; twice as long where
+  // it does not say who it is. Nobody breaks the lock: what that process was about to do it does when it goes on.
+  // kConfinement: what is there is no entry's.
   static NameLock take(const Directories& directories, const EntryName& name,
                        std::chrono::milliseconds patience = kPatience);
   NameLock(NameLock&&) noexcept = default;

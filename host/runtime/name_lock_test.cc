@@ -31,6 +31,17 @@ class NameLockTest : public RuntimeTest {
       std::this_thread::yield();
     }
   }
+  // Has change as long as the descriptor is open, and says nothing of itself.
+  static Fd heldBy(const fs::path& file) {
+    Fd held(::open(file.c_str(), O_RDWR | O_CLOEXEC));
+    struct flock change = {};
+    change.l_type = F_WRLCK;
+    change.l_whence = SEEK_SET;
+    change.l_start = 1;
+    change.l_len = 1;
+    EXPECT_EQ(::fcntl(held.get(), F_OFD_SETLK, &change), 0);
+    return held;
+  }
   static bool isNamed(const Error& error, const Process& process) {
     return error.message().find("process " + std::to_string(process.pid()) + " (") != std::string::npos;
   }
@@ -91,17 +102,46 @@ TEST_F(NameLockTest, processThatHasNotOpenedTheLock_isNotNamed) {
   const fs::path file = run("vm") / kLockFile;
   NameLock::take(directories, vmName("vm"));
   write(file, "1 0\n");
-  const Fd held(::open(file.c_str(), O_RDWR | O_CLOEXEC));
-  struct flock change = {};
-  change.l_type = F_WRLCK;
-  change.l_whence = SEEK_SET;
-  change.l_start = 1;
-  change.l_len = 1;
-  ASSERT_EQ(::fcntl(held.get(), F_OFD_SETLK, &change), 0);
+  const Fd held = heldBy(file);
   const Error error = errorOf([&] { NameLock::take(directories, vmName("vm"), 50ms); });
   EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
   EXPECT_EQ(error.message().find("process 1"), std::string::npos) << error.message();
   EXPECT_EQ(error.hint().find("kill"), std::string::npos) << error.hint();
+}
+
+// Between its having the lock and its having said so a holder is not known: one who looks then, and looks so again, may
+// have seen two of them.
+TEST_F(NameLockTest, holderThatIsNotKnown_isGivenTheTimeOfTwo) {
+  constexpr auto kPatience = 300ms;
+  const fs::path file = run("vm") / kLockFile;
+  NameLock::take(directories, vmName("vm"));
+  for (const char* text : {"", "1 0\n"}) {  // nobody's, and one's who was killed
+    write(file, text);
+    const Fd held = heldBy(file);
+    const auto begin = Clock::now();
+    const Error error = errorOf([&] { NameLock::take(directories, vmName("vm"), kPatience); });
+    EXPECT_GE(Clock::now() - begin, 2 * kPatience) << text;
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable) << error.message();
+  }
+}
+
+// What one who was killed has left is longer, and is cut off after the new text was written.
+TEST_F(NameLockTest, holderThatIsJustWriting_isTheSameAfterwards) {
+  constexpr auto kPatience = 3s;
+  const auto holder = changing();
+  const fs::path file = run("vm") / kLockFile;
+  const std::string text = read(file);
+  write(file, text + "789\n");
+  const auto before = threads();
+  std::thread cutting([&] {
+    waitForThreads(before + 2);
+    fs::resize_file(file, text.size());
+  });
+  const auto begin = Clock::now();
+  const Error error = errorOf([&] { NameLock::take(directories, vmName("vm"), kPatience); });
+  EXPECT_LT(Clock::now() - begin, 2 * kPatience);
+  cutting.join();
+  EXPECT_TRUE(isNamed(error, *holder)) << error.message();
 }
 
 TEST_F(NameLockTest, whoWaits_getsItWhenTheHolderEnds) {
