@@ -64,9 +64,15 @@ RawTerminal::RawTerminal(int fd) : fd_(fd) {
 
 bool RawTerminal::take() {
   if (!isForegroundTerminal(fd_)) {
+    isRaw_ = false;  // whoever has it now gives it the mode that it wants
     return false;
   }
+  if (isRaw_) {
+    return true;
+  }
   if (active_) {
+    enter(fd_);
+    isRaw_ = true;
     return true;
   }
   if (::tcgetattr(fd_, &savedMode) != 0) {
@@ -83,6 +89,7 @@ bool RawTerminal::take() {
   }
   enter(fd_);
   active_ = true;
+  isRaw_ = true;
   return true;
 }
 
@@ -98,11 +105,8 @@ RawTerminal::~RawTerminal() {
 }
 
 void RawTerminal::reenter() {
-  if (active_ && isForegroundTerminal(fd_)) {
-    enter(fd_);
-  } else {
-    take();
-  }
+  isRaw_ = false;
+  take();
 }
 
 }  // namespace vmmhost::cli

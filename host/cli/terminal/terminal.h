@@ -18,14 +18,15 @@ class RawTerminal {
   RawTerminal& operator=(const RawTerminal&) = delete;
 
   // Whether the terminal may be read now. It is raw then: from now on, if this process has come to the foreground
-  // since.
+  // since, for the first time or again.
   bool take();
   // After the process was stopped and continued: the shell has changed the terminal's mode.
   void reenter();
 
  private:
   int fd_;
-  bool active_ = false;
+  bool active_ = false;  // has been raw: there is a mode to restore
+  bool isRaw_ = false;   // and is, as far as is known
 };
 
 // How large the terminal of a descriptor is; nothing where it is none, or does not know.
