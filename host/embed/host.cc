@@ -118,7 +118,20 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
   kj::AsyncIoContext& io() { return *io_; }
   Log& log() { return *log_; }
   vm::MemoryMeter& meter() { return *meter_; }
-  int runtimeFolder() const { return runtimeFolder_.get(); }  // -1: there is none
+  // A file for the control groups of one VM, for whoever clears away after this program if it is killed. VMs run
+  // without as well: nothing there, or what warnOfGroups() has told.
+  std::optional<runtime::OwnedGroups> ownGroups() {
+    try {
+      return runtimeFolder_ ? std::optional(runtime::OwnedGroups::take(runtimeFolder_.get())) : std::nullopt;
+    } catch (const Error& error) {
+      warnOfGroups(error);
+      return std::nullopt;
+    }
+  }
+  void warnOfGroups(const Error& error) {
+    log_->write(Severity::kWarning, "host",
+                "control groups are left behind if this program is killed: " + error.message());
+  }
 
  private:
   class Errors final : public kj::TaskSet::ErrorHandler {
@@ -159,14 +172,12 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
     }
   }
 
-  // VMs run without as well.
   void openRuntimeFolder() {
     try {
       runtimeFolder_ = runtime::Directories::openRuntime(
           options_.runtimeFolder.empty() ? runtime::Directories::defaultPaths().runtime : options_.runtimeFolder);
     } catch (const Error& error) {
-      log_->write(Severity::kWarning, "host",
-                  "control groups are left behind if this program is killed: " + error.message());
+      warnOfGroups(error);
     }
   }
 
@@ -324,9 +335,15 @@ static kj::Promise<std::unique_ptr<OwnedVm>> launchOwned(HostThread& host, launc
   vm::VmSpec& spec = launch.spec;
   spec.groupName =
       launch::madeUpName(spec.config->getRoot<schema::VmConfig>().getName().cStr()) + "-" + std::to_string(::getpid());
-  if (host.runtimeFolder() >= 0) {
-    running->groups.emplace(runtime::OwnedGroups::take(host.runtimeFolder()));
-    spec.onCgroups = [raw = running.get()](const std::vector<std::string>& cgroups) { raw->groups->write(cgroups); };
+  if (auto groups = host.ownGroups()) {
+    running->groups.emplace(std::move(*groups));
+    spec.onCgroups = [&host, raw = running.get()](const std::vector<std::string>& cgroups) {
+      try {
+        raw->groups->write(cgroups);
+      } catch (const Error& error) {
+        host.warnOfGroups(error);
+      }
+    };
   }
   if (!options.vsockFolder.empty()) {
     spec.vsockFolder = Fd(::open(options.vsockFolder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

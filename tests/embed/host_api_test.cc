@@ -2,8 +2,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,6 +71,11 @@ class HostApiTest : public testing::Test {
     EXPECT_NE(said.find(told), std::string::npos) << said;
     const std::regex longer("3145728 bytes long");
     return std::distance(std::sregex_iterator(said.begin(), said.end(), longer), std::sregex_iterator());
+  }
+  void expectThatGroupsAreSaidToStay() const {
+    std::ifstream log(options_.logFile);
+    const std::string text(std::istreambuf_iterator<char>(log), {});
+    EXPECT_NE(text.find("control groups are left behind if this program is killed"), std::string::npos) << text;
   }
   static std::string readAll(const Fd& stream) {
     std::string text;
@@ -264,9 +271,47 @@ TEST_F(HostApiTest, runtimeFolderThatCannotBe_isToldAndNoHindrance) {
     Host host(options_);
     EXPECT_EQ(host.start(config("poweroff"), onUsableBackend()).get()->wait().get().kind, "guest");
   }
-  std::ifstream log(options_.logFile);
-  const std::string text(std::istreambuf_iterator<char>(log), {});
-  EXPECT_NE(text.find("control groups are left behind if this program is killed"), std::string::npos) << text;
+  expectThatGroupsAreSaidToStay();
+}
+
+TEST_F(HostApiTest, runtimeFolderThatTakesNoNotes_isToldAndNoHindrance) {
+  std::filesystem::create_directory(options_.runtimeFolder);
+  std::filesystem::permissions(options_.runtimeFolder, std::filesystem::perms::owner_all);
+  std::ofstream(options_.runtimeFolder + "/.owned") << "something else";
+  {
+    Host host(options_);
+    EXPECT_EQ(host.start(config("poweroff"), onUsableBackend()).get()->wait().get().kind, "guest");
+  }
+  expectThatGroupsAreSaidToStay();
+}
+
+TEST_F(HostApiTest, runtimeFolderThatIsFull_isToldAndNoHindrance) {
+  std::filesystem::create_directory(options_.runtimeFolder);
+  const pid_t program = ::fork();
+  if (program == 0) {
+    // A file system of one page, in which files can be made and nothing be written.
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("none", options_.runtimeFolder.c_str(), "tmpfs", 0, "size=4k,mode=0700") != 0) {
+      ::_exit(2);
+    }
+    std::ofstream(options_.runtimeFolder + "/page") << std::string(4096, 'x') << std::flush;
+    try {
+      Host host(options_);
+      const Ending ending = host.start(config("poweroff"), onUsableBackend()).get()->wait().get();
+      ::_exit(ending.kind == "guest" ? 0 : 1);
+    } catch (const Error& error) {
+      (void)!::write(2, error.message().data(), error.message().size());
+      ::_exit(1);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(program, &status, 0), program);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 2) {
+    GTEST_SKIP() << "no file system can be mounted here";
+  }
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  expectThatGroupsAreSaidToStay();
 }
 
 TEST_F(HostApiTest, destroyedHandle_takesItsWorkerAlong) {
