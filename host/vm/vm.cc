@@ -63,7 +63,14 @@ kj::Promise<void> Vm::start() {
   });
 }
 
+void Vm::requireWanted(const char* doing) const {
+  if (life_.isEnding()) {
+    throw Error(ErrorCode::kCancelled, std::string("the VM was ended ") + doing);
+  }
+}
+
 kj::Promise<void> Vm::launch() {
+  requireWanted("before it was started");
   auto config = spec_.config->getRoot<schema::VmConfig>();
   resources_ = openResources(config, spec_.workingDirectory);
   disks_.setPlans(std::move(resources_.diskPlans));
@@ -80,9 +87,7 @@ kj::Promise<void> Vm::launch() {
              [files, unwanted = bootFilesUnwanted_]() { return copiesOf(std::move(*files), *unwanted); },
              [unwanted = bootFilesUnwanted_]() { unwanted->store(true); })
       .then(rpc::guarded([this](std::vector<BootFile>&& copies) {
-        if (life_.isEnding()) {
-          throw Error(ErrorCode::kCancelled, "the VM was ended while its boot files were copied");
-        }
+        requireWanted("while its boot files were copied");
         replaceBootFiles(resources_, std::move(copies));
         return launchWorker();
       }));
@@ -136,6 +141,7 @@ kj::Promise<void> Vm::handOver(std::vector<Fd> consoles) {
   auto all = attached.then([created = kj::mv(created)]() mutable { return kj::mv(created); })
                  .then(rpc::guarded([this](capnp::Response<schema::Worker::CreateResults>&& response) {
                    takeVm(response);
+                   requireWanted("before its guest ran");  // by one that was told of it
                    return vm_.startRequest().send();
                  }))
                  .then(rpc::guarded([](auto&& started) { rpc::throwIfError(started); }));
@@ -149,6 +155,8 @@ kj::Promise<void> Vm::handOver(std::vector<Fd> consoles) {
 }
 
 void Vm::takeVm(schema::Worker::CreateResults::Reader created) {
+  // The answer may have been under way: the worker is being killed, and how it is confined then tells nothing.
+  requireWanted("while its worker created it");
   try {
     rpc::throwIfError(created);
   } catch (const Error& error) {

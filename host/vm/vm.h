@@ -56,6 +56,7 @@ class Vm {
   void describe(schema::VmInfo::Builder out, std::uint64_t workerPrivateBytes = 0);
 
  private:
+  void requireWanted(const char* doing) const;  // throws kCancelled once its end has begun
   kj::Promise<void> launch();
   kj::Promise<void> launchWorker();
   void prepareVsock(schema::VmConfig::Builder config);
