@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 namespace vmmhost::seccomp {
@@ -81,5 +83,66 @@ struct BaseParameters {
 //   "worker-system"   a worker that starts programs of the system root (execve, fork), but creates no socket and
 //                     connects nowhere: socketpair is its only way to talk to them
 Policy basePolicy(std::string_view name, const BaseParameters& parameters);
+
+// A named piece of a policy, of which a launch asks for a set. What every policy has is none: threads, heap, the event
+// loop, reading and writing descriptors that it holds, confining itself further, and the one execveat.
+struct Grant {
+  std::string_view name;
+  std::uint64_t bit = 0;
+  std::string_view allows;  // one sentence
+};
+
+// Their bits, which are those of the plugin interface (VMMHOST_GRANT_*) and stay.
+namespace grant {
+inline constexpr std::uint64_t kKvm = 1u << 0;
+inline constexpr std::uint64_t kTap = 1u << 1;
+inline constexpr std::uint64_t kRings = 1u << 2;
+inline constexpr std::uint64_t kDisks = 1u << 3;
+inline constexpr std::uint64_t kVsockSockets = 1u << 4;
+inline constexpr std::uint64_t kAccept = 1u << 5;
+inline constexpr std::uint64_t kMemoryFiles = 1u << 6;
+inline constexpr std::uint64_t kEpolls = 1u << 7;
+inline constexpr std::uint64_t kFiles = 1u << 8;
+inline constexpr std::uint64_t kTemporaryFiles = 1u << 9;
+inline constexpr std::uint64_t kLoader = 1u << 10;
+inline constexpr std::uint64_t kPrograms = 1u << 11;
+inline constexpr std::uint64_t kPairs = 1u << 12;
+}  // namespace grant
+
+// The one table of them: docs/plugins.md is compared with it.
+std::span<const Grant> grants();
+// "kvm, disks"; "none". Bits that are no grant's are called by their number.
+std::string namesOf(std::uint64_t bits);
+
+// The policy that has these grants. A set allows what one of its grants allows, and no more; where several of them give
+// a call an errno, the basis and then the first in the order of grants() decides. Of the parameters it looks at the
+// executable and the rings: the others are for names. Throws Error(kInvalidArgument) for bits that are no grant's.
+Policy composedPolicy(std::uint64_t grants, const BaseParameters& parameters);
+
+// Which policy a process gets: one that has a name, or a set of grants.
+class PolicyChoice {
+ public:
+  PolicyChoice(std::string_view name) : choice_(std::string(name)) {}  // of basePolicy(), which refuses others
+  PolicyChoice(const char* name) : choice_(std::string(name)) {}
+  static PolicyChoice ofGrants(std::uint64_t bits) { return PolicyChoice(bits); }
+
+  bool isComposed() const { return std::holds_alternative<std::uint64_t>(choice_); }
+  // What it grants, whichever it is; what a policy with a name allows besides is its own.
+  std::uint64_t grants() const;
+  bool has(std::uint64_t grant) const { return (grants() & grant) == grant; }
+  std::string describe() const;  // "worker-static", "grants: kvm, disks"
+  Policy policy(const BaseParameters& parameters) const;
+
+  bool operator==(const PolicyChoice&) const = default;
+  bool operator==(std::string_view name) const {
+    const auto* own = std::get_if<std::string>(&choice_);
+    return own != nullptr && *own == name;
+  }
+  bool operator==(const char* name) const { return *this == std::string_view(name); }
+
+ private:
+  explicit PolicyChoice(std::uint64_t bits) : choice_(bits) {}
+  std::variant<std::string, std::uint64_t> choice_;
+};
 
 }  // namespace vmmhost::seccomp

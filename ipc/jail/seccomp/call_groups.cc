@@ -1,12 +1,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/fs.h>
-#include <linux/if_tun.h>
-#include <linux/io_uring.h>
-#include <linux/kvm.h>
-#include <linux/memfd.h>
 #include <linux/sched.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -15,11 +9,6 @@
 #include <csignal>
 
 #include "ipc/jail/seccomp/call_table.h"
-#include "vmmhost/rings.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
 
 namespace vmmhost::seccomp {
 namespace {
@@ -55,6 +44,8 @@ void failWith(Policy& policy, int errnoValue, std::initializer_list<std::uint32_
     }
   }
 }
+
+namespace {
 
 void addThreadsAndMemoryBasics(Policy& policy) {
   allow(policy, {
@@ -112,10 +103,7 @@ void addThreadsAndMemoryBasics(Policy& policy) {
   allowIf(policy, __NR_prlimit64, {equals32(0, 0), equals64(2, 0)});  // reading its own
 }
 
-void addEventLoop(Policy& policy, const BaseParameters& parameters) {
-  if (parameters.makesEpolls) {
-    allow(policy, {__NR_epoll_create1});
-  }
+void addEventLoop(Policy& policy) {
   allow(policy, {
                     __NR_epoll_ctl,
                     kEpollWait,
@@ -161,13 +149,20 @@ void addDescriptorInput(Policy& policy) {
   // Neither locks, leases nor owners: they act on the host's side of an open file description. Not F_SETFL either.
   allowValues(policy, __NR_fcntl, 1, {F_GETFL, F_GETFD, F_SETFD});
   allowIf(policy, __NR_recvfrom, {equals64(4, 0)});  // recv()
-  // send(), which says nothing that write() does not: no address, no flags that matter to who receives.
-  allowIf(policy, __NR_sendto, {equals32(3, MSG_NOSIGNAL | MSG_DONTWAIT), equals64(4, 0)});
-  // Reading on without taking out: of any socket, the own end alone.
-  allowIf(policy, __NR_setsockopt, {equals32(1, SOL_SOCKET), equals32(2, SO_PEEK_OFF)});
   // Not SO_PEERPIDFD, which hands out a descriptor for the host's process.
   allowIf(policy, __NR_getsockopt, {equals32(1, SOL_SOCKET), equals32(2, SO_SNDBUF)});
   allowIf(policy, __NR_getsockopt, {equals32(1, SOL_SOCKET), equals32(2, SO_ERROR)});
+  allowValues(policy, __NR_fcntl, 1, {F_ADD_SEALS, F_GET_SEALS});  // of what it was given, which has all its seals
+  // fstat() as glibc makes it. A path that comes with it leads nowhere in an empty root.
+  allowIf(policy, __NR_newfstatat, {equals32(3, AT_EMPTY_PATH)});
+}
+
+void addDataMemory(Policy& policy) {
+  // No memory ever becomes executable: the kernel maps a static executable's code itself, at exec. Shared anonymous
+  // memory would escape the limits on private data, so that only descriptors are mapped shared.
+  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), ArgCheck{3, MAP_TYPE | kUnboundedMemory, MAP_PRIVATE}});
+  allowIf(policy, __NR_mmap, {without(2, PROT_EXEC), without(3, MAP_ANONYMOUS | kUnboundedMemory)});
+  allowIf(policy, __NR_mprotect, {without(2, PROT_EXEC)});
 }
 
 void addSelfConfinement(Policy& policy) {
@@ -191,6 +186,8 @@ void addExecutable(Policy& policy, const BaseParameters& parameters) {
   }
 }
 
+}  // namespace
+
 void addGivingBack(Policy& policy) {
   allowIf(policy, __NR_fallocate, {equals32(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)});
   // No limit on a file's size bounds what the other modes take of the file system behind its end (FALLOC_FL_KEEP_SIZE).
@@ -198,31 +195,15 @@ void addGivingBack(Policy& policy) {
   failWith(policy, EOPNOTSUPP, {__NR_fallocate});
 }
 
-void addDiskInput(Policy& policy, const BaseParameters& parameters) {
-  // No other rings can come to be: io_uring_setup is not here, and what is on these descriptors is restricted.
-  for (unsigned index = 0; index < parameters.rings; ++index) {
-    const auto ring = static_cast<std::uint32_t>(rings::kFirstDescriptor) + index;
-    allowIf(policy, __NR_io_uring_enter, {equals32(0, ring), only32(3, IORING_ENTER_GETEVENTS), equals64(4, 0)});
-    allowIf(policy, __NR_io_uring_register, {equals32(0, ring), equals32(1, IORING_REGISTER_FILES_UPDATE)});
-  }
-  allowIf(policy, __NR_pwritev2, {equals32(5, RWF_DSYNC)});
-  addGivingBack(policy);
-}
-
-void addKvm(Policy& policy) {
-  // _IOC_TYPE: which of them a thread needs is for the worker's own filters to say.
-  allowIf(policy, __NR_ioctl, {ArgCheck{1, 0xff00, KVMIO << 8}});
-}
-
-void addMemoryFiles(Policy& policy) {
-  // Kernels before 6.3 do not know MFD_NOEXEC_SEAL; nothing here executes a descriptor anyhow.
-  allowIf(policy, __NR_memfd_create, {ArgCheck{1, 0xffffffffu & ~(MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), MFD_CLOEXEC}});
-}
-
-void addTap(Policy& policy) {
-  // Of all that can be asked of a TAP device, what its frames may be: the host has set up the rest, and the device
-  // outlives the worker.
-  allowValues(policy, __NR_ioctl, 1, {TUNSETOFFLOAD});
+void addBasis(Policy& policy, const BaseParameters& parameters) {
+  addThreadsAndMemoryBasics(policy);
+  addEventLoop(policy);
+  addDescriptorInput(policy);
+  addDataMemory(policy);
+  addSelfConfinement(policy);
+  addExecutable(policy, parameters);
+  // glibc looks for /proc/self/exe before main and does without.
+  failWith(policy, ENOENT, {kReadlink, __NR_readlinkat});
 }
 
 }  // namespace vmmhost::seccomp

@@ -91,22 +91,23 @@ void allowIf(Policy& policy, std::uint32_t number, std::initializer_list<ArgChec
 void allowValues(Policy& policy, std::uint32_t number, std::uint8_t index, std::initializer_list<std::uint32_t> values);
 void failWith(Policy& policy, int errnoValue, std::initializer_list<std::uint32_t> numbers);
 
-// Groups that more than one base policy has.
-void addThreadsAndMemoryBasics(Policy& policy);  // threads of its own process, heap, signals to itself, leaving
-void addEventLoop(Policy& policy, const BaseParameters& parameters);  // epoll, eventfd, signalfd, timers, clocks
-void addDescriptorInput(Policy& policy);  // reading, writing and asking about descriptors that it holds
-void addSelfConfinement(Policy& policy);  // prctl and seccomp as far as they take rights away, own name
-void addExecutable(Policy& policy, const BaseParameters& parameters);  // execveat on the one descriptor
-void addKvm(Policy& policy);
-void addMemoryFiles(Policy& policy);  // memfd_create, but not of huge pages
-void addTap(Policy& policy);          // frames are read and written as the event loop does
-void addGivingBack(Policy& policy);   // holes in files, and nothing else that fallocate does
-// What the rings of vmmhost/rings.h take, and what does the same without them.
-void addDiskInput(Policy& policy, const BaseParameters& parameters);
+// What every policy has: threads of its own process, heap, signals to itself, leaving; epoll, eventfd, signalfd,
+// timers, clocks; reading, writing and asking about descriptors that it holds; memory that is not executable; prctl and
+// seccomp as far as they take rights away; execveat on the one descriptor.
+void addBasis(Policy& policy, const BaseParameters& parameters);
+void addGivingBack(Policy& policy);  // holes in files, and nothing else that fallocate does
 
-// The base policies; basePolicy() finds them by name.
-Policy workerStatic(const BaseParameters& parameters);
-Policy workerDynamic(const BaseParameters& parameters);
-Policy workerSystem(const BaseParameters& parameters);
+// The pieces that belong to these bits, in the order of grants().
+void addPieces(Policy& policy, std::uint64_t grants, const BaseParameters& parameters);
+// Where several pieces have an errno for one call, the first that was added decides: the basis, then the pieces in the
+// order of grants().
+void keepFirstErrnos(Policy& policy);
+
+// What the policies that have names have besides the basis and their grants.
+void addOwnOfStatic(Policy& policy, const BaseParameters& parameters);
+void addOwnOfDynamic(Policy& policy, const BaseParameters& parameters);
+void addOwnOfSystem(Policy& policy, const BaseParameters& parameters);
+// Files of memory as workers of plugins up to 1.1 make them: Linux before 6.3 does not know MFD_NOEXEC_SEAL.
+void addUnsealedMemoryFiles(Policy& policy);
 
 }  // namespace vmmhost::seccomp

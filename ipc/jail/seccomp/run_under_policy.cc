@@ -1,5 +1,5 @@
-// Test helper: run-under-policy POLICY PROGRAM [ARGUMENT...] installs a base policy and executes the program by
-// descriptor, as the spawn stub does.
+// Test helper: run-under-policy POLICY PROGRAM [ARGUMENT...] installs a base policy, or the one of a set of grants
+// whose bits are given as a number, and executes the program by descriptor, as the spawn stub does.
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "vmmhost/error.h"
@@ -27,7 +29,10 @@ int main(int argc, char** argv) {
     }
     ::close(fd);
     const rlimit limit{kExecutable, kExecutable};
-    const auto program = seccomp::compile(seccomp::basePolicy(argv[1], {.executableDescriptor = kExecutable}));
+    const char* endOfBits = argv[1];
+    const std::uint64_t bits = std::strtoull(argv[1], const_cast<char**>(&endOfBits), 10);
+    const auto choice = *endOfBits == '\0' ? seccomp::PolicyChoice::ofGrants(bits) : seccomp::PolicyChoice(argv[1]);
+    const auto program = seccomp::compile(choice.policy({.executableDescriptor = kExecutable}));
     if (::setrlimit(RLIMIT_NOFILE, &limit) != 0 || ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
       throw systemError("preparing", errno);
     }

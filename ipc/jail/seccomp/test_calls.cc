@@ -173,6 +173,10 @@ std::vector<sock_filter> programOf(const char* policy) {
   return compile(basePolicy(policy, {.executableDescriptor = kExecutable}));
 }
 
+std::vector<sock_filter> programOf(std::uint64_t grants) {
+  return compile(composedPolicy(grants, {.executableDescriptor = kExecutable, .rings = 2}));
+}
+
 std::vector<sock_filter> oldProgramOf(const char* policy, bool hasProc) {
   BaseParameters parameters{.executableDescriptor = kExecutable, .makesMemoryFiles = true, .makesEpolls = true};
   parameters.hasProc = hasProc;

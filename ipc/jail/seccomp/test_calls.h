@@ -25,6 +25,7 @@ inline constexpr std::uint32_t kX32 = 0x40000000;
 inline constexpr unsigned kNoExecSeal = 0x0008;  // MFD_NOEXEC_SEAL, Linux 6.3
 
 std::vector<sock_filter> programOf(const char* policy);
+std::vector<sock_filter> programOf(std::uint64_t grants);
 // For workers of plugins that were built for version 1.1 of the interface.
 std::vector<sock_filter> oldProgramOf(const char* policy, bool hasProc = false);
 
