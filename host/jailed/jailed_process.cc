@@ -172,7 +172,7 @@ void JailedProcess::verify(bool isTight) {
                 plan_.unconfinedHint);
   }
   verified_ = std::move(report.verified);
-  verified_.push_back("seccomp policy: " + (plan_.policy.empty() ? plan_.jail.seccompPolicy : plan_.policy));
+  verified_.push_back("seccomp policy: " + (plan_.policy.empty() ? plan_.jail.seccompPolicy.describe() : plan_.policy));
 }
 
 kj::Promise<void> JailedProcess::pumpLog() {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <iterator>
 
 #include "host/base/text.h"
 #include "host/plugin/host_api.h"
@@ -12,6 +13,7 @@
 #include "ipc/jail/spawn/spawn.h"
 #include "vmmhost/epolls.h"
 #include "vmmhost/rings.h"
+#include "vmmhost/seccomp.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -198,6 +200,101 @@ void copyDescriptors(const vmmhost_launch_plan& from, LaunchPlan& to) {
   }
 }
 
+struct GrantOfInterface {
+  std::uint64_t bit;
+  std::uint64_t grant;
+};
+constexpr GrantOfInterface kGrantsOfInterface[] = {
+    {VMMHOST_GRANT_KVM, seccomp::grant::kKvm},
+    {VMMHOST_GRANT_TAP, seccomp::grant::kTap},
+    {VMMHOST_GRANT_RINGS, seccomp::grant::kRings},
+    {VMMHOST_GRANT_DISKS, seccomp::grant::kDisks},
+    {VMMHOST_GRANT_VSOCK_SOCKETS, seccomp::grant::kVsockSockets},
+    {VMMHOST_GRANT_ACCEPT, seccomp::grant::kAccept},
+    {VMMHOST_GRANT_MEMORY_FILES, seccomp::grant::kMemoryFiles},
+    {VMMHOST_GRANT_EPOLLS, seccomp::grant::kEpolls},
+    {VMMHOST_GRANT_FILES, seccomp::grant::kFiles},
+    {VMMHOST_GRANT_TEMPORARY_FILES, seccomp::grant::kTemporaryFiles},
+    {VMMHOST_GRANT_LOADER, seccomp::grant::kLoader},
+    {VMMHOST_GRANT_PROGRAMS, seccomp::grant::kPrograms},
+    {VMMHOST_GRANT_PAIRS, seccomp::grant::kPairs},
+};
+constexpr std::uint64_t kAllGrants = [] {
+  std::uint64_t all = 0;
+  for (const GrantOfInterface& one : kGrantsOfInterface) {
+    all |= one.bit == one.grant ? one.bit : 0;
+  }
+  return all;
+}();
+static_assert(kAllGrants == (std::uint64_t{1} << std::size(kGrantsOfInterface)) - 1,
+              "the bits of the plugin interface are those of the policies");
+
+// What a set of grants and the rest of the plan ask of each other.
+void checkGrants(const vmmhost_launch_plan& from, const LaunchPlan& to) {
+  using namespace seccomp;
+  const auto has = [&from](std::uint64_t bit) { return (from.grants & bit) != 0; };
+  const auto refuse = [](std::uint64_t bit, const std::string& why) {
+    fault("asks for the grant " + namesOf(bit) + ' ' + why);
+  };
+  const auto require = [](std::uint64_t bit, const std::string& why) {
+    fault(why + " without the grant " + namesOf(bit));
+  };
+  const bool isEmpty = to.root == LaunchPlan::Root::kEmpty;
+  for (const std::uint64_t bit : {grant::kFiles, grant::kLoader, grant::kPrograms}) {
+    if (has(bit) && isEmpty) {
+      refuse(bit, "with an empty root, where there is nothing to open or to execute");
+    }
+  }
+  if (!isEmpty && !has(grant::kFiles)) {
+    require(grant::kFiles, "asks for a root with files");
+  }
+  if (to.proc && !has(grant::kFiles)) {
+    require(grant::kFiles, "asks for a /proc");
+  }
+  if (to.tmp != has(grant::kTemporaryFiles)) {
+    to.tmp ? require(grant::kTemporaryFiles, "asks for a /tmp")
+           : refuse(grant::kTemporaryFiles, "without a /tmp, which alone is writable");
+  }
+  if ((from.ring_count > 0) != has(grant::kRings)) {
+    from.ring_count > 0 ? require(grant::kRings, "asks for rings") : refuse(grant::kRings, "but for no rings");
+  }
+  if (has(grant::kRings) && has(grant::kPrograms)) {
+    refuse(grant::kRings, "together with programs, which would inherit what the rings are for");
+  }
+  if ((from.epoll_count == 0) != has(grant::kEpolls)) {
+    from.epoll_count == 0
+        ? require(grant::kEpolls, "asks for no instances of epoll, so that its worker has to make them, but")
+        : refuse(grant::kEpolls, "and for instances of epoll to start with: who has these makes none");
+  }
+}
+
+// Which policy the plan asks for: by name or by grants.
+void choosePolicy(const vmmhost_launch_plan& from, LaunchPlan& to) {
+  if (from.grants == 0) {
+    if (from.seccomp != nullptr) {
+      const std::string name = copyText(from.seccomp, 64, "seccomp policy");
+      constexpr std::string_view kPolicies[] = {"worker-static", "worker-dynamic", "worker-system"};
+      if (std::find(std::begin(kPolicies), std::end(kPolicies), name) == std::end(kPolicies)) {
+        fault("asks for an unknown seccomp policy: " + inQuotes(name));
+      }
+      to.seccompPolicy = name;
+    }
+    return;
+  }
+  if (from.seccomp != nullptr) {
+    fault("asks for grants and for the seccomp policy " + inQuotes(copyText(from.seccomp, 64, "seccomp policy")) +
+          ", where one of the two makes the policy");
+  }
+  if ((from.grants & ~kAllGrants) != 0) {
+    fault("asks for grants that this host does not know: " + seccomp::namesOf(from.grants & ~kAllGrants));
+  }
+  if (to.hasOldPolicy) {
+    fault("asks for grants, which came with version 1.2 of the interface, and says that it was built for an older one");
+  }
+  to.seccompPolicy = seccomp::PolicyChoice::ofGrants(from.grants);
+  checkGrants(from, to);
+}
+
 std::chrono::milliseconds timeout(std::uint64_t given, std::chrono::milliseconds otherwise, const char* what) {
   if (given > kMaxTimeoutMs) {
     fault("has a " + std::string(what) + " timeout of more than ten minutes");
@@ -225,13 +322,7 @@ LaunchPlan copyLaunchPlan(const vmmhost_launch_plan& from, const std::string& fo
   to.dev = (from.flags & VMMHOST_PLAN_DEV) != 0;
   to.tmp = (from.flags & VMMHOST_PLAN_TMP) != 0;
   to.reopensBootFiles = (from.flags & VMMHOST_PLAN_REOPENABLE) != 0;
-  if (from.seccomp != nullptr) {
-    to.seccompPolicy = copyText(from.seccomp, 64, "seccomp policy");
-    constexpr std::string_view kPolicies[] = {"worker-static", "worker-dynamic", "worker-system"};
-    if (std::find(std::begin(kPolicies), std::end(kPolicies), to.seccompPolicy) == std::end(kPolicies)) {
-      fault("asks for an unknown seccomp policy: " + inQuotes(to.seccompPolicy));
-    }
-  }
+  choosePolicy(from, to);
   const std::string worker = workerPath(from.worker, folder);
   to.argv.push_back(worker.substr(worker.rfind('/') + 1));
   checkCount(from.arguments, from.argument_count, kMaxArguments, "arguments");

@@ -7,6 +7,7 @@
 
 #include "host/plugin/testing.h"
 #include "tests/support/refusal.h"
+#include "vmmhost/seccomp.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -198,6 +199,70 @@ TEST_F(LaunchPlanTest, policyIsOld_forPluginsThatWereBuiltBeforeIt) {
   EXPECT_FALSE(isOld(0x10002));
   EXPECT_FALSE(isOld(0x10003));
   EXPECT_FALSE(isOld(VMMHOST_PLUGIN_ABI));
+}
+
+TEST_F(LaunchPlanTest, grants_makeThePolicy_whereThereIsNoName) {
+  plan.epoll_count = 1;
+  plan.grants = VMMHOST_GRANT_KVM | VMMHOST_GRANT_DISKS;
+  const LaunchPlan copied = copyLaunchPlan(plan, root.string());
+  EXPECT_EQ(copied.seccompPolicy, seccomp::PolicyChoice::ofGrants(seccomp::grant::kKvm | seccomp::grant::kDisks));
+  EXPECT_EQ(copied.seccompPolicy.describe(), "grants: kvm, disks");
+  EXPECT_EQ(copied.maxDescriptors, 256u);
+  for (const char* name : {"worker-static", "worker-system"}) {
+    expectFault("grants and for the seccomp policy \"" + std::string(name), [&](auto& p) { p.seccomp = name; });
+  }
+}
+
+TEST_F(LaunchPlanTest, grants_areThoseOfTheTable) {
+  std::uint64_t all = 0;
+  for (const seccomp::Grant& one : seccomp::grants()) {
+    all |= one.bit;
+  }
+  constexpr std::uint64_t kNotTogether = VMMHOST_GRANT_RINGS | VMMHOST_GRANT_EPOLLS;
+  plan.root = VMMHOST_ROOT_SYSTEM;
+  plan.flags = VMMHOST_PLAN_TMP;
+  plan.epoll_count = 1;
+  plan.grants = all & ~kNotTogether;
+  EXPECT_EQ(copyLaunchPlan(plan, root.string()).seccompPolicy.grants(), all & ~kNotTogether);
+  expectFault("does not know: bit 13, bit 63", [](auto& p) { p.grants |= std::uint64_t{1} << 63 | 1u << 13; });
+}
+
+TEST_F(LaunchPlanTest, grantsThatMakeNoSense_areRefusedByName) {
+  constexpr std::uint64_t kFiles = VMMHOST_GRANT_FILES;
+  plan.epoll_count = 1;
+  const auto with = [](std::uint64_t grants, std::uint32_t kind = VMMHOST_ROOT_EMPTY, std::uint32_t flags = 0) {
+    return [=](vmmhost_launch_plan& p) { p.grants = grants, p.root = kind, p.flags = flags; };
+  };
+  expectFault("the grant files with an empty root", with(kFiles));
+  expectFault("the grant loader with an empty root", with(VMMHOST_GRANT_LOADER));
+  expectFault("the grant programs with an empty root", with(VMMHOST_GRANT_PROGRAMS));
+  expectFault("a root with files without the grant files", with(VMMHOST_GRANT_LOADER, VMMHOST_ROOT_SYSTEM));
+  expectFault("a /proc without the grant files", with(VMMHOST_GRANT_KVM, VMMHOST_ROOT_EMPTY, VMMHOST_PLAN_PROC));
+  expectFault("a /tmp without the grant temporary-files", with(kFiles, VMMHOST_ROOT_SYSTEM, VMMHOST_PLAN_TMP));
+  expectFault("temporary-files without a /tmp", with(kFiles | VMMHOST_GRANT_TEMPORARY_FILES, VMMHOST_ROOT_SYSTEM));
+  expectFault("the grant rings but for no rings", with(VMMHOST_GRANT_RINGS));
+  expectFault("rings without the grant rings", [](auto& p) { p.grants = VMMHOST_GRANT_KVM, p.ring_count = 1; });
+  expectFault("the grant epolls and for instances", with(VMMHOST_GRANT_EPOLLS));
+  expectFault("without the grant epolls", [](auto& p) { p.grants = VMMHOST_GRANT_KVM, p.epoll_count = 0; });
+  expectFault("rings together with programs", [](auto& p) {
+    p.grants = VMMHOST_GRANT_RINGS | VMMHOST_GRANT_PROGRAMS | kFiles, p.ring_count = 1, p.root = VMMHOST_ROOT_SYSTEM;
+  });
+  plan.grants = VMMHOST_GRANT_KVM;
+  EXPECT_EQ(errorOf([&] { copyLaunchPlan(plan, root.string(), 0x10001); }).code(), ErrorCode::kInternal);
+}
+
+TEST_F(LaunchPlanTest, grantsWithFiles_keepTheirRoot) {
+  static const vmmhost_bind bind = {"/opt/backend", "/opt/backend"};
+  plan.root = VMMHOST_ROOT_SYSTEM;
+  plan.flags = VMMHOST_PLAN_PROC | VMMHOST_PLAN_DEV;
+  plan.binds = &bind;
+  plan.bind_count = 1;
+  plan.grants = VMMHOST_GRANT_FILES | VMMHOST_GRANT_LOADER | VMMHOST_GRANT_EPOLLS;
+  const LaunchPlan copied = copyLaunchPlan(plan, root.string());
+  EXPECT_EQ(copied.root, LaunchPlan::Root::kSystem);
+  EXPECT_TRUE(copied.proc && copied.dev);
+  EXPECT_EQ(copied.binds.size(), 1u);
+  EXPECT_EQ(copied.maxDescriptors, 64u) << "who makes instances of epoll";
 }
 
 TEST_F(LaunchPlanTest, unknownChoices_areRefused) {

@@ -15,6 +15,7 @@
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
+#include "vmmhost/seccomp.h"
 
 namespace vmmhost::plugin {
 
@@ -41,7 +42,7 @@ struct LaunchPlan {
   bool proc = false;
   bool dev = false;
   bool tmp = false;
-  std::string seccompPolicy = "worker-static";
+  seccomp::PolicyChoice seccompPolicy = "worker-static";
   bool hasOldPolicy = false;  // as it was up to 1.1 of the plugin interface
   bool reopensBootFiles = false;
   std::vector<Bind> binds;

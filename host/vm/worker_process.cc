@@ -10,16 +10,15 @@
 namespace vmmhost::vm {
 namespace {
 
-constexpr std::string_view kDynamicPolicy = "worker-dynamic";
-
 std::string describePolicy(const plugin::LaunchPlan& plan) {
   if (plan.hasOldPolicy) {
-    return plan.seccompPolicy +
+    return plan.seccompPolicy.describe() +
            ", OLD: as for plugins built for version 1.1 of the interface, whose workers also make "
            "files of memory and instances of epoll that no limit counts";
   }
-  return plan.seccompPolicy + (plan.epolls > 0 ? ", with " + std::to_string(plan.epolls) + " instances of epoll"
-                                               : ", making instances of epoll with few descriptors");
+  return plan.seccompPolicy.describe() + (plan.epolls > 0
+                                              ? ", with " + std::to_string(plan.epolls) + " instances of epoll"
+                                              : ", making instances of epoll with few descriptors");
 }
 
 const char* nameOf(jailed::Phase phase) {
@@ -43,7 +42,7 @@ void planRoot(const plugin::LaunchPlan& plan, spawn::Jail& jail) {
   if (plan.root != plugin::LaunchPlan::Root::kSystem) {
     return;
   }
-  if (plan.seccompPolicy != kDynamicPolicy) {
+  if (plan.seccompPolicy.has(seccomp::grant::kPrograms)) {
     jail.root = spawn::Jail::Root::kSystem;
     return;
   }
@@ -57,7 +56,7 @@ void planRoot(const plugin::LaunchPlan& plan, spawn::Jail& jail) {
     jail.binds.push_back({file, file});
   }
   jail.root = spawn::Jail::Root::kBinds;
-  jail.loader = libraries.loader;
+  jail.loader = plan.seccompPolicy.has(seccomp::grant::kLoader) ? libraries.loader : std::string();
 }
 
 jailed::Plan planOf(WorkerSpec spec) {

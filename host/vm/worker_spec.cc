@@ -33,9 +33,12 @@ std::uint64_t fileLimit(const OpenedResources& resources, std::uint64_t largestD
     if (config.getMemory().getShared()) {
       limit = std::max(limit, config.getMemory().getSize());
     }
-    if (plan.seccompPolicy == "worker-system") {  // whose programs may need copies of what they cannot open anew
+    if (plan.seccompPolicy.has(seccomp::grant::kPrograms)) {  // which may need copies of what they cannot open anew
       limit = std::max(limit, std::min(resources.largestBootFile, kMostCopiedBytes));
     }
+  }
+  if (plan.seccompPolicy.has(seccomp::grant::kMemoryFiles)) {  // files as well, that have no other limit
+    limit = std::max(limit, config.getMemory().getSize());
   }
   if (plan.tmp) {
     limit = std::max(limit, kScratchBytes);
@@ -70,13 +73,16 @@ WorkerSpec workerSpecOf(VmSpec& spec, const OpenedResources& resources, std::uin
     worker.readable = descriptorsOf(resources, config.getBoot());
   }
   worker.group = jailed::Group{spec.groupName, memory + overhead, processes, spec.onCgroups};
-  const bool isStatic = worker.plan.seccompPolicy == "worker-static";
-  worker.rlimits = {{RLIMIT_FSIZE, fileLimit(resources, largestDisk, config, worker.plan), largestDisk},
-                    {RLIMIT_NPROC, processes, config.getCpus().getCount() + kLeastThreads},
-                    {RLIMIT_DATA, isStatic ? memory + overhead : RLIM_INFINITY, memory + overhead},
-                    // Page tables of what is only read are counted by nothing else. Of others it may be limited by
-                    // whoever started the host.
-                    {RLIMIT_AS, isStatic ? 2 * memory + overhead + kOtherAddresses : RLIM_INFINITY, memory + overhead}};
+  // Under the others programs and sanitizers map more than a VM has.
+  const auto& policy = worker.plan.seccompPolicy;
+  const bool isBounded = policy.isComposed() ? !policy.has(seccomp::grant::kPrograms) : policy == "worker-static";
+  worker.rlimits = {
+      {RLIMIT_FSIZE, fileLimit(resources, largestDisk, config, worker.plan), largestDisk},
+      {RLIMIT_NPROC, processes, config.getCpus().getCount() + kLeastThreads},
+      {RLIMIT_DATA, isBounded ? memory + overhead : RLIM_INFINITY, memory + overhead},
+      // Page tables of what is only read are counted by nothing else. Of others it may be limited by whoever started
+      // the host.
+      {RLIMIT_AS, isBounded ? 2 * memory + overhead + kOtherAddresses : RLIM_INFINITY, memory + overhead}};
   bool hasStack = false;
   for (const auto& limit : worker.plan.rlimits) {
     hasStack = hasStack || limit.resource == RLIMIT_STACK;

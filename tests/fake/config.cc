@@ -106,6 +106,8 @@ void parseWord(std::string_view word, Orders& orders) {
     orders.helloTimeout = parseTimeout(word, word.substr(kHello.size()));
   } else if (word.starts_with(kCreate)) {
     orders.createTimeout = parseTimeout(word, word.substr(kCreate.size()));
+  } else if (word == "jail=grants") {
+    orders.jailOfGrants = true;
   } else if (word.starts_with("fault")) {
     invalid("boot.cmdline", std::string(word) + ": not a fault that the fake backend knows");
   }

@@ -17,8 +17,10 @@ struct Orders {
   std::vector<std::string> faults;  // without "fault="; each one parses
   std::chrono::milliseconds helloTimeout{0};
   std::chrono::milliseconds createTimeout{0};
+  bool jailOfGrants = false;  // the policy of its worker is composed of grants, in place of one that has a name
 };
-// The words "fault=..." and "fault-deadline=hello:MS|create:MS" of a command line. Throws Error for a wrong one.
+// The words "fault=...", "fault-deadline=hello:MS|create:MS" and "jail=grants" of a command line. Throws Error for a
+// wrong one.
 Orders parseOrders(std::string_view commandLine);
 
 }  // namespace vmmhost::fake

@@ -108,7 +108,11 @@ int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmhost_lau
     plan->overhead_bytes = std::uint64_t{1} << 30;
 #else
     plan->root = VMMHOST_ROOT_EMPTY;
-    plan->seccomp = "worker-static";
+    if (orders.jailOfGrants) {
+      plan->grants = VMMHOST_GRANT_VSOCK_SOCKETS | (plan->epoll_count == 0 ? VMMHOST_GRANT_EPOLLS : 0);
+    } else {
+      plan->seccomp = "worker-static";
+    }
 #endif
     plan->release = release;
     plan->plugin_private = launch.release();

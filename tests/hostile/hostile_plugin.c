@@ -91,6 +91,14 @@ static int forge(const char* what, vmmhost_launch_plan* plan) {
     plan->seccomp = "none";
   } else if (strcmp(what, "policy-path") == 0) {
     plan->seccomp = "../worker-system";
+  } else if (strcmp(what, "policy-and-grants") == 0) {
+    plan->seccomp = "worker-static", plan->root = VMMHOST_ROOT_EMPTY, plan->grants = VMMHOST_GRANT_KVM;
+  } else if (strcmp(what, "grants-unknown") == 0) {
+    plan->seccomp = NULL, plan->grants = UINT64_MAX;
+  } else if (strcmp(what, "grants-that-open-nothing") == 0) {
+    plan->seccomp = NULL, plan->ring_count = 0, plan->grants = VMMHOST_GRANT_KVM;
+  } else if (strcmp(what, "grants-for-nothing") == 0) {
+    plan->seccomp = NULL, plan->root = VMMHOST_ROOT_EMPTY, plan->ring_count = 0, plan->grants = VMMHOST_GRANT_PROGRAMS;
   } else if (strcmp(what, "static-among-programs") == 0) {
     plan->seccomp = "worker-static";
   } else if (strcmp(what, "root-host") == 0) {

@@ -139,18 +139,36 @@ typedef struct vmmhost_probe_result {
 enum {
   VMMHOST_ROOT_EMPTY = 0, /* nothing at all: the worker is a static executable */
   VMMHOST_ROOT_SYSTEM = 1 /* /usr, the dynamic loader's paths and cache, and the plan's binds. Under "worker-dynamic"
-                           * the libraries that the worker's file names, its loader, and the plan's binds; not under
-                           * "worker-static" */
+                           * and grants without PROGRAMS the libraries that the worker's file names, its loader, and
+                           * the plan's binds; not under "worker-static" */
 };
 
 enum {
-  VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own processes and nothing else; none with "worker-static" */
+  VMMHOST_PLAN_PROC = 1u << 0, /* a /proc of the worker's own processes and nothing else; none with "worker-static", and
+                                * of grants with FILES only */
   VMMHOST_PLAN_DEV = 1u << 1,  /* /dev with null, zero, urandom (root SYSTEM only) */
   VMMHOST_PLAN_TMP = 1u << 2,  /* a private writable /tmp of bounded size (root SYSTEM only) */
   /* Since 1.2. Kernel, initrd and firmware are files that the worker can open anew, by /proc/self/fd: those that its
    * user may not read come as a copy in memory, of at most 1 GiB. */
   VMMHOST_PLAN_REOPENABLE = 1u << 3
 };
+
+/* Since 1.2. What the base policy of a worker is composed of, besides what each has: threads, heap, an event loop on
+ * what it was given, reading and writing descriptors, confining itself further. docs/plugins.md has what each allows.
+ * Bits stay what they are. */
+#define VMMHOST_GRANT_KVM (UINT64_C(1) << 0)             /* "kvm" */
+#define VMMHOST_GRANT_TAP (UINT64_C(1) << 1)             /* "tap" */
+#define VMMHOST_GRANT_RINGS (UINT64_C(1) << 2)           /* "rings": if ring_count is not 0, and only then */
+#define VMMHOST_GRANT_DISKS (UINT64_C(1) << 3)           /* "disks" */
+#define VMMHOST_GRANT_VSOCK_SOCKETS (UINT64_C(1) << 4)   /* "vsock-sockets" */
+#define VMMHOST_GRANT_ACCEPT (UINT64_C(1) << 5)          /* "accept" */
+#define VMMHOST_GRANT_MEMORY_FILES (UINT64_C(1) << 6)    /* "memory-files" */
+#define VMMHOST_GRANT_EPOLLS (UINT64_C(1) << 7)          /* "epolls": if epoll_count is 0, and only then */
+#define VMMHOST_GRANT_FILES (UINT64_C(1) << 8)           /* "files": with root SYSTEM, and always there */
+#define VMMHOST_GRANT_TEMPORARY_FILES (UINT64_C(1) << 9) /* "temporary-files": with PLAN_TMP, and only then */
+#define VMMHOST_GRANT_LOADER (UINT64_C(1) << 10)         /* "loader": root SYSTEM only */
+#define VMMHOST_GRANT_PROGRAMS (UINT64_C(1) << 11)       /* "programs": root SYSTEM only, and not with rings */
+#define VMMHOST_GRANT_PAIRS (UINT64_C(1) << 12)          /* "pairs" */
 
 typedef struct vmmhost_bind {
   const char* source; /* absolute; a regular file or folder below /usr, /lib, /lib64 or /opt */
@@ -180,8 +198,8 @@ typedef struct vmmhost_launch_plan {
   const char* const* arguments; /* argv[1..]; argv[0] is the worker's file name */
   uint32_t argument_count;      /* at most 64, of at most 4096 bytes each */
   uint32_t flags;               /* VMMHOST_PLAN_* */
-  const char* seccomp;          /* the host's base policy: "worker-static" (also if NULL), "worker-dynamic",
-                                 * "worker-system" */
+  const char* seccomp;          /* the host's base policy: "worker-static" (also if NULL and there are no grants),
+                                 * "worker-dynamic", "worker-system" */
   const vmmhost_bind* binds;
   const vmmhost_device* devices;
   const vmmhost_rlimit* rlimits;
@@ -205,6 +223,9 @@ typedef struct vmmhost_launch_plan {
   /* Since 1.2. Descriptors that it may have open; 0: 256. 64 to 4096, and 4096 more for a VM with a vsock device. With
    * epoll_count 0 always 64, with a vsock device or without. */
   uint32_t max_descriptors;
+  /* Since 1.2. VMMHOST_GRANT_*: the base policy is composed of these, in place of one by name; `seccomp` has to be NULL
+   * then. 0: by name. */
+  uint64_t grants;
 } vmmhost_launch_plan;
 
 /* The plugin itself: static data of the shared object. */

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -122,7 +123,7 @@ Policy composedPolicy(std::uint64_t grants, const BaseParameters& parameters);
 // Which policy a process gets: one that has a name, or a set of grants.
 class PolicyChoice {
  public:
-  PolicyChoice(std::string_view name) : choice_(std::string(name)) {}  // of basePolicy(), which refuses others
+  PolicyChoice(std::string name) : choice_(std::move(name)) {}  // of basePolicy(), which refuses others
   PolicyChoice(const char* name) : choice_(std::string(name)) {}
   static PolicyChoice ofGrants(std::uint64_t bits) { return PolicyChoice(bits); }
 

@@ -13,6 +13,7 @@
 
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
+#include "vmmhost/seccomp.h"
 
 namespace vmmhost::spawn {
 
@@ -43,7 +44,8 @@ struct Jail {
   std::vector<Bind> binds;
   // Files that the worker, once it has been sent them, can open anew as /proc/self/fd/N, if their modes let it.
   std::vector<int> readable;
-  std::string seccompPolicy = "worker-static";
+  seccomp::PolicyChoice seccompPolicy = "worker-static";
+  // For policies with names; of others the grants say it.
   bool makesMemoryFiles = false;  // as workers of plugins before 1.2 may
   bool makesEpolls = false;       // as they may, and workers that are not built with the SDK
   // Host ids of the worker. The caller's own, or (as root) ids that no other process uses; never 0.

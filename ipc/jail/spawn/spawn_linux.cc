@@ -274,7 +274,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   parameters.makesMemoryFiles = jail.makesMemoryFiles;
   parameters.makesEpolls = jail.makesEpolls;
   parameters.hasProc = jail.proc;
-  plan.filter = seccomp::compile(seccomp::basePolicy(jail.seccompPolicy, parameters));
+  plan.filter = seccomp::compile(jail.seccompPolicy.policy(parameters));
   argvStorage = request.argv;
   if (request.epolls > 0) {
     argvStorage.push_back(epolls::argumentFor({plan.firstEpoll, request.epolls}));
