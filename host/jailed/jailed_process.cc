@@ -32,6 +32,11 @@ JailedProcess::JailedProcess(kj::AsyncIoContext& io, Plan plan, Log& log)
       endObserver_(io.unixEventPort, child_.pidfd(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       statusObserver_(io.unixEventPort, child_.statusFd(), kj::UnixEventPort::FdObserver::OBSERVE_READ),
       processLog_(log, plan_.name, io.provider->getTimer().now()) {
+  if (tracer_) {
+    callObserver_ = kj::heap<kj::UnixEventPort::FdObserver>(io.unixEventPort, tracer_->descriptor(),
+                                                            kj::UnixEventPort::FdObserver::OBSERVE_READ);
+    callPump_ = pumpForbiddenCalls().eagerlyEvaluate(nullptr);
+  }
   logPump_ = pumpLog().eagerlyEvaluate(nullptr);
   ended_ = awaitEnd().fork();
 }
@@ -73,6 +78,10 @@ spawn::Child JailedProcess::start() {
   request.rings = plan_.rings;
   request.epolls = plan_.epolls;
   request.jail = plan_.jail;
+  if (plan_.explainsForbiddenCalls) {
+    tracer_ = std::make_unique<CallTracer>();
+    request.beforeStart = [this](pid_t process) { tracer_->follow(process); };
+  }
   spawn::Child child = spawn::begin(request);
   for (Passed& passed : plan_.descriptors) {
     passed.source.reset();
@@ -199,6 +208,8 @@ bool JailedProcess::readLog() {
 kj::Promise<void> JailedProcess::awaitEnd() {
   auto readable = endObserver_.whenBecomesReadable();
   if (const auto exit = child_.reap()) {
+    callPump_ = nullptr;
+    noteForbiddenCalls();
     logPump_ = nullptr;
     readLog();  // what it wrote last; the pipe has no other writer once the PID namespace is gone
     processLog_.finish(io_.provider->getTimer().now());
@@ -209,7 +220,7 @@ kj::Promise<void> JailedProcess::awaitEnd() {
 
 kj::Promise<void> JailedProcess::noteEnd(spawn::Child::Exit exit) {
   const End end{exit, group_.outOfMemory(), std::nullopt};
-  if (exit.kind != spawn::Child::Exit::Kind::kSignal || exit.value != SIGSYS) {
+  if (exit.kind != spawn::Child::Exit::Kind::kSignal || exit.value != SIGSYS || !explanation_.empty()) {
     end_ = end;
     return kj::READY_NOW;
   }
@@ -219,15 +230,47 @@ kj::Promise<void> JailedProcess::noteEnd(spawn::Child::Exit exit) {
       });
 }
 
+kj::Promise<void> JailedProcess::pumpForbiddenCalls() {
+  auto readable = callObserver_->whenBecomesReadable();
+  noteForbiddenCalls();
+  return readable.then([this]() { return pumpForbiddenCalls(); });
+}
+
+void JailedProcess::noteForbiddenCalls() {
+  if (!tracer_) {
+    return;
+  }
+  const spawn::Jail& jail = plan_.jail;
+  seccomp::BaseParameters parameters;  // but for its one executable, which is spent
+  parameters.rings = plan_.rings;
+  parameters.makesMemoryFiles = jail.makesMemoryFiles;
+  parameters.makesEpolls = jail.makesEpolls;
+  parameters.hasProc = jail.proc;
+  for (const TracedCall& call : tracer_->take()) {
+    const std::string text = jailed::explain(call, jail.seccompPolicy, parameters);
+    log_.write(Severity::kError, "jail", "a filter ended " + text);
+    // The last of those that the policy of its start forbids, which are beyond doubt.
+    const bool isForbiddenToAll = isForbidden(call, jail.seccompPolicy, parameters);
+    if (isForbiddenToAll || !hasExplanation_) {
+      explanation_ = text;
+      hasExplanation_ = isForbiddenToAll;
+    }
+  }
+}
+
 std::string JailedProcess::describeEnd() const {
   const spawn::Child::Exit exit = end_ ? end_->exit : spawn::Child::Exit();
+  const bool isSelf = exit.kind == spawn::Child::Exit::Kind::kSignal && exit.value == SIGSYS;
+  // Of one that goes on without the process of its own that was ended, it may be what it died of.
+  const std::string before = explanation_.empty() || isSelf ? "" : "; before that a filter ended " + explanation_;
   switch (exit.kind) {
     case spawn::Child::Exit::Kind::kCode:
-      return "the " + plan_.name + " exited with code " + std::to_string(exit.value);
+      return "the " + plan_.name + " exited with code " + std::to_string(exit.value) + before;
     case spawn::Child::Exit::Kind::kSignal:
       return "the " + plan_.name + " was ended by " + signalName(exit.value) +
              (exit.value == SIGSYS ? " (a system call that its jail forbids)" : "") +
-             (end_->forbidden ? ": " + describe(*end_->forbidden) : "");
+             (end_->forbidden ? ": " + describe(*end_->forbidden) : "") +
+             (isSelf && !explanation_.empty() ? ": " + explanation_ : "") + before;
     case spawn::Child::Exit::Kind::kUnknown:
       break;
   }
@@ -238,7 +281,10 @@ Error JailedProcess::died(std::string message) const {
   if (end_ ? end_->isOutOfMemory : group_.outOfMemory()) {
     message += "; its control group was out of memory";
   }
-  return Error(ErrorCode::kWorkerDied, std::move(message));
+  const bool isForbiddenCall =
+      end_ && end_->exit.kind == spawn::Child::Exit::Kind::kSignal && end_->exit.value == SIGSYS;
+  return Error(ErrorCode::kWorkerDied, std::move(message),
+               isForbiddenCall && !tracer_ ? plan_.forbiddenCallHint : std::string());
 }
 
 kj::Promise<Error> JailedProcess::explain(kj::Exception exception) {

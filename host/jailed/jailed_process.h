@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "host/base/log.h"
+#include "host/jailed/call_tracer.h"
 #include "host/jailed/kernel_log.h"
 #include "host/jailed/process_log.h"
 #include "ipc/jail/spawn/spawn.h"
@@ -59,6 +60,10 @@ struct Plan {
   std::vector<Passed> descriptors;
   unsigned rings = 0;  // this and the next as spawn::Request has them
   unsigned epolls = 0;
+  // A call that a filter ends it for is looked at before it ends: its log and the error of its end tell of it
+  // (CallTracer). Where that cannot be had, the process is not started (kUnavailable).
+  bool explainsForbiddenCalls = false;
+  std::string forbiddenCallHint;             // of the error of such an end, where nothing is explained
   std::optional<Group> group;                // none: limited by none
   std::chrono::milliseconds deadline{5000};  // for each of the two halves of confine()
   std::function<void(Phase)> tell;           // of each phase, once; may be empty
@@ -124,6 +129,8 @@ class JailedProcess {
   kj::Promise<void> pumpLog();
   bool readLog();  // true: there may be more
   confinement::Expectation expectation(bool isTight) const;
+  void noteForbiddenCalls();
+  kj::Promise<void> pumpForbiddenCalls();
   Error died(std::string message) const;
   void tell(Phase phase) const;
 
@@ -135,6 +142,7 @@ class JailedProcess {
   Fd logRead_;
   Fd socket_;
   spawn::Cgroup group_;
+  std::unique_ptr<CallTracer> tracer_;  // behind the child: it lasts until that has ended
   spawn::Child child_;
   kj::UnixEventPort::FdObserver logObserver_;
   kj::UnixEventPort::FdObserver endObserver_;
@@ -143,7 +151,11 @@ class JailedProcess {
   std::unique_ptr<rpc::Connection> connection_;
   std::size_t maxUnansweredCalls_ = 0;
   std::vector<std::string> verified_;
+  std::string explanation_;      // of the call that a filter ended one of its processes for
+  bool hasExplanation_ = false;  // and it is one that the policy of its start forbids
   std::optional<End> end_;
+  kj::Own<kj::UnixEventPort::FdObserver> callObserver_;
+  kj::Promise<void> callPump_ = nullptr;
   kj::Promise<void> logPump_ = nullptr;
   kj::ForkedPromise<void> ended_ = nullptr;
 };

@@ -208,6 +208,64 @@ TEST_F(JailedProcessTest, forbiddenCall_isToldAsSuch_andNamedWhereTheKernelsLogH
   std::printf("the kernel's log cannot be read here, or has it not: it writes few such records at a time\n");
 }
 
+#if defined(__x86_64__)
+TEST_F(JailedProcessTest, forbiddenCall_isExplainedBeforeTheEnd_whereThePlanSaysSo) {
+  plan_.explainsForbiddenCalls = true;
+  plan_.forbiddenCallHint = "not to be seen";
+  startAndConfine();
+  EXPECT_EQ(endAfter('f').exit.value, SIGSYS);
+  const std::string call = "process " + std::to_string(process_->pid()) + " (jail-inmate): system call 57 (fork) with ";
+  const std::string told = process_->describeEnd();
+  EXPECT_EQ(told.find("the inmate was ended by SIGSYS (a system call that its jail forbids): " + call), 0u) << told;
+  EXPECT_NE(told.find("; allowed by the grant programs"), std::string::npos) << told;
+  const auto lines = log_.lines();
+  EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [&](const std::string& line) {
+    return line.starts_with("error jail: a filter ended " + call);
+  }));
+  const Error error = process_->explain(KJ_EXCEPTION(DISCONNECTED, "gone")).wait(io_.waitScope);
+  EXPECT_EQ(error.message(), told);
+  EXPECT_EQ(error.hint(), "");
+}
+
+TEST_F(JailedProcessTest, tracedProcess_isAsConfinedAsOtherwise_andEndsAsOtherwise) {
+  for (const char end : {'e', 'k', 'd'}) {
+    plan_ = planOfAnInmate();
+    plan_.explainsForbiddenCalls = true;
+    startAndConfine();
+    process_->verify(true);
+    if (end == 'e') {
+      EXPECT_EQ(endAfter('e').exit.value, 7);
+      EXPECT_EQ(process_->describeEnd(), "the inmate exited with code 7");
+    } else if (end == 'k') {
+      process_->kill();
+      process_->onEnd().wait(io_.waitScope);
+      EXPECT_EQ(process_->describeEnd(), "the inmate was ended by SIGKILL");
+    }
+    process_ = nullptr;  // with 'd' it lives until now
+    EXPECT_EQ(tests::children(), std::set<pid_t>());
+  }
+}
+
+TEST_F(JailedProcessTest, tracedProcessOfGrants_isExplainedByThem) {
+  plan_.explainsForbiddenCalls = true;
+  plan_.jail.seccompPolicy = seccomp::PolicyChoice::ofGrants(seccomp::grant::kKvm);
+  startAndConfine();
+  EXPECT_NE(std::find(process_->verified().begin(), process_->verified().end(), "seccomp policy: grants: kvm"),
+            process_->verified().end());
+  EXPECT_EQ(endAfter('p').exit.value, SIGSYS);
+  EXPECT_NE(process_->describeEnd().find("(epoll_create1) with 0x0,"), std::string::npos) << process_->describeEnd();
+  EXPECT_NE(process_->describeEnd().find("allowed by the grant epolls"), std::string::npos);
+}
+#endif
+
+TEST_F(JailedProcessTest, forbiddenCallThatIsNotExplained_hasTheHint) {
+  plan_.forbiddenCallHint = "have it explained";
+  startAndConfine();
+  endAfter('s');
+  const Error error = process_->explain(KJ_EXCEPTION(DISCONNECTED, "gone")).wait(io_.waitScope);
+  EXPECT_EQ(error.hint(), "have it explained");
+}
+
 TEST_F(JailedProcessTest, wantOfMemory_isToldAsSuch) {
   startAndConfine();
   if (!process_->groupFault().empty()) {

@@ -91,6 +91,9 @@ struct Request {
   // front of that of the rings tells the worker.
   unsigned epolls = 0;
   Jail jail;
+  // Called when the process is there and before it does anything, for whoever is to follow it from its first step on.
+  // What it throws is thrown, and the process is gone then. May be empty.
+  std::function<void(pid_t process)> beforeStart;
 };
 
 // A child on its way into the jail, and afterwards. Destroying it kills and reaps it.
@@ -111,7 +114,8 @@ class Child {
   // names the part of the jail that could not be set up and, where there is one, the option that goes without it.
   std::optional<bool> executed();
 
-  // How the process ended, once its pidfd is readable; reaps it. nullopt: it has not ended.
+  // How the process ended, once its pidfd is readable; reaps it. nullopt: it has not ended. Another thread of this
+  // program may trace the process meanwhile.
   struct Exit {
     enum class Kind { kCode, kSignal, kUnknown } kind = Kind::kUnknown;
     int value = 0;

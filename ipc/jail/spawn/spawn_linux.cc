@@ -411,6 +411,9 @@ Child begin(const Request& request) {
     writeProcFile(child.pid_, "uid_map", std::to_string(kInsideUid) + " " + std::to_string(request.jail.uid) + " 1\n");
     writeProcFile(child.pid_, "gid_map", std::to_string(kInsideGid) + " " + std::to_string(request.jail.gid) + " 1\n");
   }
+  if (request.beforeStart) {
+    request.beforeStart(child.pid_);
+  }
   if (::write(goWrite.get(), "g", 1) != 1) {
     throw systemError("starting the worker", errno);
   }
@@ -437,6 +440,10 @@ Child& Child::operator=(Child&& other) noexcept {
 Child::~Child() {
   if (pidfd_ && !reaped_) {
     kill();
+    // Until it has ended, waitid() takes the stops of a process that a thread of this program traces.
+    pollfd ended = {pidfd_.get(), POLLIN, 0};
+    while (::poll(&ended, 1, -1) != 1) {
+    }
     siginfo_t info;
     while (::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED) != 0 && errno == EINTR) {
     }
@@ -476,11 +483,15 @@ std::optional<Child::Exit> Child::reap() {
   if (reaped_) {
     return exit_;
   }
+  // Before it has ended, waitid() would take the stops of a process that a thread of this program traces.
+  pollfd ended = {pidfd_.get(), POLLIN, 0};
+  if (::poll(&ended, 1, 0) != 1) {
+    return std::nullopt;
+  }
   siginfo_t info = {};
   if (::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | WNOHANG) != 0) {
     // ECHILD: the embedder ignores SIGCHLD, so the kernel kept no exit status.
-    struct pollfd ready = {pidfd_.get(), POLLIN, 0};
-    if (errno == ECHILD && ::poll(&ready, 1, 0) == 1) {
+    if (errno == ECHILD) {
       reaped_ = true;
       exit_ = Exit{Exit::Kind::kUnknown, 0};
     }
