@@ -155,4 +155,5 @@ struct LaunchRequest {
   pluginPath @10 :Text;         # VMMHOST_PLUGIN_PATH of the client
   measureMemory @11 :Bool;      # the outcome tells the worker's private memory
   awaitMeasurement @12 :Bool;   # and the end waits for it up to 5 s, for tests and benches; else 50 ms
+  explainJail @13 :Bool;        # a call that the jail forbids is looked at before the process ends
 }

@@ -81,6 +81,7 @@ Launch Launcher::make(const std::function<void()>& loaded) {
   spec.choice = reason_;
   spec.workingDirectory = options_.workingDirectory;
   spec.timeout = options_.timeout;
+  spec.explainsJail = options_.explainsJail;
   spec.without.insert(options_.without.begin(), options_.without.end());
   if (::geteuid() == 0) {
     launch.lease = runtime::UidLease::take();

@@ -23,6 +23,7 @@ struct Options {
   std::string workingDirectory;
   std::chrono::milliseconds timeout{0};  // of the VM; 0: none
   std::vector<std::string> without;      // parts of the jail to be given up
+  bool explainsJail = false;             // calls that the jail forbids are told with their arguments
 };
 
 // Ready to be run, but for what depends on where: consoles, control groups, sockets.

@@ -61,7 +61,8 @@ void Supervisor::prepare() {
   launch::Options options{request_.getBackend().cStr(),
                           request_.getWorkingDirectory().cStr(),
                           std::chrono::milliseconds(request_.getTimeoutMs()),
-                          {}};
+                          {},
+                          request_.getExplainJail()};
   for (const auto part : request_.getWithout()) {
     options.without.emplace_back(part.cStr());
   }

@@ -26,6 +26,7 @@ struct VmSpec {
   uid_t uid = 0;  // host ids for the worker
   gid_t gid = 0;
   std::set<std::string> without;  // parts of the jail given up
+  bool explainsJail = false;      // a call that the jail forbids is told with its arguments
   // How long an end that the guest brought about waits for the worker's private memory to be measured, which the
   // outcome tells then; 0: it is not measured. An end that somebody else wants never waits.
   std::chrono::milliseconds measureMemory{0};

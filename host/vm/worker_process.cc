@@ -65,6 +65,9 @@ jailed::Plan planOf(WorkerSpec spec) {
   plan.declaredBy = "its backend declared";
   plan.unconfinedHint = "this is a fault of the backend or of this system; nothing of the VM was sent to the worker";
   plan.policy = describePolicy(spec.plan);
+  plan.explainsForbiddenCalls = spec.explainsJail;
+  plan.forbiddenCallHint =
+      "`vmmhost run --explain-jail ...` tells the call, its arguments and the grant that would allow it";
   planRoot(spec.plan, plan.jail);
   plan.jail.proc = spec.plan.proc;
   plan.jail.dev = spec.plan.dev;

@@ -25,6 +25,7 @@ struct WorkerSpec {
   std::vector<int> readable;  // see spawn::Jail
   std::vector<spawn::Jail::Rlimit> rlimits;
   std::set<std::string> without;
+  bool explainsJail = false;  // a call that its jail forbids is looked at before the process ends
   int maxDescriptors = spawn::kMaxDescriptors;
   std::optional<jailed::Group> group;
   std::function<void(const char* phase)> mark;  // for timings

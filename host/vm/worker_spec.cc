@@ -64,6 +64,7 @@ WorkerSpec workerSpecOf(VmSpec& spec, const OpenedResources& resources, std::uin
   worker.uid = spec.uid;
   worker.gid = spec.gid;
   worker.without = spec.without;
+  worker.explainsJail = spec.explainsJail;
   // Who makes instances of epoll itself has few descriptors, whatever they are for.
   const bool mayHaveMany = worker.plan.epolls > 0 || worker.plan.hasOldPolicy;
   const std::uint32_t further = plugin::furtherDescriptors(

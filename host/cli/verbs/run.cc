@@ -44,6 +44,7 @@ struct RunOptions {
   bool removeOnEnd = false;
   bool json = false;
   bool timings = false;
+  bool explainJail = false;
   std::uint64_t commandStartNs = 0;  // CLOCK_MONOTONIC
 };
 
@@ -78,6 +79,7 @@ bool fillRequest(const RunOptions& options, schema::LaunchRequest::Builder reque
   for (unsigned index = 0; index < without.size(); ++index) {
     without.set(index, options.without[index]);
   }
+  request.setExplainJail(options.explainJail);
   request.setClientStartNs(options.commandStartNs);
   const bool mustMeasure = processVariable("VMMHOST_MEASURE_MEMORY").has_value();
   request.setMeasureMemory(options.json || options.timings || mustMeasure);
@@ -288,6 +290,8 @@ Usage usage() {
        &options->without,
        Presence::kOptional,
        List::kWords},
+      {"--explain-jail", kFlag, "Tell of a call that the worker's jail forbids: its arguments, and what would allow it",
+       &options->explainJail},
       jsonOption(options->json),
   };
   usage.options.insert(usage.options.end(), more.begin(), more.end());
