@@ -10,8 +10,9 @@ namespace vmmhost::hostile {
 
 // The two jails that workers live in: that of worker-kvm (a static executable in an empty root, policy worker-static)
 // and that of the QEMU backend (a dynamic one in a read-only system root with a /proc, policy worker-system).
-// And that of a dynamic executable which starts no programs (worker-dynamic), for some of the attacks.
-enum class Jail { kStatic, kSystem, kDynamic };
+// And that of a dynamic executable which starts no programs (worker-dynamic), for some of the attacks. And that of
+// grants which come to the same as worker-static: what becomes of attacks is the same, too.
+enum class Jail { kStatic, kSystem, kDynamic, kGrants };
 
 // What the worker holds when it attacks; -1 where it has none (yet).
 struct Loot {
@@ -70,10 +71,13 @@ struct Attack {
   Outcome inSystem = kKilled;
   When when = When::kAlways;
 
-  constexpr const Outcome& in(Jail jail) const { return jail == Jail::kStatic ? inStatic : inSystem; }
+  constexpr const Outcome& in(Jail jail) const {
+    return jail == Jail::kStatic || jail == Jail::kGrants ? inStatic : inSystem;
+  }
 };
 
-// Their names on the command line: "constructor", "confirm", "start", "thread"; "static", "system", "dynamic".
+// Their names on the command line: "constructor", "confirm", "start", "thread"; "static", "system", "dynamic",
+// "grants".
 const char* momentName(Moment moment);
 const char* jailName(Jail jail);
 

@@ -172,8 +172,13 @@ static int plan(const vmmhost_host_api* host, const vmmhost_config* config, vmmh
     plan->overhead_bytes = (uint64_t)1 << 30;
 #else
     plan->root = VMMHOST_ROOT_EMPTY;
-    plan->seccomp = "worker-static";
     plan->ring_count = 1;
+    if (strcmp(jail, "grants") == 0) { /* what worker-static has */
+      plan->grants = VMMHOST_GRANT_KVM | VMMHOST_GRANT_TAP | VMMHOST_GRANT_RINGS | VMMHOST_GRANT_DISKS |
+                     VMMHOST_GRANT_VSOCK_SOCKETS;
+    } else {
+      plan->seccomp = "worker-static";
+    }
 #endif
   }
   plan->epoll_count = 1; /* for the SDK's event loop */

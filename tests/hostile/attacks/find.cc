@@ -8,7 +8,7 @@ const char* momentName(Moment moment) {
 }
 
 const char* jailName(Jail jail) {
-  constexpr const char* kNames[] = {"static", "system", "dynamic"};
+  constexpr const char* kNames[] = {"static", "system", "dynamic", "grants"};
   return kNames[static_cast<int>(jail)];
 }
 
