@@ -10,6 +10,7 @@
 #include "host/plugin/launch_plan.h"
 #include "host/plugin/probe_result.h"
 #include "tests/fuzz/fuzz.h"
+#include "vmmhost/seccomp.h"
 
 using namespace vmmhost;
 
@@ -77,8 +78,17 @@ void launchPlan(FuzzedDataProvider& input) {
   plan.overhead_bytes = input.ConsumeIntegral<std::uint64_t>();
   plan.hello_timeout_ms = input.ConsumeIntegral<std::uint64_t>();
   plan.create_timeout_ms = input.ConsumeIntegral<std::uint64_t>();
+  plan.ring_count = input.ConsumeIntegral<std::uint8_t>();
+  plan.epoll_count = input.ConsumeIntegral<std::uint8_t>();
+  plan.grants = input.ConsumeBool() ? input.ConsumeIntegral<std::uint64_t>() : input.ConsumeIntegral<std::uint16_t>();
   fuzz::accepted([&] {
     const plugin::LaunchPlan copy = plugin::copyLaunchPlan(plan, "/usr/bin");
+    const auto& policy = copy.seccompPolicy;
+    fuzz::require(policy.isComposed() == (plan.grants != 0), "grants make the policy where there are some");
+    fuzz::require(!policy.isComposed() || plan.seccomp == nullptr, "and only where there is no name");
+    fuzz::require(copy.root == plugin::LaunchPlan::Root::kEmpty || policy.has(seccomp::grant::kFiles),
+                  "who opens nothing has nothing to open");
+    seccomp::compile(policy.policy({}));
     fuzz::require(copy.worker.get() >= 0 && !copy.argv.empty(), "an accepted plan has a worker");
     for (const auto& bind : copy.binds) {
       for (const std::string& path : {bind.source, bind.target}) {
