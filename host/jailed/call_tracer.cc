@@ -272,6 +272,7 @@ void CallTracer::follow(pid_t process) {
   sigset_t before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  followed_ = process;
   thread_ = std::thread([this, process, &attached] {
     const bool isTraced = ::ptrace(PTRACE_SEIZE, process, 0, kOptions) == 0;
     attached.set_value(isTraced ? 0 : errno);
@@ -287,7 +288,7 @@ void CallTracer::follow(pid_t process) {
 
 void CallTracer::note(TracedCall call) {
   const std::lock_guard lock(mutex_);
-  if (calls_.size() < kMaxKept) {
+  if (calls_.size() < kMaxKept || call.process == followed_) {
     calls_.push_back(std::move(call));
     const std::uint64_t one = 1;
     (void)!::write(news_.get(), &one, sizeof one);  // full: there is news already

@@ -54,7 +54,8 @@ class CallTracer {
 
   // Readable once there is something to take.
   int descriptor() const { return news_.get(); }
-  // What was seen since the last time. A call is there before its process has ended.
+  // What was seen since the last time: at most 64 calls, and those of the followed process itself. A call is there
+  // before its process has ended.
   std::vector<TracedCall> take();
 
  private:
@@ -65,6 +66,7 @@ class CallTracer {
   Fd news_;  // an eventfd
   std::mutex mutex_;
   std::vector<TracedCall> calls_;
+  pid_t followed_ = 0;  // set before the thread begins
   std::thread thread_;
 };
 

@@ -217,6 +217,27 @@ TEST(CallTracer, manyProcesses_areFollowedToTheLast) {
   EXPECT_EQ(tracer.take().size(), std::size_t{kProcesses});
 }
 
+// A jail whose processes end without end fills nobody's memory, and what it ends of itself is told all the same.
+TEST(CallTracer, callsThatNobodyTakes_areKeptUpToANumber_butForThoseOfTheProcessItself) {
+  constexpr int kProcesses = 100;
+  Traced traced("worker-system", [] {
+    for (int count = 0; count < kProcesses; ++count) {
+      const long child = ::syscall(SYS_fork);
+      if (child == 0) {
+        forbiddenCall();
+      }
+      ::syscall(SYS_wait4, child, nullptr, 0, nullptr);
+    }
+    return forbiddenCall();
+  });
+  CallTracer tracer;
+  tracer.follow(traced.pid());
+  EXPECT_EQ(traced.end(), kForbidden);
+  const auto calls = tracer.take();
+  ASSERT_EQ(calls.size(), 65u);
+  EXPECT_EQ(calls.back().process, traced.pid());
+}
+
 TEST(CallTracer, processThatIsTracedAlready_isRefused_withTheReason) {
   int told[2];
   ASSERT_EQ(::pipe2(told, O_CLOEXEC), 0);

@@ -14,6 +14,7 @@
 namespace vmmhost::jailed {
 namespace {
 
+constexpr unsigned kMostExplained = 32;   // calls of its children: one that makes them without end is told of no more
 constexpr auto kLeave = 1 * kj::SECONDS;  // between its socket's end and its own
 
 std::string signalName(int number) {
@@ -247,6 +248,10 @@ void JailedProcess::noteForbiddenCalls() {
   parameters.makesEpolls = jail.makesEpolls;
   parameters.hasProc = jail.proc;
   for (const TracedCall& call : tracer_->take()) {
+    if (explained_ == kMostExplained && call.process != child_.pid()) {
+      continue;
+    }
+    explained_ += call.process == child_.pid() ? 0 : 1;
     const std::string text = jailed::explain(call, jail.seccompPolicy, parameters);
     log_.write(Severity::kError, "jail", "a filter ended " + text);
     // The last of those that the policy of its start forbids, which are beyond doubt.

@@ -151,7 +151,8 @@ class JailedProcess {
   std::unique_ptr<rpc::Connection> connection_;
   std::size_t maxUnansweredCalls_ = 0;
   std::vector<std::string> verified_;
-  std::string explanation_;      // of the call that a filter ended one of its processes for
+  std::string explanation_;  // of the call that a filter ended one of its processes for
+  unsigned explained_ = 0;
   bool hasExplanation_ = false;  // and it is one that the policy of its start forbids
   std::optional<End> end_;
   kj::Own<kj::UnixEventPort::FdObserver> callObserver_;
