@@ -1,9 +1,10 @@
 """VMs whose worker has a policy of grants, with the backend of tests/fake, and what --explain-jail tells of a call that a
 policy does not allow."""
 import os
+import signal
 import unittest
 
-from harness import OrdinaryUserTest, VmmhostTest, guest
+from harness import OrdinaryUserTest, VmmhostTest, guest, is_gone, wait_until
 
 FAKE_PLUGINS = os.environ["VMMHOST_FAKE_PLUGINS"]
 
@@ -74,6 +75,17 @@ class Explained(VmmhostTest):
         result = self.check("run", "--backend", "fake", "--rm", "--explain-jail", "--kernel", guest("hello"))
         self.assertIn("hello", result.out.lower())
         self.assertNotIn("a filter ended", result.err)
+
+    def test_killed_supervisor_leaves_nothing(self):
+        """Its tracer goes with it."""
+        self.check("run", "--backend", "fake", "--name", "vm", "--detach", "--explain-jail", "--kernel", guest("loop"))
+        info = self.inspect("vm")
+        with open(f"/proc/{info['workerPid']}/status") as file:
+            self.assertNotIn("TracerPid:\t0\n", file.read())
+        os.kill(info["supervisorPid"], signal.SIGKILL)
+        wait_until(lambda: is_gone(info["workerPid"]), 10, "the worker is gone")
+        self.check("ps")
+        self.check("rm", "vm")
 
 
 class ExplainedPrograms(VmmhostTest):
