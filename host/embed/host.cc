@@ -90,9 +90,13 @@ class HostThread : public std::enable_shared_from_this<HostThread> {
     thread_.join();
   }
 
+  // For the loop's thread, which the log is for.
   std::shared_ptr<plugin::Registry> makeRegistry() const {
-    return std::make_shared<plugin::Registry>(
-        plugin::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0));
+    return launch::makeRegistry(installation_, options_.pluginPath, *log_);
+  }
+  std::vector<plugin::BackendInfo> probe(bool measure) const {
+    return plugin::Registry(plugin::registryOptions(installation_, options_.pluginPath, ::geteuid() == 0))
+        .probe(measure);
   }
 
   // Runs on the loop's thread; what it returns or throws goes into the future.
@@ -319,9 +323,8 @@ Host::Host(HostOptions options) : thread_(std::make_shared<HostThread>(std::move
 Host::~Host() = default;
 
 std::vector<BackendSummary> Host::backends(bool measure) {
-  const auto registry = thread_->makeRegistry();
   std::vector<BackendSummary> summaries;
-  for (const plugin::BackendInfo& info : registry->probe(measure)) {
+  for (const plugin::BackendInfo& info : thread_->probe(measure)) {
     summaries.push_back({info.name, info.path, info.usable, info.error ? info.error->message() : info.summary,
                          info.error ? info.error->hint() : info.hint, info.capabilities, info.instructionsPerSecond});
   }

@@ -11,8 +11,10 @@
 #include "host/base/text.h"
 #include "host/config/vm_config.h"
 #include "host/plugin/choose_aside.h"
+#include "host/plugin/places.h"
 #include "ipc/jail/spawn/spawn.h"
 #include "ipc/rpc/connection.h"
+#include "vmmhost/plugin.h"
 
 namespace vmmhost::launch {
 namespace {
@@ -31,7 +33,27 @@ void requirePart(const std::string& part) {
               "parts that can be left out: " + known);
 }
 
+Severity severityOf(int level) {
+  switch (level) {
+    case VMMHOST_LOG_DEBUG:
+      return Severity::kDebug;
+    case VMMHOST_LOG_INFO:
+      return Severity::kInfo;
+    case VMMHOST_LOG_WARNING:
+      return Severity::kWarning;
+    default:
+      return Severity::kError;
+  }
+}
+
 }  // namespace
+
+std::shared_ptr<plugin::Registry> makeRegistry(const InstallPaths& installation, const std::string& pluginPath,
+                                               Log& log) {
+  plugin::RegistryOptions options = plugin::registryOptions(installation, pluginPath, ::geteuid() == 0);
+  options.log = [&log](int level, std::string_view line) { log.write(severityOf(level), "plugin", line); };
+  return std::make_shared<plugin::Registry>(std::move(options));
+}
 
 std::string madeUpName(std::string_view prefix) {
   std::uint32_t random = 0;

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "host/base/log.h"
+#include "host/base/paths.h"
 #include "host/plugin/registry.h"
 #include "host/runtime/directories.h"
 #include "host/vm/vm.h"
@@ -31,6 +33,11 @@ struct Launch {
   vm::VmSpec spec;
   std::optional<runtime::UidLease> lease;  // held until the VM has ended
 };
+
+// The backends of an installation, and first those of `pluginPath`. What plugins log goes to `log`, which outlives the
+// registry and the plugins: it is used on the thread that calls choose() and make() of a Launcher.
+std::shared_ptr<plugin::Registry> makeRegistry(const InstallPaths& installation, const std::string& pluginPath,
+                                               Log& log);
 
 // "PREFIX-" and a random number.
 std::string madeUpName(std::string_view prefix);

@@ -1,5 +1,6 @@
 #include "host/launch/launcher.h"
 
+#include <fcntl.h>
 #include <kj/async-io.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -75,6 +76,28 @@ TEST_F(LauncherTest, namedBackend_isProvenAndTaken_withoutAReason) {
   EXPECT_EQ(launch.spec.without, std::set<std::string>{std::string(spawn::kPartNames[0])});
   EXPECT_EQ(launch.spec.plan.seccompPolicy, "worker-system");
   EXPECT_EQ(launch.spec.config->getRoot<schema::VmConfig>().getName(), "vm");
+}
+
+// A log as supervisors and programs that embed have one, and the registry that they use.
+TEST_F(LauncherTest, whatPluginsLog_isInTheLog) {
+  install("good");
+  install("crashprobe");
+  const auto directory = Fd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  Log log(std::make_unique<RotatingFile>(directory.get(), "log", 1u << 20), false);
+  InstallPaths installation;
+  installation.pluginProbe = tests::built("bin/vmmhost-plugin-probe");
+  const plugin::testing::Variable cache("XDG_CACHE_HOME", (root / "cache").string());
+  const auto choose = [&](const char* backend) {
+    Launcher launcher({backend, "/", {}, {}}, config("refused"), "vm");
+    launcher.choose(io.unixEventPort, makeRegistry(installation, (root / "plugins").string(), log)).wait(io.waitScope);
+    launcher.make();
+  };
+  errorIn([&] { choose("good"); });
+  EXPECT_NE(read(root / "log").find(" warning plugin: refusing\\na name\n"), std::string::npos) << read(root / "log");
+  errorIn([&] { choose("crashprobe"); });
+  EXPECT_NE(read(root / "log").find(" error plugin: backend crashprobe, being probed: about to crash\n"),
+            std::string::npos)
+      << read(root / "log");
 }
 
 TEST_F(LauncherTest, noBackendAndAuto_areTheSame) {

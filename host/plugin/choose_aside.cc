@@ -6,6 +6,7 @@
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "ipc/rpc/connection.h"
 #include "vmmhost/mailbox.h"
@@ -44,6 +45,9 @@ class Chooser {
 
   kj::Promise<Registry::Choice> choice() {
     return promise_.then(rpc::guarded([this]() {
+      for (const LogLine& line : said_) {
+        registry_->log(line.level, line.text);
+      }
       if (error_) {
         throw *error_;
       }
@@ -53,11 +57,12 @@ class Chooser {
 
  private:
   void choose() {
+    const LogSink log = [this](int level, std::string_view line) { said_.push_back({level, std::string(line)}); };
     try {
       if (backend_.empty()) {
-        choice_ = registry_->choose(cancel_.get());
+        choice_ = registry_->choose(cancel_.get(), log);
       } else {
-        registry_->prove(backend_, cancel_.get());
+        registry_->prove(backend_, cancel_.get(), log);
         choice_.emplace().backend.name = backend_;
       }
     } catch (const Error& error) {
@@ -72,8 +77,9 @@ class Chooser {
   Fd cancel_;
   std::shared_ptr<Registry> registry_;
   const std::string backend_;
-  std::optional<Registry::Choice> choice_;  // both written before the post
+  std::optional<Registry::Choice> choice_;  // all three written before the post
   std::optional<Error> error_;
+  std::vector<LogLine> said_;
   kj::Own<kj::PromiseFulfiller<void>> done_;
   kj::Promise<void> promise_ = nullptr;
   std::thread thread_;

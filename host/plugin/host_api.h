@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "host/plugin/log_sink.h"
 #include "vmmhost/error.h"
 #include "vmmhost/plugin.h"
 
@@ -16,9 +17,6 @@ struct vmmhost_error {
 };
 
 namespace vmmhost::plugin {
-
-// Takes what a plugin logs: a VMMHOST_LOG_* level and one printable line. Called during calls of the plugin only.
-using LogSink = std::function<void(int level, std::string_view line)>;
 
 // The table that every plugin gets; static.
 const vmmhost_host_api& hostApi() noexcept;

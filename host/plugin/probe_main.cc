@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "host/plugin/library.h"
+#include "host/plugin/log_sink.h"
 
 namespace {
 
@@ -23,10 +24,8 @@ using namespace vmmhost::plugin;
 
 ProbeResult probe(const char* path, const char* name, bool measure) {
   const LogSink sink = [](int level, std::string_view line) {
-    if (level >= VMMHOST_LOG_WARNING) {
-      const std::string text = std::string(line) + '\n';
-      (void)!::write(STDERR_FILENO, text.data(), text.size());
-    }
+    const std::string text = probeLogLine(level, line);
+    (void)!::write(STDERR_FILENO, text.data(), text.size());  // does not block: what has no room is lost
   };
   try {
     const Library library = loadLibrary(kPlugin, path, name, sink);

@@ -16,6 +16,7 @@
 
 #include "host/base/posix_spawn.h"
 #include "host/plugin/host_api.h"
+#include "host/plugin/log_sink.h"
 
 namespace vmmhost::plugin {
 namespace {
@@ -52,12 +53,19 @@ class Probe {
     pipe_ = Fd(ends[0]);
     const Fd narrow(ends[1]);
     ::fcntl(pipe_.get(), F_SETFL, O_NONBLOCK);
+    // Read when the program has gone: one that says more than a pipe holds must not wait for that.
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+      throw systemError("making a pipe", errno);
+    }
+    log_ = Fd(ends[0]);
+    const Fd narrowLog(ends[1]);
+    const Fd log = high(narrowLog.get());
     const Fd result = high(narrow.get());
     const Fd plugin = high(job.plugin.get());
     SpawnFileActions actions;
     actions.openNull(0, O_RDONLY);
     actions.openNull(1, O_WRONLY);
-    actions.openNull(2, O_WRONLY);
+    actions.duplicate(log.get(), 2);
     actions.duplicate(result.get(), 3);
     actions.duplicate(plugin.get(), 4);
     actions.closeFrom(5);
@@ -141,10 +149,25 @@ class Probe {
     }
     result.info.name = job.name;
     result.info.path = job.path;
+    result.said = parseProbeLog(said());
     return result;
   }
 
  private:
+  std::string said() {
+    std::string text;
+    std::array<char, 4096> buffer;
+    while (log_ && text.size() < kMaxProbeLogBytes) {
+      const ssize_t count = ::read(log_.get(), buffer.data(), buffer.size());
+      if (count > 0) {
+        text.append(buffer.data(), static_cast<std::size_t>(count));
+      } else if (count == 0 || errno != EINTR) {
+        break;
+      }
+    }
+    log_.reset();
+    return text;
+  }
   // Ends the program and what it left in its session, and collects it.
   void finish() {
     pipe_.reset();
@@ -173,6 +196,7 @@ class Probe {
   pid_t pid_ = -1;
   Fd pidfd_;
   Fd pipe_;
+  Fd log_;
   bool done_ = false;
   std::string bytes_;
   std::optional<ProbeResult> answer_;

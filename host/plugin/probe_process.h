@@ -17,7 +17,8 @@ struct ProbeJob {
   bool measure = false;
 };
 
-// One result for each job, in their order; the error in it says what a plugin did instead of answering. Every program
+// One result for each job, in their order; the error in it says what a plugin did instead of answering, and what it
+// logged meanwhile is there in either case. Every program
 // that was started, and what it started itself in its session, is gone when this returns; that takes `timeout` at most
 // and a moment. Uses posix_spawn: may be called in a program with threads. Throws if memory or descriptors run out, and
 // kCancelled when `cancel` (a descriptor; -1: none) becomes readable.

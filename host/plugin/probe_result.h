@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "host/plugin/log_sink.h"
 #include "host/plugin/registry.h"
 
 namespace vmmhost::plugin {
@@ -15,8 +16,9 @@ struct ProbeResult {
   BackendInfo info;                       // the path is not carried
   std::vector<std::string> watchedPaths;  // absolute files that the answer depends on
   std::vector<std::string>
-      configFields;      // newer than the plugin's version of the interface, and looked at all the same
-  bool answered = true;  // not carried; false: it crashed, hung or babbled, and info.error says so
+      configFields;           // newer than the plugin's version of the interface, and looked at all the same
+  bool answered = true;       // not carried; false: it crashed, hung or babbled, and info.error says so
+  std::vector<LogLine> said;  // not carried
 };
 
 inline constexpr std::size_t kMaxCapabilities = 64;

@@ -81,10 +81,19 @@ struct Registry::Impl {
     return std::nullopt;
   }
 
-  std::vector<std::string> prove(const std::string& name, const TrustedFile& file, int cancel) {
+  void tell(const ProbeResult& result, const LogSink& log) const {
+    for (const LogLine& line : result.said) {
+      if (const LogSink& sink = log ? log : options.log) {
+        sink(line.level, "backend " + result.info.name + ", being probed: " + line.text);
+      }
+    }
+  }
+
+  std::vector<std::string> prove(const std::string& name, const TrustedFile& file, int cancel, const LogSink& log) {
     std::vector<ProbeJob> jobs;
     jobs.push_back({name, file.path, file.file.duplicate(), false});
     ProbeResult result = std::move(runProbes(options.probeProgram, jobs, options.probeTimeout, cancel).front());
+    tell(result, log);
     ProbeCache(options.cacheDirectory).store(file.path, file.status, false, result);
     if (!result.answered) {
       throw *result.info.error;
@@ -95,7 +104,7 @@ struct Registry::Impl {
   }
 
   std::vector<BackendInfo> probe(const std::map<std::string, std::vector<std::string>>& wanted, bool measure,
-                                 int cancel = -1) const {
+                                 int cancel = -1, const LogSink& log = {}) const {
     const ProbeCache cache(options.cacheDirectory);
     std::vector<BackendInfo> infos;
     std::vector<ProbeJob> jobs;
@@ -122,6 +131,7 @@ struct Registry::Impl {
     }
     std::vector<ProbeResult> results = runProbes(options.probeProgram, jobs, options.probeTimeout, cancel);
     for (std::size_t index = 0; index < results.size(); ++index) {
+      tell(results[index], log);
       cache.store(files[index].path, files[index].status, measure, results[index]);
       infos[places[index]] = std::move(results[index].info);
     }
@@ -150,9 +160,9 @@ bool Registry::isProven(std::string_view name) {
   return impl_->loaded.count(text) != 0 || impl_->proof(text, impl_->open(text, impl_->filesOf(name)));
 }
 
-void Registry::prove(std::string_view name, int cancel) {
+void Registry::prove(std::string_view name, int cancel, const LogSink& log) {
   const std::string text(name);
-  impl_->prove(text, impl_->open(text, impl_->filesOf(name)), cancel);
+  impl_->prove(text, impl_->open(text, impl_->filesOf(name)), cancel, log);
 }
 
 std::shared_ptr<Plugin> Registry::load(std::string_view name) {
@@ -165,7 +175,7 @@ std::shared_ptr<Plugin> Registry::load(std::string_view name) {
   auto configFields = impl_->proof(text, file);
   if (!configFields) {
     lock.unlock();
-    configFields = impl_->prove(text, file, -1);
+    configFields = impl_->prove(text, file, -1, {});
     lock.lock();
   }
   std::shared_ptr<Plugin> plugin = loadPlugin(file, text, std::move(*configFields), impl_->options.log);
@@ -180,8 +190,14 @@ BackendInfo Registry::probe(std::string_view name, bool measure) {
   return impl_->probe({{std::string(name), impl_->filesOf(name)}}, measure)[0];
 }
 
-Registry::Choice Registry::choose(int cancel) {
-  return chooseBackend(impl_->probe(findPluginFiles(impl_->folders), true, cancel));
+Registry::Choice Registry::choose(int cancel, const LogSink& log) {
+  return chooseBackend(impl_->probe(findPluginFiles(impl_->folders), true, cancel, log));
+}
+
+void Registry::log(int level, std::string_view line) const {
+  if (impl_->options.log) {
+    impl_->options.log(level, line);
+  }
 }
 
 }  // namespace vmmhost::plugin

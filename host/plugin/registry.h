@@ -5,13 +5,13 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "host/plugin/log_sink.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/schema/vm.capnp.h"
@@ -97,8 +97,9 @@ struct RegistryOptions {
   std::string probeProgram;    // absolute path of vmmhost-plugin-probe
   std::string cacheDirectory;  // where probe results are kept, made with mode 0700; empty: not cached
   std::chrono::milliseconds probeTimeout{5000};
-  // What loaded plugins log during a call: a VMMHOST_LOG_* level and one printable line. On the calling thread.
-  std::function<void(int level, std::string_view line)> log;
+  // What plugins log: those in this process during a call, those that are probed when it is over (warnings and errors;
+  // the line says whose it is). On the calling thread.
+  LogSink log;
 };
 
 // Plugins are files named "vmmhost-backend-NAME.so", NAME being 1 to 32 bytes of [a-z0-9-]. A name found in two folders
@@ -121,9 +122,9 @@ class Registry {
 
   // What crashes or hangs when it is loaded or probed is to do so in a program of its own, once for each version of its
   // file where results can be kept. isProven: that was so, or load() has loaded it. prove: blocks up to the probe
-  // timeout; `cancel` as in choose(). Both throw as load().
+  // timeout; `cancel` and `log` as in choose(). Both throw as load().
   bool isProven(std::string_view name);
-  void prove(std::string_view name, int cancel = -1);
+  void prove(std::string_view name, int cancel = -1, const LogSink& log = {});
 
   // Probes in programs of their own, side by side, using cached results. Never throws for what a plugin does. Blocks
   // up to the probe timeout. Sorted by name. The second throws kNotFound.
@@ -136,8 +137,10 @@ class Registry {
     BackendInfo backend;
     std::string reason;  // one line: what was chosen and why, and why not the others
   };
-  // Readable, `cancel` (a descriptor; -1: none) ends the probes, and kCancelled is thrown.
-  Choice choose(int cancel = -1);
+  // Readable, `cancel` (a descriptor; -1: none) ends the probes, and kCancelled is thrown. `log` takes the place of the
+  // options', for a caller on a thread that it is not for; log() hands on to that.
+  Choice choose(int cancel = -1, const LogSink& log = {});
+  void log(int level, std::string_view line) const;
 
  private:
   struct Impl;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <map>
 
@@ -291,6 +292,33 @@ TEST_F(RegistryTest, unusableAnswers_areNotKept) {
     EXPECT_FALSE(Registry(cached).probe("good", false).usable);
   }
   EXPECT_TRUE(Registry(cached).probe("good", false).usable);
+}
+
+TEST_F(RegistryTest, whatAPluginLogsWhileItIsProbed_isTold_thoughItCrashes) {
+  install("crashprobe");
+  EXPECT_TRUE(registry().probe("crashprobe", false).error);
+  const std::string said =
+      "3:backend crashprobe, being probed: about to crash\n"
+      "2:backend crashprobe, being probed: \\x1b[2Jand so it does\n";
+  EXPECT_EQ(logged, said);
+  logged.clear();
+  errorOf([&] { registry().load("crashprobe"); });
+  EXPECT_EQ(logged, said);
+  logged.clear();
+  std::string other;
+  errorOf([&] {
+    registry().choose(
+        -1, [&](int level, std::string_view line) { other += std::to_string(level) + ':' + std::string(line) + '\n'; });
+  });
+  EXPECT_EQ(other, said);
+  EXPECT_EQ(logged, "");
+}
+
+TEST_F(RegistryTest, whatAPluginSaysWithoutEnd_isCut_andNoHindrance) {
+  install("chatter");
+  const BackendInfo info = registry().probe("chatter", false);
+  EXPECT_FALSE(info.error) << info.error->message();
+  EXPECT_EQ(std::count(logged.begin(), logged.end(), '\n'), 32);
 }
 
 TEST_F(RegistryTest, loadedPlugin_validatesAndPlans) {

@@ -85,8 +85,7 @@ std::string Supervisor::backend() const {
 
 kj::Promise<void> Supervisor::chooseBackend() {
   const InstallPaths installation = findInstallation();
-  auto registry = std::make_shared<plugin::Registry>(
-      plugin::registryOptions(installation, request_.getPluginPath().cStr(), ::geteuid() == 0));
+  auto registry = launch::makeRegistry(installation, request_.getPluginPath().cStr(), *log_);
   auto givenUp = kj::newPromiseAndFulfiller<void>();
   choosingGivenUp_ = kj::mv(givenUp.fulfiller);
   return launcher_->choose(io_.unixEventPort, std::move(registry))

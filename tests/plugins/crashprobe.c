@@ -1,4 +1,5 @@
 /* Its probe ends the process. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "test_plugin.h"
@@ -8,6 +9,9 @@ TEST_PLUGIN_FUNCTIONS
 static int crash(const vmmhost_host_api* host, const vmmhost_probe_request* request, vmmhost_probe_result* result,
                  vmmhost_error* error) {
   if (probe(host, request, result, error) == 0) {
+    host->log(VMMHOST_LOG_INFO, "nobody need know");
+    host->log(VMMHOST_LOG_ERROR, "about to crash");
+    fputs("\x1b[2Jand so it does\n", stderr);
     abort();
   }
   return -1;

@@ -73,6 +73,8 @@ typedef struct vmmhost_host_api {
   uint32_t abi;      /* VMMHOST_PLUGIN_ABI of the host */
   const char* build; /* e.g. "vmmhost 0.1.0" */
   void (*error_set)(vmmhost_error* error, uint32_t code, const char* message, const char* hint, int retryable);
+  /* One line for the VM's log (`vmmhost logs --vmm`), or the log of a program that embeds; of probes warnings and
+   * errors only. */
   void (*log)(int level, const char* message);
   /* The configuration as JSON, valid during the call that passed the configuration in; NULL if memory ran out. */
   const char* (*config_json)(const vmmhost_config* config);
