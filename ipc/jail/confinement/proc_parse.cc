@@ -90,6 +90,8 @@ ThreadStatus parseStatus(std::string_view text) {
       status.gids = fourIds(value);
     } else if (name == "Groups") {
       status.groups = countWords(value);
+    } else if (name == "State") {
+      status.isZombie = nextWord(value) == "Z";
     } else if (name == "PPid") {
       status.parent = number(value, 10);
     } else if (name == "Seccomp") {
@@ -131,6 +133,9 @@ std::vector<Mount> parseMountinfo(std::string_view text) {
     mount.target = unescape(next(line, ' '));
     const std::string_view options = next(line, ' ');
     mount.readOnly = hasOption(options, "ro");
+    mount.noSetuid = hasOption(options, "nosuid");
+    mount.noDevices = hasOption(options, "nodev");
+    mount.noExecution = hasOption(options, "noexec");
     while (!line.empty() && next(line, ' ') != "-") {
     }
     mount.type = unescape(next(line, ' '));

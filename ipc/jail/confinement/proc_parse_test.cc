@@ -42,6 +42,11 @@ TEST(ParseStatus, malformedFields_areLeftOut) {
   EXPECT_EQ(parseStatus("Groups:\t\n").groups, 0u);
 }
 
+TEST(ParseStatus, processThatHasEnded_isToldApart) {
+  EXPECT_TRUE(parseStatus("Name:\tZ\nState:\tZ (zombie)\n").isZombie);
+  EXPECT_FALSE(parseStatus("Name:\tZ\nState:\tS (sleeping)\n").isZombie);
+}
+
 TEST(ParseNumbers, whatIsNoNumber_isLeftOut) {
   EXPECT_EQ(parseNumbers("12 7 x 99999999999 -1 3 "), (std::vector<int>{12, 7, 3}));
   EXPECT_TRUE(parseNumbers("").empty());
@@ -55,6 +60,10 @@ TEST(ParseMountinfo, lines_areRead) {
   EXPECT_EQ(mounts[0].target, "/");
   EXPECT_EQ(mounts[0].type, "tmpfs");
   EXPECT_TRUE(mounts[0].readOnly);
+  EXPECT_TRUE(mounts[0].noSetuid);
+  EXPECT_FALSE(mounts[0].noDevices);
+  EXPECT_TRUE(parseMountinfo("1 2 3 4 / rw,nodev,noexec - tmpfs").at(0).noDevices);
+  EXPECT_TRUE(parseMountinfo("1 2 3 4 / rw,nodev,noexec - tmpfs").at(0).noExecution);
   EXPECT_EQ(mounts[1].target, "/usr x");
   EXPECT_EQ(mounts[1].type, "ext4");
   EXPECT_FALSE(mounts[1].readOnly);  // of this mount, not of the file system

@@ -21,6 +21,7 @@ struct ThreadStatus {
   std::optional<std::array<std::uint64_t, 4>> gids;
   std::optional<std::size_t> groups;  // how many supplementary ones
   std::optional<std::uint64_t> parent;
+  bool isZombie = false;  // it has ended, and runs nothing any more
   std::optional<std::uint64_t> seccomp;
   std::optional<std::uint64_t> seccompFilters;
   std::optional<std::uint64_t> noNewPrivileges;
@@ -33,6 +34,9 @@ struct Mount {
   std::string target;
   std::string type;
   bool readOnly = false;
+  bool noSetuid = false;
+  bool noDevices = false;
+  bool noExecution = false;
 };
 
 // Pure parsers; what is malformed is left out.
@@ -53,6 +57,8 @@ class ProcReader {
   std::optional<std::string> text(const char* path, std::size_t limit);
   std::optional<std::vector<int>> numbers(const char* path);  // the numeric names in a folder, sorted
   std::optional<struct stat> status(const char* path);        // follows links
+  // What the namespace `path` ("ns/user") lies right below, as link() would say it; user and PID namespaces only.
+  std::optional<std::string> parentNamespace(const char* path);
 
  private:
   void note(const char* path, int errnoValue);

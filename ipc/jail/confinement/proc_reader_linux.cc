@@ -1,5 +1,7 @@
 #include <fcntl.h>
 #include <linux/limits.h>
+#include <linux/nsfs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -10,6 +12,7 @@
 #include <cstring>
 
 #include "ipc/jail/confinement/proc_reader.h"
+#include "vmmhost/confinement.h"
 #include "vmmhost/error.h"
 
 namespace vmmhost::confinement {
@@ -27,6 +30,18 @@ struct EntryHeader {
 constexpr std::size_t kNameOffset = 19;
 
 }  // namespace
+
+std::string namespaceOf(int descriptor) {
+  char target[64];
+  const std::string link = "/proc/self/fd/" + std::to_string(descriptor);
+  const ssize_t length = ::readlink(link.c_str(), target, sizeof target);
+  // A file of nsfs, and no file of that name.
+  if (length <= 0 || static_cast<std::size_t>(length) == sizeof target || target[0] == '/' ||
+      ::ioctl(descriptor, NS_GET_NSTYPE) < 0) {
+    return {};
+  }
+  return std::string(target, static_cast<std::size_t>(length));
+}
 
 ProcReader::ProcReader(pid_t pid) : name_("/proc/" + std::to_string(pid)) {
   folder_.reset(::open(name_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -47,6 +62,17 @@ std::optional<std::string> ProcReader::link(const char* path) {
     return std::nullopt;
   }
   return std::string(target, static_cast<std::size_t>(length));
+}
+
+std::optional<std::string> ProcReader::parentNamespace(const char* path) {
+  const Fd own(::openat(folder_.get(), path, O_RDONLY | O_CLOEXEC));
+  const Fd parent(own ? ::ioctl(own.get(), NS_GET_PARENT) : -1);
+  std::string name = parent ? namespaceOf(parent.get()) : std::string();
+  if (name.empty()) {
+    note(path, errno);
+    return std::nullopt;
+  }
+  return name;
 }
 
 std::optional<std::string> ProcReader::text(const char* path, std::size_t limit) {

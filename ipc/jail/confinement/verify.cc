@@ -76,22 +76,54 @@ class Verifier {
   }
 
   void checkNamespaces() {
-    if (expected_.newNamespaces.empty()) {
+    checkHostNamespaces("namespaces of its own:", expected_.newNamespaces, [&](const auto& name, bool isHosts) {
+      if (isHosts) {
+        violation("the " + name + " namespace is that of the host (" + theirs_ + ")");
+      }
+    });
+    checkHostNamespaces("namespaces of the host on purpose:", expected_.keptNamespaces,
+                        [&](const auto& name, bool isHosts) {
+                          if (!isHosts) {
+                            violation("the " + name + " namespace is " + theirs_ + ", expected that of the host");
+                          }
+                        });
+    for (const auto& [name, wanted] : expected_.joinedNamespaces) {
+      part("namespace joined: " + wanted, [&, name = name, wanted = wanted] {
+        const auto theirs = process_.link(("ns/" + name).c_str());
+        if (!theirs || *theirs != wanted) {
+          violation("the " + name + " namespace is " + theirs.value_or("not told: " + process_.error()) +
+                    ", expected the one to be joined (" + wanted + ")");
+        }
+      });
+    }
+    if (!expected_.userNamespaceParent.empty()) {
+      part("user namespace below " + expected_.userNamespaceParent, [&] {
+        const auto parent = process_.parentNamespace("ns/user");
+        if (!parent || *parent != expected_.userNamespaceParent) {
+          violation("its user namespace lies below " + parent.value_or("one that is not told: " + process_.error()) +
+                    ", expected " + expected_.userNamespaceParent);
+        }
+      });
+    }
+  }
+
+  template <typename Check>
+  void checkHostNamespaces(std::string text, const std::vector<std::string>& names, Check check) {
+    if (names.empty()) {
       return;
     }
-    std::string names;
-    for (const std::string& name : expected_.newNamespaces) {
-      names += " " + name;
+    for (const std::string& name : names) {
+      text += " " + name;
     }
-    part("namespaces of its own:" + names, [&] {
-      for (const std::string& name : expected_.newNamespaces) {
-        const std::string path = "ns/" + name;
+    part(text, [&] {
+      for (const std::string& name : names) {
         const auto own = ownNamespace(name);
-        const auto theirs = process_.link(path.c_str());
+        const auto theirs = process_.link(("ns/" + name).c_str());
         if (!own || !theirs) {
           violation("the " + name + " namespace cannot be told: " + (own ? process_ : *self_).error());
-        } else if (*own == *theirs) {
-          violation("the " + name + " namespace is that of the host (" + *own + ")");
+        } else {
+          theirs_ = *theirs;
+          check(name, *own == *theirs);
         }
       }
     });
@@ -296,6 +328,18 @@ class Verifier {
     if (best->readOnly && !mount.readOnly) {
       violation("the mount " + mount.target + " is writable");
     }
+    if (best->writable && mount.readOnly) {
+      violation("the mount " + mount.target + " is read-only, planned was a writable one");
+    }
+    if (best->noSetuid && !mount.noSetuid) {
+      violation("the mount " + mount.target + " is not nosuid");
+    }
+    if (best->noDevices && !mount.noDevices) {
+      violation("the mount " + mount.target + " is not nodev");
+    }
+    if (best->noExecution && !mount.noExecution) {
+      violation("the mount " + mount.target + " is not noexec");
+    }
     if (mount.target == best->target && !best->type.empty() && mount.type != best->type) {
       violation("the mount " + mount.target + " is a " + mount.type + ", expected " + best->type);
     }
@@ -401,6 +445,28 @@ class Verifier {
     return family;
   }
 
+  void checkProgram(ProcReader& process, int pid) {
+    if (expected_.programs.empty()) {
+      return;
+    }
+    const auto file = process.status("exe");
+    const auto isIt = [&](std::uint64_t device, std::uint64_t inode) {
+      return file->st_dev == device && file->st_ino == inode;
+    };
+    if (!file) {
+      const auto text = process.text("status", kStatusBytes);
+      if (text && parseStatus(*text).isZombie) {
+        return;
+      }
+      violation("process " + std::to_string(pid) + ": its executable cannot be told: " + process.error());
+    } else if (!isIt(expected_.executableDevice, expected_.executableInode) &&
+               std::none_of(expected_.programs.begin(), expected_.programs.end(),
+                            [&](const ExpectedFile& program) { return isIt(program.device, program.inode); })) {
+      violation("process " + std::to_string(pid) + ": its executable is file " + std::to_string(file->st_dev) + ":" +
+                std::to_string(file->st_ino) + ", which is none of the planned programs");
+    }
+  }
+
   void checkDescendants() {
     ProcReader self(::getpid());
     const std::string ownList = "task/" + std::to_string(::getpid()) + "/children";
@@ -417,6 +483,7 @@ class Verifier {
         ProcReader process(pid);
         if (process) {
           checkThreads(process, "process " + std::to_string(pid) + ": ");
+          checkProgram(process, pid);
         }
         if (report_.violations.size() != before && !process.text("status", kStatusBytes)) {
           report_.violations.resize(before);  // it ended while it was looked at
@@ -432,6 +499,7 @@ class Verifier {
   const Expectation& expected_;
   ProcReader process_;
   std::optional<ProcReader> self_;
+  std::string theirs_;  // the namespace that is looked at
   Report report_;
 };
 

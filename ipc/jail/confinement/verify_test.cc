@@ -177,6 +177,63 @@ TEST(Verify, mounts_areExactlyThePlannedOnes) {
   expectOnlyAsBoth(bound, "the mount /usr is writable", planned);
 }
 
+TEST(Verify, flagsOfMounts_areAskedForOneByOne) {
+  Jail bound;
+  bound.bindUsr = true;
+  const auto with = [](bool ExpectedMount::*flag) {
+    return [flag](Expectation& expected) {
+      expected.mounts = {{"/usr", "", true}};
+      expected.mounts[0].*flag = true;
+    };
+  };
+  expectOnlyAsBoth(bound, "the mount /usr is not nosuid", with(&ExpectedMount::noSetuid));
+  expectOnlyAsBoth(bound, "the mount /usr is not nodev", with(&ExpectedMount::noDevices));
+  expectOnlyAsBoth(bound, "the mount /usr is not noexec", with(&ExpectedMount::noExecution));
+}
+
+TEST(Verify, writableMount_isWritableOnPurposeOnly) {
+  const auto writable = [](Expectation& expected) {
+    expected.mounts = {{"/usr", "", false}};
+    expected.mounts[0].writable = true;
+  };
+  Jail bound;
+  bound.bindUsr = true;
+  expectOnlyAsBoth(bound, "the mount /usr is read-only, planned was a writable one", writable);
+  bound.bindIsWritable = true;
+  expectNoneAsBoth(bound, writable);
+}
+
+TEST(Verify, namespaceKeptOnPurpose_isThatOfTheHost) {
+  const auto kept = [](Expectation& expected) {
+    expected.newNamespaces = {"user", "mnt", "pid", "ipc", "uts", "cgroup"};
+    expected.keptNamespaces = {"net"};
+  };
+  expectNoneAsBoth({{"net"}}, kept);
+  expectOnlyAsBoth({}, ", expected that of the host", kept);
+}
+
+TEST(Verify, joinedNamespace_isExactlyThatOne) {
+  const Fd own(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+  const std::string name = namespaceOf(own.get());
+  EXPECT_EQ(name, std::filesystem::read_symlink("/proc/self/ns/net").string());
+  EXPECT_EQ(namespaceOf(-1), "");
+  const Fd none(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(namespaceOf(none.get()), "");
+  const auto joined = [name](Expectation& expected) {
+    expected.newNamespaces = {"user"};
+    expected.joinedNamespaces = {{"net", name}};
+  };
+  expectNoneAsBoth({{"net"}}, joined);
+  expectOnlyAsBoth({}, ", expected the one to be joined (" + name + ")", joined);
+}
+
+TEST(Verify, parentOfTheUserNamespace_isLookedAt) {
+  const std::string own = std::filesystem::read_symlink("/proc/self/ns/user").string();
+  expectNoneAsBoth({}, [&](Expectation& expected) { expected.userNamespaceParent = own; });
+  expectOnlyAsBoth({}, "its user namespace lies below " + own + ", expected user:[1]",
+                   [](Expectation& expected) { expected.userNamespaceParent = "user:[1]"; });
+}
+
 TEST(Verify, missingFilter_isNamed) {
   expectOnlyAsBoth({{"seccomp"}}, "Seccomp is 0, expected 2");
 }
@@ -253,6 +310,23 @@ TEST(Verify, descendants_areHeldToTheSame) {
   expectNoneAsBoth({{}, {"child", "child"}}, all);
   expectOnlyAsBoth({{"seccomp"}, {"child", "filter"}}, "Seccomp is 0, expected 2", all);
   expectNoneAsBoth({{"seccomp"}, {"child", "filter"}});  // not asked for
+}
+
+TEST(Verify, programsOfDescendants_areThePlannedOnes) {
+  const auto planned = [](Expectation& expected) {
+    expected.includeDescendants = true;
+    expected.programs = {{1, 1}};
+  };
+  expectNoneAsBoth({{}, {"child"}}, planned);  // the executable itself, before it executes another
+  const TestProcess process({{}, {"child"}});
+  ASSERT_TRUE(process.isReady());
+  Expectation expected = process.expectation();
+  planned(expected);
+  std::swap(expected.programs[0].inode, expected.executableInode);
+  const auto violations = joined(verify(expected).violations);
+  EXPECT_NE(violations.find("which is none of the planned programs"), std::string::npos) << violations;
+  expected.programs[0].device = expected.executableDevice;
+  EXPECT_EQ(joined(verify(expected).violations).find("none of the planned programs"), std::string::npos);
 }
 
 TEST(Verify, threadsThatComeAndGo_endTheLookAllTheSame) {
