@@ -3,26 +3,18 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
-#include <cstring>
+#include <utility>
 
-#include "ipc/jail/spawn/limits.h"
+#include "ipc/jail/spawn/plan.h"
 #include "ipc/jail/spawn/spawn.h"
 #include "ipc/jail/spawn/stub.h"
 #include "ipc/jail/spawn/user_namespace.h"
-#include "vmmhost/epolls.h"
-#include "vmmhost/rings.h"
-#include "vmmhost/seccomp.h"
 
 namespace vmmhost::spawn {
 namespace {
@@ -93,10 +85,6 @@ StageText stageText(Stage stage) {
   }
 }
 
-std::string withoutHint(const char* part) {
-  return part == nullptr ? std::string() : std::string("if you accept a weaker jail: --without ") + part;
-}
-
 void writeProcFile(pid_t pid, const char* file, const std::string& text) {
   char path[64];
   std::snprintf(path, sizeof(path), "/proc/%d/%s", static_cast<int>(pid), file);
@@ -106,250 +94,9 @@ void writeProcFile(pid_t pid, const char* file, const std::string& text) {
   }
 }
 
-void addParents(Plan& plan, const std::string& path) {
-  for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    const std::string parent = path.substr(0, slash);
-    const auto same = [&](const Plan::Directory& directory) { return directory.path == parent; };
-    if (!parent.empty() && std::none_of(plan.directories.begin(), plan.directories.end(), same)) {
-      plan.directories.push_back({parent});
-    }
-  }
-}
-
-void addMount(Plan& plan, const std::string& source, std::string target, bool device) {
-  struct stat info = {};
-  if (::stat(source.c_str(), &info) != 0) {
-    throw systemError("root of the worker: " + source, errno);
-  }
-  target.erase(0, target.find_first_not_of('/'));
-  const bool isFile = !S_ISDIR(info.st_mode);
-  addParents(plan, target);
-  if (!isFile) {
-    plan.directories.push_back({target});
-  }
-  plan.mounts.push_back({source, target, isFile, device});
-}
-
-// /usr, what leads into it, and what the dynamic loader reads. Nothing that holds sockets or data of others.
-void addSystemRoot(Plan& plan) {
-  addMount(plan, "/usr", "/usr", false);
-  for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32"}) {
-    const std::string path = std::string("/") + name;
-    struct stat info = {};
-    if (::lstat(path.c_str(), &info) != 0) {
-      continue;
-    }
-    if (S_ISLNK(info.st_mode)) {
-      char target[PATH_MAX];
-      const ssize_t length = ::readlink(path.c_str(), target, sizeof(target));
-      if (length > 0 && length < static_cast<ssize_t>(sizeof(target))) {
-        plan.links.push_back({name, std::string(target, static_cast<std::size_t>(length))});
-      }
-    } else if (S_ISDIR(info.st_mode)) {
-      addMount(plan, path, path, false);
-    }
-  }
-  struct stat info = {};
-  if (::stat("/etc/ld.so.cache", &info) == 0) {
-    addMount(plan, "/etc/ld.so.cache", "/etc/ld.so.cache", false);
-  }
-}
-
-void addDevices(Plan& plan) {
-  for (const char* device : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}) {
-    addMount(plan, device, device, true);
-  }
-}
-
-int lastCapability() {
-  int capability = 0;
-  while (capability < 63 && ::prctl(PR_CAPBSET_READ, capability + 1, 0, 0, 0) >= 0) {
-    ++capability;
-  }
-  return capability;
-}
-
-void addProc(Plan& plan) {
-  for (const char* folder : {"proc", kProcMount + 1, "proc/sys", "proc/sys/vm"}) {
-    plan.directories.push_back({folder});
-  }
-  for (const char* name : {"self", "thread-self"}) {
-    plan.links.push_back({std::string("proc/") + name, std::string("processes/") + name});
-  }
-  const Fd file(::open(kOvercommitFile, O_RDONLY | O_CLOEXEC));
-  char value = 0;
-  if (file && ::read(file.get(), &value, 1) == 1 && value >= '0' && value <= '2') {
-    plan.overcommit = value;
-  }
-}
-
-// As many as wanted, or as the caller may have itself, whose soft limit the stub raises. Not a number that the stub has
-// something else on.
-int descriptorLimit(int wanted) {
-  rlimit own = {};
-  if (wanted < kRulesetSlot) {
-    return std::max(wanted, kMinDescriptors);
-  }
-  if (wanted <= kMaxDescriptors || ::getrlimit(RLIMIT_NOFILE, &own) != 0) {
-    return kMaxDescriptors;
-  }
-  return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_max - 1)));
-}
-
-// All within what this process itself may have, which it cannot raise for another.
-void addLimits(Plan& plan, const Jail& jail) {
-  const auto add = [&plan](std::uint32_t resource, std::uint64_t value) {
-    rlimit own = {};
-    const bool isKnown = ::getrlimit(static_cast<__rlimit_resource_t>(resource), &own) == 0;
-    plan.limits.push_back({resource, isKnown ? std::min<std::uint64_t>(value, own.rlim_max) : value});
-  };
-  add(RLIMIT_NOFILE, static_cast<std::uint64_t>(plan.executableSlot));
-  // 1, not 0: a core pattern that is a pipe is given up at 1 only. Where the caller may have no core files at all, that
-  // is for the time until the worker is non-dumpable.
-  add(RLIMIT_CORE, 1);
-  add(RLIMIT_MEMLOCK, 0);
-  add(RLIMIT_MSGQUEUE, 0);
-  add(RLIMIT_SIGPENDING, kMaxPendingSignals);
-  for (const auto& limit : jail.rlimits) {
-    if (const auto error = tooLow(limit.resource, limit.needed, "the worker of this VM")) {
-      throw *error;
-    }
-    const bool isSignals = limit.resource == RLIMIT_SIGPENDING;
-    add(limit.resource, isSignals ? std::min(limit.value, kMaxPendingSignals) : limit.value);
-  }
-}
-
-Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
-  const Jail& jail = request.jail;
-  const auto has = [&](std::string_view part) { return jail.without.count(std::string(part)) == 0; };
-  Plan plan;
-  plan.root = ::geteuid() == 0;
-  plan.system = jail.root == Jail::Root::kSystem;
-  plan.binds = jail.root == Jail::Root::kBinds;
-  plan.loader = plan.binds ? jail.loader : std::string();
-  plan.proc = jail.proc;
-  plan.dev = jail.dev;
-  plan.tmp = jail.tmp;
-  plan.userNamespace = has("user-namespace");
-  plan.cgroupNamespace = has("cgroup-namespace");
-  plan.nestedLimit = plan.userNamespace && has("nested-namespace-limit");
-  plan.keyring = has("session-keyring");
-  plan.landlock = has("landlock");
-  if (plan.system) {
-    addSystemRoot(plan);
-  }
-  for (const Bind& bind : jail.binds) {
-    addMount(plan, bind.source, bind.target, false);
-  }
-  if (jail.proc) {
-    addProc(plan);
-  }
-  if (jail.tmp) {
-    plan.directories.push_back({"tmp"});
-  }
-  if (jail.dev) {
-    addDevices(plan);
-  }
-  plan.executableSlot = descriptorLimit(jail.maxDescriptors);
-  addLimits(plan, jail);
-  if (request.rings > rings::kMaxRings || request.epolls > epolls::kMaxEpolls) {
-    throw Error(ErrorCode::kInternal, "more rings or epoll instances than a worker can have");
-  }
-  plan.firstEpoll = rings::kFirstDescriptor + static_cast<int>(request.rings);
-  const int firstFree = plan.firstEpoll + static_cast<int>(request.epolls);
-  if (firstFree >= plan.executableSlot) {
-    throw Error(ErrorCode::kInternal, "a worker starts with more descriptors than it may have");
-  }
-  for (const Passed& passed : request.descriptors) {
-    const bool isTaken = passed.target >= rings::kFirstDescriptor && passed.target < firstFree;
-    if (passed.target < 0 || passed.target >= std::min(200, plan.executableSlot) || isTaken ||
-        request.descriptors.size() > 32) {
-      throw Error(ErrorCode::kInternal, "a descriptor of the worker is out of range");
-    }
-    plan.descriptors.push_back({passed.source, passed.target});
-  }
-  seccomp::BaseParameters parameters;
-  parameters.executableDescriptor = plan.executableSlot;
-  parameters.rings = request.rings;
-  parameters.makesMemoryFiles = jail.makesMemoryFiles;
-  parameters.makesEpolls = jail.makesEpolls;
-  parameters.hasProc = jail.proc;
-  plan.filter = seccomp::compile(jail.seccompPolicy.policy(parameters));
-  argvStorage = request.argv;
-  if (request.epolls > 0) {
-    argvStorage.push_back(epolls::argumentFor({plan.firstEpoll, request.epolls}));
-    plan.epolls = request.epolls;
-  }
-  if (request.rings > 0) {
-    argvStorage.emplace_back(rings::emptyArgument().data());
-    plan.rings = request.rings;
-    plan.ringsArgument = argvStorage.back().data();
-  }
-  for (std::string& argument : argvStorage) {
-    plan.argv.push_back(argument.data());
-  }
-  plan.argv.push_back(nullptr);
-  plan.executable = request.executable;
-  plan.readable = jail.readable;
-  plan.cgroupTasks = jail.cgroupTasks;
-  plan.lastCapability = lastCapability();
-  plan.uid = plan.userNamespace ? kInsideUid : jail.uid;
-  plan.gid = plan.userNamespace ? kInsideGid : jail.gid;
-  if (plan.landlock) {
-    const int abi = landlockAbi();
-    if (abi == 0) {
-      throw Error(ErrorCode::kConfinement, "the kernel offers no Landlock", withoutHint("landlock"));
-    }
-    fillLandlock(plan, abi);
-  }
-  if (!plan.userNamespace && !plan.root) {
-    throw Error(ErrorCode::kConfinement, "a worker without a user namespace can be started by root only",
-                "leave out --without user-namespace, or run as root");
-  }
-  if (jail.uid == 0) {
-    throw Error(ErrorCode::kInternal, "a worker must not run under uid 0");
-  }
-  return plan;
-}
-
-// The stub keeps what it places at kFirstSpare and above meanwhile, and the executable at a number behind all that the
-// worker has.
-void requireDescriptorNumbers(const Request& request) {
-  const std::size_t needed = kFirstSpare + 4 + request.descriptors.size();
-  if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a worker")) {
-    throw *error;
-  }
-  const std::uint64_t neededByIt = static_cast<std::uint64_t>(request.jail.neededDescriptors) + 1;
-  if (const auto error = tooLow(RLIMIT_NOFILE, neededByIt, "the worker of this VM")) {
-    throw *error;
-  }
-}
-
 }  // namespace
 
-std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp) {
-  Plan plan;
-  if (system) {
-    addSystemRoot(plan);
-  }
-  if (dev) {
-    addDevices(plan);
-  }
-  std::vector<JailMount> mounts;
-  for (const Plan::Mount& mount : plan.mounts) {
-    mounts.push_back({"/" + mount.target, true});
-  }
-  if (proc) {
-    mounts.push_back({kProcMount, false});
-  }
-  if (tmp) {
-    mounts.push_back({"/tmp", false});
-  }
-  return mounts;
-}
-
 Child begin(const Request& request) {
-  requireDescriptorNumbers(request);
   std::vector<std::string> argvStorage;
   Plan plan = makePlan(request, argvStorage);
   const auto has = [&](const char* part) { return request.jail.without.count(part) == 0; };

@@ -1,0 +1,19 @@
+// From what is asked for to what the stub carries out. Internal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ipc/jail/spawn/spawn.h"
+#include "ipc/jail/spawn/stub.h"
+
+namespace vmmhost::spawn {
+
+// All but the descriptors that are made at the start itself. `argvStorage` holds what the plan's argv points to, and
+// outlives it. Throws Error for what cannot be had here, or must not be asked for.
+Plan makePlan(const Request& request, std::vector<std::string>& argvStorage);
+
+// What a user can do who accepts a jail without this part; empty for null.
+std::string withoutHint(const char* part);
+
+}  // namespace vmmhost::spawn
