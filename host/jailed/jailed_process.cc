@@ -2,14 +2,11 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
-
-#include "vmmhost/rings.h"
 
 namespace vmmhost::jailed {
 namespace {
@@ -69,6 +66,7 @@ spawn::Child JailedProcess::start() {
   socket_ = std::move(sockets.local);
 
   spawn::Request request;
+  request.name = plan_.name;
   request.executable = plan_.executable.get();
   request.argv = plan_.argv;
   request.descriptors = {
@@ -133,40 +131,12 @@ kj::Promise<void> JailedProcess::confine(kj::Promise<void> greeted, kj::Function
 }
 
 confinement::Expectation JailedProcess::expectation(bool isTight) const {
-  const spawn::Jail& jail = plan_.jail;
-  confinement::Expectation expected;
+  confinement::Expectation expected = child_.expectation();
   expected.hostNamespaces = hostNamespaces_;
-  expected.pid = child_.pid();
-  expected.hostUid = jail.uid;
-  expected.hostGid = jail.gid;
-  struct stat info = {};
-  if (::fstat(plan_.executable.get(), &info) == 0) {
-    expected.executableDevice = info.st_dev;
-    expected.executableInode = info.st_ino;
+  if (isTight) {
+    expected.nonDumpable = true;
+    expected.descriptors.reset();
   }
-  for (const char* name : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
-    if (jail.without.count(std::string(name) + "-namespace") == 0) {
-      expected.newNamespaces.push_back(name);
-    }
-  }
-  const bool hasSystem = jail.root == spawn::Jail::Root::kSystem;
-  for (const auto& mount : spawn::expectedMounts(hasSystem, jail.proc, jail.dev, jail.tmp)) {
-    expected.mounts.push_back({mount.target, {}, mount.readOnly});
-  }
-  for (const spawn::Bind& bind : jail.binds) {
-    expected.mounts.push_back({bind.target, {}, true});
-  }
-  expected.nonDumpable = isTight;
-  if (!isTight) {
-    expected.descriptors = {{0, 1, 2, kSocketDescriptor}};
-    for (const Passed& passed : plan_.descriptors) {
-      expected.descriptors->push_back(passed.target);
-    }
-    expected.eventDescriptorsAllowed = true;
-    expected.firstRing = rings::kFirstDescriptor;
-    expected.rings = plan_.rings;
-  }
-  expected.includeDescendants = true;
   return expected;
 }
 

@@ -163,7 +163,7 @@ TEST_F(JailedProcessTest, executableThatIsNone_isNamed) {
   start();
   const Error error = errorOf(process_->confine(kj::NEVER_DONE, []() { return kj::READY_NOW; }));
   EXPECT_EQ(error.code(), ErrorCode::kConfinement);
-  EXPECT_NE(error.message().find("executing the worker"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("executing the inmate"), std::string::npos) << error.message();
   EXPECT_EQ(phases_, std::vector<Phase>());
 }
 

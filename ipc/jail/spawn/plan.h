@@ -13,6 +13,9 @@ namespace vmmhost::spawn {
 // outlives it. Throws Error for what cannot be had here, or must not be asked for.
 Plan makePlan(const Request& request, std::vector<std::string>& argvStorage);
 
+// How a process of this plan has to look from outside; its pid is not known yet.
+confinement::Expectation expectationOf(const Request& request, const Plan& plan);
+
 // What a user can do who accepts a jail without this part; empty for null.
 std::string withoutHint(const char* part);
 

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ipc/jail/spawn/limits.h"
@@ -30,23 +32,35 @@ void addParents(Plan& plan, const std::string& path) {
   }
 }
 
-void addMount(Plan& plan, const std::string& source, std::string target, bool device) {
+// What `source` is; throws if it is not there.
+bool isFolder(const std::string& process, const std::string& source) {
   struct stat info = {};
   if (::stat(source.c_str(), &info) != 0) {
-    throw systemError("root of the worker: " + source, errno);
+    throw systemError("root of the " + process + ": " + source, errno);
   }
+  return S_ISDIR(info.st_mode);
+}
+
+Plan::Mount& addMount(Plan& plan, const std::string& source, std::string target, bool isFile) {
   target.erase(0, target.find_first_not_of('/'));
-  const bool isFile = !S_ISDIR(info.st_mode);
   addParents(plan, target);
   if (!isFile) {
     plan.directories.push_back({target});
   }
-  plan.mounts.push_back({source, target, isFile, device});
+  Plan::Mount& mount = plan.mounts.emplace_back();
+  mount.source = source;
+  mount.target = std::move(target);
+  mount.isFile = isFile;
+  return mount;
+}
+
+void addSystemMount(Plan& plan, const std::string& process, const std::string& path) {
+  addMount(plan, path, path, !isFolder(process, path));
 }
 
 // /usr, what leads into it, and what the dynamic loader reads. Nothing that holds sockets or data of others.
-void addSystemRoot(Plan& plan) {
-  addMount(plan, "/usr", "/usr", false);
+void addSystemRoot(Plan& plan, const std::string& process) {
+  addSystemMount(plan, process, "/usr");
   for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32"}) {
     const std::string path = std::string("/") + name;
     struct stat info = {};
@@ -60,18 +74,18 @@ void addSystemRoot(Plan& plan) {
         plan.links.push_back({name, std::string(target, static_cast<std::size_t>(length))});
       }
     } else if (S_ISDIR(info.st_mode)) {
-      addMount(plan, path, path, false);
+      addSystemMount(plan, process, path);
     }
   }
   struct stat info = {};
   if (::stat("/etc/ld.so.cache", &info) == 0) {
-    addMount(plan, "/etc/ld.so.cache", "/etc/ld.so.cache", false);
+    addSystemMount(plan, process, "/etc/ld.so.cache");
   }
 }
 
-void addDevices(Plan& plan) {
+void addDevices(Plan& plan, const std::string& process) {
   for (const char* device : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}) {
-    addMount(plan, device, device, true);
+    addMount(plan, device, device, !isFolder(process, device)).device = true;
   }
 }
 
@@ -110,8 +124,13 @@ int descriptorLimit(int wanted) {
   return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_max - 1)));
 }
 
+// Who takes what a limit does not give. A worker is always that of the VM that is being started.
+std::string takerOf(const Request& request) {
+  return "the " + request.name + (request.name == "worker" ? " of this VM" : "");
+}
+
 // All within what this process itself may have, which it cannot raise for another.
-void addLimits(Plan& plan, const Jail& jail) {
+void addLimits(Plan& plan, const Request& request) {
   const auto add = [&plan](std::uint32_t resource, std::uint64_t value) {
     rlimit own = {};
     const bool isKnown = ::getrlimit(static_cast<__rlimit_resource_t>(resource), &own) == 0;
@@ -124,8 +143,8 @@ void addLimits(Plan& plan, const Jail& jail) {
   add(RLIMIT_MEMLOCK, 0);
   add(RLIMIT_MSGQUEUE, 0);
   add(RLIMIT_SIGPENDING, kMaxPendingSignals);
-  for (const auto& limit : jail.rlimits) {
-    if (const auto error = tooLow(limit.resource, limit.needed, "the worker of this VM")) {
+  for (const auto& limit : request.jail.rlimits) {
+    if (const auto error = tooLow(limit.resource, limit.needed, takerOf(request))) {
       throw *error;
     }
     const bool isSignals = limit.resource == RLIMIT_SIGPENDING;
@@ -137,11 +156,11 @@ void addLimits(Plan& plan, const Jail& jail) {
 // worker has.
 void requireDescriptorNumbers(const Request& request) {
   const std::size_t needed = kFirstSpare + 4 + request.descriptors.size();
-  if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a worker")) {
+  if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a " + request.name)) {
     throw *error;
   }
   const std::uint64_t neededByIt = static_cast<std::uint64_t>(request.jail.neededDescriptors) + 1;
-  if (const auto error = tooLow(RLIMIT_NOFILE, neededByIt, "the worker of this VM")) {
+  if (const auto error = tooLow(RLIMIT_NOFILE, neededByIt, takerOf(request))) {
     throw *error;
   }
 }
@@ -170,10 +189,10 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   plan.keyring = has("session-keyring");
   plan.landlock = has("landlock");
   if (plan.system) {
-    addSystemRoot(plan);
+    addSystemRoot(plan, request.name);
   }
   for (const Bind& bind : jail.binds) {
-    addMount(plan, bind.source, bind.target, false);
+    addMount(plan, bind.source, bind.target, !isFolder(request.name, bind.source));
   }
   if (jail.proc) {
     addProc(plan);
@@ -182,23 +201,23 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     plan.directories.push_back({"tmp"});
   }
   if (jail.dev) {
-    addDevices(plan);
+    addDevices(plan, request.name);
   }
   plan.executableSlot = descriptorLimit(jail.maxDescriptors);
-  addLimits(plan, jail);
+  addLimits(plan, request);
   if (request.rings > rings::kMaxRings || request.epolls > epolls::kMaxEpolls) {
-    throw Error(ErrorCode::kInternal, "more rings or epoll instances than a worker can have");
+    throw Error(ErrorCode::kInternal, "more rings or epoll instances than a " + request.name + " can have");
   }
   plan.firstEpoll = rings::kFirstDescriptor + static_cast<int>(request.rings);
   const int firstFree = plan.firstEpoll + static_cast<int>(request.epolls);
   if (firstFree >= plan.executableSlot) {
-    throw Error(ErrorCode::kInternal, "a worker starts with more descriptors than it may have");
+    throw Error(ErrorCode::kInternal, "a " + request.name + " starts with more descriptors than it may have");
   }
   for (const Passed& passed : request.descriptors) {
     const bool isTaken = passed.target >= rings::kFirstDescriptor && passed.target < firstFree;
     if (passed.target < 0 || passed.target >= std::min(200, plan.executableSlot) || isTaken ||
         request.descriptors.size() > 32) {
-      throw Error(ErrorCode::kInternal, "a descriptor of the worker is out of range");
+      throw Error(ErrorCode::kInternal, "a descriptor of the " + request.name + " is out of range");
     }
     plan.descriptors.push_back({passed.source, passed.target});
   }
@@ -237,34 +256,69 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     fillLandlock(plan, abi);
   }
   if (!plan.userNamespace && !plan.root) {
-    throw Error(ErrorCode::kConfinement, "a worker without a user namespace can be started by root only",
+    throw Error(ErrorCode::kConfinement, "a " + request.name + " without a user namespace can be started by root only",
                 "leave out --without user-namespace, or run as root");
   }
   if (jail.uid == 0) {
-    throw Error(ErrorCode::kInternal, "a worker must not run under uid 0");
+    throw Error(ErrorCode::kInternal, "a " + request.name + " must not run under uid 0");
   }
   return plan;
 }
 
-std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp) {
-  Plan plan;
-  if (system) {
-    addSystemRoot(plan);
+namespace {
+
+void expectNamespaces(const Jail& jail, confinement::Expectation& expected) {
+  for (const char* name : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
+    if (jail.without.count(std::string(name) + "-namespace") == 0) {
+      expected.newNamespaces.emplace_back(name);
+    }
   }
-  if (dev) {
-    addDevices(plan);
-  }
-  std::vector<JailMount> mounts;
+}
+
+void expectMounts(const Plan& plan, confinement::Expectation& expected) {
   for (const Plan::Mount& mount : plan.mounts) {
-    mounts.push_back({"/" + mount.target, true});
+    confinement::ExpectedMount& wanted = expected.mounts.emplace_back();
+    wanted.target = "/" + mount.target;
+    wanted.noSetuid = true;
+    wanted.noDevices = !mount.device;
+    wanted.noExecution = mount.device;
   }
-  if (proc) {
-    mounts.push_back({kProcMount, false});
+  const auto add = [&expected](const char* target) {
+    confinement::ExpectedMount& wanted = expected.mounts.emplace_back();
+    wanted.target = target;
+    wanted.readOnly = false;
+    wanted.noSetuid = wanted.noDevices = wanted.noExecution = true;
+  };
+  if (plan.proc) {
+    add(kProcMount);
   }
-  if (tmp) {
-    mounts.push_back({"/tmp", false});
+  if (plan.tmp) {
+    add("/tmp");
   }
-  return mounts;
+}
+
+}  // namespace
+
+confinement::Expectation expectationOf(const Request& request, const Plan& plan) {
+  confinement::Expectation expected;
+  struct stat info = {};
+  expected.hostUid = request.jail.uid;
+  expected.hostGid = request.jail.gid;
+  if (::fstat(request.executable, &info) == 0) {
+    expected.executableDevice = info.st_dev;
+    expected.executableInode = info.st_ino;
+  }
+  expectNamespaces(request.jail, expected);
+  expectMounts(plan, expected);
+  expected.descriptors.emplace();
+  for (const Passed& passed : request.descriptors) {
+    expected.descriptors->push_back(passed.target);
+  }
+  expected.eventDescriptorsAllowed = true;
+  expected.firstRing = rings::kFirstDescriptor;
+  expected.rings = request.rings;
+  expected.includeDescendants = true;
+  return expected;
 }
 
 }  // namespace vmmhost::spawn

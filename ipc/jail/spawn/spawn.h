@@ -1,4 +1,5 @@
-// Starts a worker in its jail: everything that can be taken away is gone before the worker's first instruction.
+// Starts a process in its jail, be it a worker or another: everything that can be taken away is gone before its first
+// instruction.
 #pragma once
 
 #include <sys/types.h>
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "vmmhost/confinement.h"
 #include "vmmhost/error.h"
 #include "vmmhost/fd.h"
 #include "vmmhost/seccomp.h"
@@ -81,7 +83,8 @@ struct Passed {
 };
 
 struct Request {
-  int executable = -1;  // opened O_RDONLY or O_PATH
+  std::string name = "worker";  // of the process, behind an article in errors
+  int executable = -1;          // opened O_RDONLY or O_PATH
   std::vector<std::string> argv;
   std::vector<Passed> descriptors;  // nothing else is open in the worker
   // Rings to start with (vmmhost/rings.h), on the descriptors from rings::kFirstDescriptor on; the last argument tells
@@ -107,6 +110,9 @@ class Child {
 
   pid_t pid() const { return pid_; }
   int pidfd() const { return pidfd_.get(); }
+  // How it has to look from outside once it is executed, before it opens,
+  // closes or starts anything and while it is dumpable.
+  const confinement::Expectation& expectation() const { return expectation_; }
 
   // Readable (non-blocking) when the stub has executed the worker (end of file) or failed.
   int statusFd() const { return status_.get(); }
@@ -126,6 +132,8 @@ class Child {
  private:
   friend Child begin(const Request& request);
   Child() = default;
+  std::string name_;
+  confinement::Expectation expectation_;
   pid_t pid_ = -1;
   Fd pidfd_;
   Fd status_;
@@ -136,13 +144,6 @@ class Child {
 // Starts the child and returns as soon as it is on its way (a fraction of a millisecond). The thread that calls must
 // outlive the child: its end kills the child (PR_SET_PDEATHSIG). Throws Error.
 Child begin(const Request& request);
-
-// The mounts besides "/" that a jail of this shape has, as the worker sees them.
-struct JailMount {
-  std::string target;
-  bool readOnly;
-};
-std::vector<JailMount> expectedMounts(bool system, bool proc, bool dev, bool tmp);
 
 // A control group of one VM, where the caller may make one (v1 or v2); limits memory and the number of processes.
 class Cgroup {

@@ -9,7 +9,9 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "ipc/jail/spawn/plan.h"
 #include "ipc/jail/spawn/spawn.h"
@@ -24,6 +26,7 @@ struct StageText {
   const char* part;  // of kPartNames; null: not up for choice
 };
 
+// "{}" stands for the name of the process.
 StageText stageText(Stage stage) {
   switch (stage) {
     case Stage::kStart:
@@ -35,7 +38,7 @@ StageText stageText(Stage stage) {
     case Stage::kDescriptors:
       return {"placing descriptors", nullptr};
     case Stage::kIds:
-      return {"taking on the ids of the worker", nullptr};
+      return {"taking on the ids of the {}", nullptr};
     case Stage::kSession:
       return {"making a session", nullptr};
     case Stage::kKeyring:
@@ -53,7 +56,7 @@ StageText stageText(Stage stage) {
     case Stage::kMountAttributes:
       return {"making a bind read-only (mount_setattr, Linux 5.12)", nullptr};
     case Stage::kMountProc:
-      return {"mounting /proc with the worker's own processes only (subset=pid, Linux 5.8)", nullptr};
+      return {"mounting /proc with the {}'s own processes only (subset=pid, Linux 5.8)", nullptr};
     case Stage::kMountDev:
       return {"binding a device", nullptr};
     case Stage::kMountTmp:
@@ -79,10 +82,32 @@ StageText stageText(Stage stage) {
     case Stage::kSeccomp:
       return {"installing the seccomp filter", nullptr};
     case Stage::kExec:
-      return {"executing the worker", nullptr};
+      return {"executing the {}", nullptr};
     default:
       return {"an unknown step", nullptr};
   }
+}
+
+std::string named(std::string text, const std::string& name) {
+  const std::size_t place = text.find("{}");
+  return place == std::string::npos ? text : text.replace(place, 2, name);
+}
+
+// What went wrong, of the jail of a process of this name.
+Error reportError(const std::string& name, const Report& report) {
+  if (report.stage == Stage::kCgroupNamespace && report.errnoValue == ENOSPC) {
+    return namespaceError(name, report.errnoValue);  // which limit it is, as for the others
+  }
+  const StageText text = stageText(report.stage);
+  const std::string what = named(text.what, name);
+  const std::string message = "the " + name +
+                              "'s jail could not be made: " + systemError(what, report.errnoValue).message() +
+                              " (step " + std::to_string(report.index) + ")";
+  if (report.stage == Stage::kExec) {
+    return Error(ErrorCode::kConfinement, message,
+                 "the " + name + "'s executable must be readable and executable by everybody (mode 0755)");
+  }
+  return Error(ErrorCode::kConfinement, message, withoutHint(text.part));
 }
 
 void writeProcFile(pid_t pid, const char* file, const std::string& text) {
@@ -94,43 +119,32 @@ void writeProcFile(pid_t pid, const char* file, const std::string& text) {
   }
 }
 
-}  // namespace
-
-Child begin(const Request& request) {
-  std::vector<std::string> argvStorage;
-  Plan plan = makePlan(request, argvStorage);
-  const auto has = [&](const char* part) { return request.jail.without.count(part) == 0; };
-
-  int status[2];
-  int go[2];
-  if (::pipe2(status, O_CLOEXEC) != 0) {
-    throw systemError("making a pipe", errno);
+struct Pipe {
+  Pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) {
+      throw systemError("making a pipe", errno);
+    }
+    read.reset(ends[0]);
+    write.reset(ends[1]);
   }
-  Child child;
-  child.status_.reset(status[0]);
-  Fd statusWrite(status[1]);
-  ::fcntl(child.status_.get(), F_SETFL, O_NONBLOCK);
-  if (::pipe2(go, O_CLOEXEC) != 0) {
-    throw systemError("making a pipe", errno);
-  }
-  Fd goRead(go[0]);
-  Fd goWrite(go[1]);
-  plan.status = statusWrite.get();
-  plan.go = goRead.get();
-  const Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-  plan.parent = self.get();
+  Fd read;
+  Fd write;
+};
 
-  clone_args arguments = {};
+struct Process {
+  pid_t pid = -1;
   int pidfd = -1;
-  arguments.flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-                    (plan.userNamespace ? CLONE_NEWUSER : 0) | (has("net-namespace") ? CLONE_NEWNET : 0);
-  if (request.jail.cgroupFolder >= 0) {
-    arguments.flags |= CLONE_INTO_CGROUP;
-    arguments.cgroup = static_cast<std::uint64_t>(request.jail.cgroupFolder);
-  }
-  arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
-  arguments.exit_signal = SIGCHLD;
+  int errnoValue = 0;
+};
 
+// Carries `body`, which does not return, out in a new process.
+template <typename Body>
+Process cloneProcess(clone_args arguments, const Body& body) {
+  Process made;
+  arguments.flags |= CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<std::uint64_t>(&made.pidfd);
+  arguments.exit_signal = SIGCHLD;
   // No handler of this process may run in the child before it has reset them.
   sigset_t all;
   sigset_t before;
@@ -138,18 +152,65 @@ Child begin(const Request& request) {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   const long pid = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
   if (pid == 0) {
-    // By these ends, too, it knows whether the parent lives.
-    ::close(go[1]);
-    ::close(status[0]);
-    runStub(plan);
+    body();
   }
-  const int cloneError = errno;
+  made.errnoValue = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pid < 0) {
-    throw namespaceError(cloneError);
+  made.pid = static_cast<pid_t>(pid);
+  return made;
+}
+
+void waitForEnd(const Fd& pidfd) {
+  // Until it has ended, waitid() takes the stops of a process that a thread of this program traces.
+  pollfd ended = {pidfd.get(), POLLIN, 0};
+  while (::poll(&ended, 1, -1) != 1) {
   }
-  child.pid_ = static_cast<pid_t>(pid);
-  child.pidfd_.reset(pidfd);
+  siginfo_t info;
+  while (::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED) != 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+Child begin(const Request& request) {
+  std::vector<std::string> argvStorage;
+  Plan plan = makePlan(request, argvStorage);
+  Child child;
+  child.name_ = request.name;
+  child.expectation_ = expectationOf(request, plan);
+
+  Pipe status;
+  Pipe go;
+  ::fcntl(status.read.get(), F_SETFL, O_NONBLOCK);
+  plan.status = status.write.get();
+  plan.go = go.read.get();
+  const Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  plan.parent = self.get();
+
+  clone_args arguments = {};
+  arguments.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                    (plan.userNamespace ? CLONE_NEWUSER : 0) |
+                    (request.jail.without.count("net-namespace") == 0 ? CLONE_NEWNET : 0);
+  if (request.jail.cgroupFolder >= 0) {
+    arguments.flags |= CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<std::uint64_t>(request.jail.cgroupFolder);
+  }
+  // By these ends, too, what is made knows whether the parent lives.
+  const auto leaveParent = [&status, &go]() {
+    ::close(go.write.get());
+    ::close(status.read.get());
+  };
+  const Process stub = cloneProcess(arguments, [&]() {
+    leaveParent();
+    runStub(plan);
+  });
+  if (stub.pid < 0) {
+    throw namespaceError(request.name, stub.errnoValue);
+  }
+  child.pid_ = stub.pid;
+  child.pidfd_.reset(stub.pidfd);
+  child.status_ = std::move(status.read);
+  child.expectation_.pid = child.pid_;
 
   if (plan.userNamespace) {
     if (!plan.root) {
@@ -161,14 +222,16 @@ Child begin(const Request& request) {
   if (request.beforeStart) {
     request.beforeStart(child.pid_);
   }
-  if (::write(goWrite.get(), "g", 1) != 1) {
-    throw systemError("starting the worker", errno);
+  if (::write(go.write.get(), "g", 1) != 1) {
+    throw systemError("starting the " + request.name, errno);
   }
   return child;
 }
 
 Child::Child(Child&& other) noexcept
-    : pid_(std::exchange(other.pid_, -1)),
+    : name_(std::move(other.name_)),
+      expectation_(std::move(other.expectation_)),
+      pid_(std::exchange(other.pid_, -1)),
       pidfd_(std::move(other.pidfd_)),
       status_(std::move(other.status_)),
       reaped_(std::exchange(other.reaped_, true)),
@@ -176,6 +239,8 @@ Child::Child(Child&& other) noexcept
 }
 
 Child& Child::operator=(Child&& other) noexcept {
+  std::swap(name_, other.name_);
+  std::swap(expectation_, other.expectation_);
   std::swap(pid_, other.pid_);
   std::swap(pidfd_, other.pidfd_);
   std::swap(status_, other.status_);
@@ -187,13 +252,7 @@ Child& Child::operator=(Child&& other) noexcept {
 Child::~Child() {
   if (pidfd_ && !reaped_) {
     kill();
-    // Until it has ended, waitid() takes the stops of a process that a thread of this program traces.
-    pollfd ended = {pidfd_.get(), POLLIN, 0};
-    while (::poll(&ended, 1, -1) != 1) {
-    }
-    siginfo_t info;
-    while (::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED) != 0 && errno == EINTR) {
-    }
+    waitForEnd(pidfd_);
   }
 }
 
@@ -204,26 +263,15 @@ std::optional<bool> Child::executed() {
     if (errno == EAGAIN || errno == EINTR) {
       return std::nullopt;
     }
-    throw systemError("reading the state of the worker's jail", errno);
+    throw systemError("reading the state of the " + name_ + "'s jail", errno);
   }
   if (got == 0) {
     return true;
   }
   if (got != static_cast<ssize_t>(sizeof(report)) || report.stage >= Stage::kCount) {
-    throw Error(ErrorCode::kInternal, "the worker's jail reported nonsense");
+    throw Error(ErrorCode::kInternal, "the " + name_ + "'s jail reported nonsense");
   }
-  if (report.stage == Stage::kCgroupNamespace && report.errnoValue == ENOSPC) {
-    throw namespaceError(report.errnoValue);  // which limit it is, as for the others
-  }
-  const StageText text = stageText(report.stage);
-  const std::string message = std::string("the worker's jail could not be made: ") +
-                              systemError(text.what, report.errnoValue).message() + " (step " +
-                              std::to_string(report.index) + ")";
-  if (report.stage == Stage::kExec) {
-    throw Error(ErrorCode::kConfinement, message,
-                "the worker's executable must be readable and executable by everybody (mode 0755)");
-  }
-  throw Error(ErrorCode::kConfinement, message, withoutHint(text.part));
+  throw reportError(name_, report);
 }
 
 std::optional<Child::Exit> Child::reap() {

@@ -1,6 +1,7 @@
 // Whether user namespaces can be had here, and if not, what stands in the way.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "vmmhost/error.h"
@@ -19,7 +20,7 @@ int tryUserNamespace();
 // finds out in any case. Who may not, does so unless the folder is a mount point; then the answer is no.
 bool isInChroot();
 
-// What clone3 with this errno means for a worker that was to have namespaces of its own.
-Error namespaceError(int errnoValue);
+// What clone3 with this errno means for a process of this name ("worker") that was to have namespaces of its own.
+Error namespaceError(const std::string& name, int errnoValue);
 
 }  // namespace vmmhost::spawn

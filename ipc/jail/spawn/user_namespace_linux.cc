@@ -100,9 +100,9 @@ bool isInChroot() {
   return !isRootListed() || hasFolderAboveRoot();
 }
 
-Error namespaceError(int errnoValue) {
+Error namespaceError(const std::string& name, int errnoValue) {
   const std::string message =
-      systemError("the kernel refused the worker's user namespace or another one (clone3)", errnoValue).message();
+      systemError("the kernel refused the " + name + "'s user namespace or another one (clone3)", errnoValue).message();
   if (errnoValue == EPERM || errnoValue == EACCES) {
     if (isInChroot()) {
       return Error(ErrorCode::kConfinement, message + "; " + std::string(kChrootText), std::string(kChrootHint));
