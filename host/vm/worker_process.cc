@@ -37,7 +37,7 @@ const char* nameOf(jailed::Phase phase) {
 
 void planRoot(const plugin::LaunchPlan& plan, spawn::Jail& jail) {
   for (const auto& bind : plan.binds) {
-    jail.binds.push_back({bind.source, bind.target});
+    jail.binds.push_back({.source = bind.source, .target = bind.target, .executable = true});
   }
   if (plan.root != plugin::LaunchPlan::Root::kSystem) {
     return;
@@ -53,7 +53,7 @@ void planRoot(const plugin::LaunchPlan& plan, spawn::Jail& jail) {
     targets.push_back(bind.target);
   }
   for (const std::string& file : spawn::filesBesides(targets, libraries.files)) {
-    jail.binds.push_back({file, file});
+    jail.binds.push_back({.source = file, .target = file, .executable = true});
   }
   jail.root = spawn::Jail::Root::kBinds;
   jail.loader = plan.seccompPolicy.has(seccomp::grant::kLoader) ? libraries.loader : std::string();

@@ -41,6 +41,27 @@ int addPath(int ruleset, const char* path, std::uint64_t access) noexcept {
   return result;
 }
 
+// Whatever the root is, since each is there because somebody asked for it. The root is the process's own by now.
+int addCheckedBinds(const Plan& plan, int ruleset) noexcept {
+  constexpr std::uint64_t kNever =
+      LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK | kFsIoctlDev;
+  constexpr std::uint64_t kOfFiles = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | kFsTruncate;
+  for (const auto& mount : plan.mounts) {
+    if (!mount.isChecked) {
+      continue;
+    }
+    std::uint64_t access =
+        mount.readOnly ? LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR : plan.landlockFs & ~kNever;
+    if (mount.isFile) {
+      access &= kOfFiles;
+    }
+    if (const int error = addPath(ruleset, mount.target.c_str(), access)) {
+      return error;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 int landlockAbi() noexcept {
@@ -87,6 +108,9 @@ int makeRuleset(const Plan& plan) noexcept {
 int restrictByLandlock(const Plan& plan, int ruleset) noexcept {
   constexpr std::uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
   int result = addRule(ruleset, plan.executableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
+  if (result == 0) {
+    result = addCheckedBinds(plan, ruleset);
+  }
   if (result == 0 && plan.system) {
     result = addPath(ruleset, "/", kRead | LANDLOCK_ACCESS_FS_EXECUTE);
   } else if (result == 0 && plan.binds) {

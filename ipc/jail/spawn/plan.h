@@ -16,6 +16,10 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage);
 // How a process of this plan has to look from outside; its pid is not known yet.
 confinement::Expectation expectationOf(const Request& request, const Plan& plan);
 
+// request_linux.cc. Throws Error for combinations that must not be: what only a fault of ours can ask for, and what a
+// user gave up that the process cannot do without.
+void validate(const Request& request);
+
 // What a user can do who accepts a jail without this part; empty for null.
 std::string withoutHint(const char* part);
 

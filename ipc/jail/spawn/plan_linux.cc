@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <linux/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -56,6 +57,22 @@ Plan::Mount& addMount(Plan& plan, const std::string& source, std::string target,
 
 void addSystemMount(Plan& plan, const std::string& process, const std::string& path) {
   addMount(plan, path, path, !isFolder(process, path));
+}
+
+void addBind(Plan& plan, const std::string& process, const Bind& bind) {
+  FileIdentity identity;
+  const bool isChecked = bind.descriptor >= 0;
+  if (isChecked) {
+    if (const int error = identify(bind.descriptor, identity)) {
+      throw systemError("root of the " + process + ": " + bind.source, error);
+    }
+  }
+  const bool isFile = isChecked ? identity.type != S_IFDIR : !isFolder(process, bind.source);
+  Plan::Mount& mount = addMount(plan, bind.source, bind.target, isFile);
+  mount.readOnly = bind.readOnly;
+  mount.executable = bind.executable;
+  mount.isChecked = isChecked;
+  mount.identity = identity;
 }
 
 // /usr, what leads into it, and what the dynamic loader reads. Nothing that holds sockets or data of others.
@@ -173,6 +190,7 @@ std::string withoutHint(const char* part) {
 
 Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   requireDescriptorNumbers(request);
+  validate(request);
   const Jail& jail = request.jail;
   const auto has = [&](std::string_view part) { return jail.without.count(std::string(part)) == 0; };
   Plan plan;
@@ -192,7 +210,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     addSystemRoot(plan, request.name);
   }
   for (const Bind& bind : jail.binds) {
-    addMount(plan, bind.source, bind.target, !isFolder(request.name, bind.source));
+    addBind(plan, request.name, bind);
   }
   if (jail.proc) {
     addProc(plan);
@@ -203,6 +221,7 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   if (jail.dev) {
     addDevices(plan, request.name);
   }
+  plan.newNetwork = has("net-namespace");
   plan.executableSlot = descriptorLimit(jail.maxDescriptors);
   addLimits(plan, request);
   if (request.rings > rings::kMaxRings || request.epolls > epolls::kMaxEpolls) {
@@ -277,11 +296,14 @@ void expectNamespaces(const Jail& jail, confinement::Expectation& expected) {
 
 void expectMounts(const Plan& plan, confinement::Expectation& expected) {
   for (const Plan::Mount& mount : plan.mounts) {
+    const std::uint64_t attributes = mount.attributes();
     confinement::ExpectedMount& wanted = expected.mounts.emplace_back();
     wanted.target = "/" + mount.target;
-    wanted.noSetuid = true;
-    wanted.noDevices = !mount.device;
-    wanted.noExecution = mount.device;
+    wanted.readOnly = mount.readOnly;
+    wanted.writable = !mount.readOnly;
+    wanted.noSetuid = (attributes & MOUNT_ATTR_NOSUID) != 0;
+    wanted.noDevices = (attributes & MOUNT_ATTR_NODEV) != 0;
+    wanted.noExecution = (attributes & MOUNT_ATTR_NOEXEC) != 0;
   }
   const auto add = [&expected](const char* target) {
     confinement::ExpectedMount& wanted = expected.mounts.emplace_back();

@@ -23,10 +23,18 @@ namespace vmmhost::spawn {
 inline constexpr std::string_view kPartNames[] = {"user-namespace", "net-namespace",          "cgroup-namespace",
                                                   "landlock",       "nested-namespace-limit", "session-keyring"};
 
+// Always nosuid and nodev. A folder is bound with what is mounted below it.
 struct Bind {
   std::string source;  // absolute, outside
   std::string target;  // absolute, inside
+  // A regular file or folder that the caller has opened (O_PATH will do) and checked; it stays the caller's. This one
+  // is bound: where `source` leads to another, or is a link, by the time that the root is built, the process is not
+  // started. -1: whatever `source` leads to then. At most kMaxCheckedBinds have one.
+  int descriptor = -1;
+  bool readOnly = true;     // false takes a descriptor
+  bool executable = false;  // false: noexec, so that nothing of it becomes executable memory either
 };
+inline constexpr std::size_t kMaxCheckedBinds = 32;
 
 inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
 inline constexpr int kMinDescriptors = 64;
@@ -133,6 +141,7 @@ class Child {
   friend Child begin(const Request& request);
   Child() = default;
   std::string name_;
+  std::vector<std::string> binds_;  // what is bound, in the stub's order
   confinement::Expectation expectation_;
   pid_t pid_ = -1;
   Fd pidfd_;

@@ -53,6 +53,12 @@ StageText stageText(Stage stage) {
       return {"mounting an empty root", nullptr};
     case Stage::kMountBind:
       return {"binding into the root", nullptr};
+    case Stage::kBindOpen:
+      return {"opening what is to be bound into the root", nullptr};
+    case Stage::kBindChanged:
+      return {"what is to be bound into the root is another file by now than the one that was checked", nullptr};
+    case Stage::kBindAttach:
+      return {"binding what was checked into the root (open_tree, mount_setattr, Linux 5.12)", nullptr};
     case Stage::kMountAttributes:
       return {"making a bind read-only (mount_setattr, Linux 5.12)", nullptr};
     case Stage::kMountProc:
@@ -94,18 +100,26 @@ std::string named(std::string text, const std::string& name) {
 }
 
 // What went wrong, of the jail of a process of this name.
-Error reportError(const std::string& name, const Report& report) {
+Error reportError(const std::string& name, const Report& report, const std::vector<std::string>& binds) {
   if (report.stage == Stage::kCgroupNamespace && report.errnoValue == ENOSPC) {
     return namespaceError(name, report.errnoValue);  // which limit it is, as for the others
   }
   const StageText text = stageText(report.stage);
-  const std::string what = named(text.what, name);
+  std::string what = named(text.what, name);
+  const bool isOfABind =
+      report.stage == Stage::kBindOpen || report.stage == Stage::kBindChanged || report.stage == Stage::kBindAttach;
+  if (isOfABind && report.index < binds.size()) {
+    what = binds[report.index] + ": " + what;
+  }
   const std::string message = "the " + name +
                               "'s jail could not be made: " + systemError(what, report.errnoValue).message() +
                               " (step " + std::to_string(report.index) + ")";
   if (report.stage == Stage::kExec) {
     return Error(ErrorCode::kConfinement, message,
                  "the " + name + "'s executable must be readable and executable by everybody (mode 0755)");
+  }
+  if (report.stage == Stage::kBindChanged) {
+    return Error(ErrorCode::kConfinement, message, "start it again once nobody replaces the file any more");
   }
   return Error(ErrorCode::kConfinement, message, withoutHint(text.part));
 }
@@ -178,6 +192,9 @@ Child begin(const Request& request) {
   Child child;
   child.name_ = request.name;
   child.expectation_ = expectationOf(request, plan);
+  for (const Plan::Mount& mount : plan.mounts) {
+    child.binds_.push_back(mount.source);
+  }
 
   Pipe status;
   Pipe go;
@@ -189,8 +206,7 @@ Child begin(const Request& request) {
 
   clone_args arguments = {};
   arguments.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-                    (plan.userNamespace ? CLONE_NEWUSER : 0) |
-                    (request.jail.without.count("net-namespace") == 0 ? CLONE_NEWNET : 0);
+                    (plan.userNamespace ? CLONE_NEWUSER : 0) | (plan.newNetwork ? CLONE_NEWNET : 0);
   if (request.jail.cgroupFolder >= 0) {
     arguments.flags |= CLONE_INTO_CGROUP;
     arguments.cgroup = static_cast<std::uint64_t>(request.jail.cgroupFolder);
@@ -230,6 +246,7 @@ Child begin(const Request& request) {
 
 Child::Child(Child&& other) noexcept
     : name_(std::move(other.name_)),
+      binds_(std::move(other.binds_)),
       expectation_(std::move(other.expectation_)),
       pid_(std::exchange(other.pid_, -1)),
       pidfd_(std::move(other.pidfd_)),
@@ -240,6 +257,7 @@ Child::Child(Child&& other) noexcept
 
 Child& Child::operator=(Child&& other) noexcept {
   std::swap(name_, other.name_);
+  std::swap(binds_, other.binds_);
   std::swap(expectation_, other.expectation_);
   std::swap(pid_, other.pid_);
   std::swap(pidfd_, other.pidfd_);
@@ -271,7 +289,7 @@ std::optional<bool> Child::executed() {
   if (got != static_cast<ssize_t>(sizeof(report)) || report.stage >= Stage::kCount) {
     throw Error(ErrorCode::kInternal, "the " + name_ + "'s jail reported nonsense");
   }
-  throw reportError(name_, report);
+  throw reportError(name_, report, binds_);
 }
 
 std::optional<Child::Exit> Child::reap() {

@@ -38,6 +38,9 @@ enum class Stage : std::uint32_t {
   kMountPrivate,
   kMountRoot,
   kMountBind,
+  kBindOpen,
+  kBindChanged,
+  kBindAttach,
   kMountAttributes,
   kMountProc,
   kMountDev,
@@ -62,6 +65,15 @@ struct Report {
   std::uint32_t index = 0;  // which bind, which limit
 };
 
+// What a file is known by, however it is opened. No mount: its number is another in each mount namespace.
+struct FileIdentity {
+  std::uint32_t deviceMajor = 0, deviceMinor = 0;
+  std::uint64_t inode = 0;
+  std::uint32_t type = 0;     // S_IFMT of its mode
+  std::uint32_t isMount = 0;  // 1: the root of a mount, where statx tells
+  bool operator==(const FileIdentity&) const = default;
+};
+
 // Everything the stub needs, made by the parent; read only in the child.
 struct Plan {
   struct Directory {
@@ -74,6 +86,12 @@ struct Plan {
     std::string source, target;
     bool isFile = false;
     bool device = false;
+    bool readOnly = true;
+    bool executable = true;
+    bool isChecked = false;  // `source` must be what `identity` says
+    FileIdentity identity = {};
+    // MOUNT_ATTR_*
+    std::uint64_t attributes() const noexcept;
   };
   struct Limit {
     std::uint32_t resource;
@@ -85,6 +103,7 @@ struct Plan {
 
   bool root = false;  // started by root: drop supplementary groups
   bool system = false, binds = false, proc = false, dev = false, tmp = false;
+  bool newNetwork = true;
   bool userNamespace = true, cgroupNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;
@@ -114,6 +133,13 @@ struct Plan {
 
 // Never returns.
 [[noreturn]] void runStub(const Plan& plan) noexcept;
+
+// binds_linux.cc. Async-signal-safe; 0 or an errno value.
+int identify(int file, FileIdentity& identity) noexcept;
+// What a checked bind's source leads to now, or an errno value below 0: -ESTALE for another file than the one checked.
+int openChecked(const Plan::Mount& mount) noexcept;
+// Binds the file or folder, as a tree of its own that has its attributes before it is attached. Closes `file`.
+int attachTree(int file, const Plan::Mount& mount) noexcept;
 
 // landlock_linux.cc. Async-signal-safe. A ruleset with rules for plan.readable, or an errno value below 0; and 0 or an
 // errno value, the ruleset closed.

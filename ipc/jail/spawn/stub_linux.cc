@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "ipc/jail/spawn/spawn.h"
 #include "ipc/jail/spawn/stub.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
@@ -40,6 +41,7 @@ class Stub {
     waitForGo();
     enterCgroups();
     placeDescriptors();
+    openBinds();
     becomeIds();
     leaveSession();
     buildRoot();
@@ -161,6 +163,22 @@ class Stub {
           Stage::kDescriptors);
   }
 
+  // Still under the user id of whoever starts it, who has found the way to them: the jailed one need not be able to.
+  void openBinds() noexcept {
+    std::uint32_t index = 0;
+    std::size_t count = 0;
+    for (const auto& mount : plan_.mounts) {
+      if (mount.isChecked) {
+        const int file = openChecked(mount);
+        if (file < 0) {
+          failWith(file == -ESTALE ? Stage::kBindChanged : Stage::kBindOpen, -file, index);
+        }
+        checkedBinds_[count++] = file;
+      }
+      ++index;
+    }
+  }
+
   void becomeIds() noexcept {
     if (!plan_.userNamespace && !plan_.root) {
       return;
@@ -225,8 +243,9 @@ class Stub {
       check(::symlink(link.target.c_str(), link.path.c_str()) == 0, Stage::kMountBind, index++);
     }
     index = 0;
+    std::size_t checked = 0;
     for (const auto& mount : plan_.mounts) {
-      bind(mount, index++);
+      bind(mount, mount.isChecked ? checkedBinds_[checked++] : -1, index++);
     }
     if (plan_.proc) {
       // Processes and nothing else: no interrupts, locks, disks, boot id or settings of the host.
@@ -248,7 +267,7 @@ class Stub {
         Stage::kReadOnly);
   }
 
-  void bind(const Plan::Mount& mount, std::uint32_t index) noexcept {
+  void bind(const Plan::Mount& mount, int checked, std::uint32_t index) noexcept {
     if (mount.isFile) {
       const int fd = ::open(mount.target.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444);
       check(fd >= 0 || errno == EEXIST, Stage::kMountBind, index);
@@ -256,11 +275,15 @@ class Stub {
         ::close(fd);
       }
     }
+    if (mount.isChecked) {
+      if (const int error = attachTree(checked, mount)) {
+        failWith(Stage::kBindAttach, error, index);
+      }
+      return;
+    }
     check(::mount(mount.source.c_str(), mount.target.c_str(), nullptr, MS_BIND | MS_REC, nullptr) == 0,
           mount.device ? Stage::kMountDev : Stage::kMountBind, index);
-    setAttributes(mount.target.c_str(),
-                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (mount.device ? MOUNT_ATTR_NOEXEC : MOUNT_ATTR_NODEV), true,
-                  index);
+    setAttributes(mount.target.c_str(), mount.attributes(), true, index);
   }
 
   void setLimits() noexcept {
@@ -353,6 +376,7 @@ class Stub {
   const Plan& plan_;
   int status_;
   int parent_;  // -1, which no poll looks at: none
+  int checkedBinds_[kMaxCheckedBinds] = {};
 };
 
 }  // namespace

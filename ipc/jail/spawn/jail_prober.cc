@@ -1,0 +1,65 @@
+// The program that tests start in a jail to try whatever it can: it carries out system calls as it is told (prober.h).
+// Static and without sanitizers, so that it lives in an empty root in every build.
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstring>
+
+#include "ipc/jail/spawn/prober.h"
+
+namespace {
+
+using vmmhost::spawn::prober::Answer;
+using vmmhost::spawn::prober::Kind;
+using vmmhost::spawn::prober::Order;
+
+template <typename Value, typename Move>
+bool moveAll(Value& value, Move move) {
+  auto* at = reinterpret_cast<char*>(&value);
+  for (std::size_t left = sizeof(value); left > 0;) {
+    const ssize_t moved = move(3, at, left);
+    if (moved > 0) {
+      at += moved;
+      left -= static_cast<std::size_t>(moved);
+    } else if (moved == 0 || errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
+long carryOut(Order& order) {
+  unsigned long values[6];
+  for (int i = 0; i < 6; ++i) {
+    values[i] = order.arguments[i];
+    if ((order.pointers >> i & 1) != 0) {
+      values[i] = reinterpret_cast<unsigned long>(order.data + order.arguments[i]);
+    }
+  }
+  return ::syscall(static_cast<long>(order.number), values[0], values[1], values[2], values[3], values[4], values[5]);
+}
+
+}  // namespace
+
+int main() {
+  Order order;
+  while (moveAll(order, ::read)) {
+    Answer answer;
+    errno = 0;
+    switch (order.kind) {
+      case Kind::kCall:
+        answer.result = carryOut(order);
+        break;
+    }
+    answer.error = errno;
+    if (order.kind == Kind::kCall) {
+      std::memcpy(answer.data, order.data, sizeof(answer.data));
+    }
+    if (!moveAll(answer, ::write)) {
+      return 2;
+    }
+  }
+  return 0;
+}
