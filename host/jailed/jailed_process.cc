@@ -74,6 +74,9 @@ spawn::Child JailedProcess::start() {
   for (const Passed& passed : plan_.descriptors) {
     request.descriptors.push_back({passed.source.get(), passed.target});
   }
+  for (const Fd& program : plan_.programs) {
+    request.programs.push_back(program.get());
+  }
   request.rings = plan_.rings;
   request.epolls = plan_.epolls;
   request.jail = plan_.jail;
@@ -85,6 +88,7 @@ spawn::Child JailedProcess::start() {
   for (Passed& passed : plan_.descriptors) {
     passed.source.reset();
   }
+  plan_.programs.clear();
   return child;
 }
 

@@ -58,7 +58,8 @@ struct Plan {
   std::vector<std::string> argv;
   spawn::Jail jail;  // but for its control groups: `group`
   std::vector<Passed> descriptors;
-  unsigned rings = 0;  // this and the next as spawn::Request has them
+  std::vector<Fd> programs;  // closed here as well; this and the next two as spawn::Request has them
+  unsigned rings = 0;
   unsigned epolls = 0;
   // A call that a filter ends it for is looked at before it ends: its log and the error of its end tell of it
   // (CallTracer). Where that cannot be had, the process is not started (kUnavailable).

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <kj/debug.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -131,6 +132,17 @@ TEST_F(JailedProcessTest, processThatDoesNotTightenItsJail_isNamedAndKilled) {
   process_->onEnd().wait(io_.waitScope);
   EXPECT_EQ(process_->describeEnd(), "the inmate was ended by SIGKILL");
   EXPECT_EQ(phases_.back(), Phase::kVerified);
+}
+
+TEST_F(JailedProcessTest, programsOfThePlan_areAmongWhatIsVerified) {
+  plan_.jail.rlimits = {{RLIMIT_NPROC, 8}};
+  plan_.programs.emplace_back(::open(tests::built("bin/jail-program").c_str(), O_RDONLY | O_CLOEXEC));
+  start();
+  talk();
+  order('u').wait(io_.waitScope);
+  process_->verify(false);
+  const std::vector<std::string>& verified = process_->verified();
+  EXPECT_NE(std::find(verified.begin(), verified.end(), "descriptors: exactly 0 1 2 3 257"), verified.end());
 }
 
 TEST_F(JailedProcessTest, processThatWasOnceConfined_isLookedAtAnew) {

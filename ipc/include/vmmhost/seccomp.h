@@ -146,4 +146,8 @@ class PolicyChoice {
   std::variant<std::string, std::uint64_t> choice_;
 };
 
+// For a process that may execute the files on `count` descriptors from `first` on (spawn's Request::programs): that,
+// children, waiting for them and ending them.
+void addProgramsByDescriptor(Policy& policy, int first, unsigned count);
+
 }  // namespace vmmhost::seccomp

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "ipc/jail/spawn/prober.h"
+#include "vmmhost/programs.h"
 
 namespace {
 
@@ -41,6 +42,14 @@ long carryOut(Order& order) {
   return ::syscall(static_cast<long>(order.number), values[0], values[1], values[2], values[3], values[4], values[5]);
 }
 
+long callInChild(Order& order) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::_exit(carryOut(order) < 0 ? errno : 0);
+  }
+  return pid;
+}
+
 }  // namespace
 
 int main() {
@@ -51,6 +60,12 @@ int main() {
     switch (order.kind) {
       case Kind::kCall:
         answer.result = carryOut(order);
+        break;
+      case Kind::kCallInChild:
+        answer.result = callInChild(order);
+        break;
+      case Kind::kProgram:
+        answer.result = vmmhost::programs::descriptorOf(static_cast<std::size_t>(order.arguments[0]));
         break;
     }
     answer.error = errno;

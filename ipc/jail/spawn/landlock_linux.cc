@@ -108,6 +108,11 @@ int makeRuleset(const Plan& plan) noexcept {
 int restrictByLandlock(const Plan& plan, int ruleset) noexcept {
   constexpr std::uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
   int result = addRule(ruleset, plan.executableSlot, LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
+  // Files that have no place of their own (memfds) are beyond Landlock: no descriptor that they could have is executed.
+  for (std::size_t i = 0; result == 0 && i < plan.programs.size(); ++i) {
+    result = addRule(ruleset, plan.executableSlot + 1 + static_cast<int>(i),
+                     LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE);
+  }
   if (result == 0) {
     result = addCheckedBinds(plan, ruleset);
   }

@@ -129,16 +129,18 @@ void addProc(Plan& plan) {
 }
 
 // As many as wanted, or as the caller may have itself, whose soft limit the stub raises. Not a number that the stub has
-// something else on.
-int descriptorLimit(int wanted) {
+// something else on, nor, for the executable and the programs behind it, one that they have on the way there.
+int descriptorLimit(int wanted, int programs) {
   rlimit own = {};
-  if (wanted < kRulesetSlot) {
+  if (wanted + programs < kRulesetSlot) {
     return std::max(wanted, kMinDescriptors);
   }
   if (wanted <= kMaxDescriptors || ::getrlimit(RLIMIT_NOFILE, &own) != 0) {
     return kMaxDescriptors;
   }
-  return std::max(kMaxDescriptors, static_cast<int>(std::min<rlim_t>(static_cast<rlim_t>(wanted), own.rlim_max - 1)));
+  const auto most = static_cast<int>(std::min<rlim_t>(own.rlim_max, 1 << 30)) - 1 - programs;
+  const int limit = std::max(kMaxDescriptors, std::min(wanted, most));
+  return programs > 0 && limit < kFirstSpare ? kMaxDescriptors : limit;
 }
 
 // Who takes what a limit does not give. A worker is always that of the VM that is being started.
@@ -172,11 +174,12 @@ void addLimits(Plan& plan, const Request& request) {
 // The stub keeps what it places at kFirstSpare and above meanwhile, and the executable at a number behind all that the
 // worker has.
 void requireDescriptorNumbers(const Request& request) {
-  const std::size_t needed = kFirstSpare + 4 + request.descriptors.size();
+  const std::size_t needed = kFirstSpare + 4 + request.descriptors.size() + request.programs.size();
   if (const auto error = tooLow(RLIMIT_NOFILE, needed, "starting a " + request.name)) {
     throw *error;
   }
-  const std::uint64_t neededByIt = static_cast<std::uint64_t>(request.jail.neededDescriptors) + 1;
+  const std::uint64_t neededByIt =
+      static_cast<std::uint64_t>(request.jail.neededDescriptors) + 1 + request.programs.size();
   if (const auto error = tooLow(RLIMIT_NOFILE, neededByIt, takerOf(request))) {
     throw *error;
   }
@@ -222,7 +225,8 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
     addDevices(plan, request.name);
   }
   plan.newNetwork = has("net-namespace");
-  plan.executableSlot = descriptorLimit(jail.maxDescriptors);
+  plan.programs = request.programs;
+  plan.executableSlot = descriptorLimit(jail.maxDescriptors, static_cast<int>(plan.programs.size()));
   addLimits(plan, request);
   if (request.rings > rings::kMaxRings || request.epolls > epolls::kMaxEpolls) {
     throw Error(ErrorCode::kInternal, "more rings or epoll instances than a " + request.name + " can have");
@@ -246,7 +250,11 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   parameters.makesMemoryFiles = jail.makesMemoryFiles;
   parameters.makesEpolls = jail.makesEpolls;
   parameters.hasProc = jail.proc;
-  plan.filter = seccomp::compile(jail.seccompPolicy.policy(parameters));
+  seccomp::Policy policy = jail.seccompPolicy.policy(parameters);
+  if (!plan.programs.empty()) {
+    seccomp::addProgramsByDescriptor(policy, plan.executableSlot + 1, static_cast<unsigned>(plan.programs.size()));
+  }
+  plan.filter = seccomp::compile(policy);
   argvStorage = request.argv;
   if (request.epolls > 0) {
     argvStorage.push_back(epolls::argumentFor({plan.firstEpoll, request.epolls}));
@@ -335,6 +343,13 @@ confinement::Expectation expectationOf(const Request& request, const Plan& plan)
   expected.descriptors.emplace();
   for (const Passed& passed : request.descriptors) {
     expected.descriptors->push_back(passed.target);
+  }
+  int number = plan.executableSlot;
+  for (const int program : plan.programs) {
+    expected.descriptors->push_back(++number);
+    if (::fstat(program, &info) == 0) {
+      expected.programs.push_back({info.st_dev, info.st_ino});
+    }
   }
   expected.eventDescriptorsAllowed = true;
   expected.firstRing = rings::kFirstDescriptor;

@@ -9,7 +9,9 @@ namespace vmmhost::spawn::prober {
 inline constexpr std::size_t kRoom = 512;
 
 enum class Kind : std::uint32_t {
-  kCall,  // carries system call `number` out
+  kCall,         // carries system call `number` out
+  kCallInChild,  // the same in a child, which ends with the errno; answers the child's pid
+  kProgram,      // programs::descriptorOf(arguments[0])
 };
 
 struct Order {

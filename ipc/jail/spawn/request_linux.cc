@@ -1,17 +1,32 @@
 // What a request must not ask for. Plans of plugins cannot come to any of it; here it is said once for whoever plans.
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <string_view>
 
 #include "ipc/jail/spawn/plan.h"
+#include "vmmhost/programs.h"
 
 namespace vmmhost::spawn {
 namespace {
 
+bool isGivenUp(const Jail& jail, const char* part) {
+  return jail.without.count(part) != 0;
+}
+
 [[noreturn]] void fault(const Request& request, const std::string& what) {
   throw Error(ErrorCode::kInternal, "the plan of the " + request.name + " " + what);
+}
+
+// `part` cannot be given up by a process that is built on it.
+void requirePart(const Request& request, const char* part, const std::string& why) {
+  if (isGivenUp(request.jail, part)) {
+    throw Error(ErrorCode::kInvalidArgument, "the " + request.name + " cannot do without its " + part + ": " + why,
+                std::string("leave out --without ") + part);
+  }
 }
 
 // Absolute, below the root, and one that leads there as it is written.
@@ -57,10 +72,38 @@ void validateBinds(const Request& request) {
   }
 }
 
+void validatePrograms(const Request& request) {
+  if (request.programs.empty()) {
+    return;
+  }
+  if (request.programs.size() > programs::kMaxPrograms) {
+    fault(request, "has more than " + std::to_string(programs::kMaxPrograms) + " programs");
+  }
+  if (request.jail.root == Jail::Root::kSystem) {
+    fault(request, "has programs besides all those of the system");
+  }
+  // Landlock does not see files of memory, and no filter sees a path.
+  if (request.jail.proc) {
+    fault(request, "has programs and a /proc, where a file of memory has a path");
+  }
+  const auto isOfProcesses = [](const Jail::Rlimit& limit) { return limit.resource == RLIMIT_NPROC; };
+  if (std::none_of(request.jail.rlimits.begin(), request.jail.rlimits.end(), isOfProcesses)) {
+    fault(request, "has programs, and no limit of processes (RLIMIT_NPROC)");
+  }
+  requirePart(request, "landlock", "it starts programs, and Landlock says which");
+  for (const int program : request.programs) {
+    struct stat info = {};
+    if (::fstat(program, &info) != 0 || !S_ISREG(info.st_mode)) {
+      fault(request, "has a program that is no regular file");
+    }
+  }
+}
+
 }  // namespace
 
 void validate(const Request& request) {
   validateBinds(request);
+  validatePrograms(request);
 }
 
 }  // namespace vmmhost::spawn

@@ -101,6 +101,12 @@ struct Request {
   // Instances of epoll to start with (vmmhost/epolls.h), on the descriptors behind those of the rings. An argument in
   // front of that of the rings tells the worker.
   unsigned epolls = 0;
+  // Files that the process may execute besides, itself or in children: each is there from the start, on the descriptors
+  // that vmmhost/programs.h tells it, and is executed by execveat(descriptor, "", ..., AT_EMPTY_PATH) alone. Their
+  // numbers lie above its limit of descriptors, so that nothing else comes to have them, not even when they are closed.
+  // At most programs::kMaxPrograms; with them `jail.rlimits` has RLIMIT_NPROC, and there is no /proc. Each is static,
+  // or its loader is `jail.loader`.
+  std::vector<int> programs;
   Jail jail;
   // Called when the process is there and before it does anything, for whoever is to follow it from its first step on.
   // What it throws is thrown, and the process is gone then. May be empty.

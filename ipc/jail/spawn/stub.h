@@ -17,6 +17,7 @@ inline constexpr int kRulesetSlot = 252;  // the lowest
 inline constexpr int kParentSlot = 253;
 inline constexpr int kExecutableRest = 254;  // until it gets there
 inline constexpr int kStatusSlot = 255;
+inline constexpr int kProgramRest = 280;  // and behind it: programs, until they get behind the executable
 inline constexpr int kFirstSpare = 298;
 
 // Where the jail has what /proc is to have: beside the processes, which are mounted below it, one setting that QEMU has
@@ -122,6 +123,7 @@ struct Plan {
   std::vector<int> cgroupTasks;
   int executable = -1;
   int executableSlot = 0;
+  std::vector<int> programs;  // to be on the numbers behind executableSlot
   int status = -1;
   int go = -1;
   int parent = -1;  // a pidfd of the process that makes this plan; -1 where there are none

@@ -20,6 +20,7 @@
 
 #include "ipc/jail/spawn/spawn.h"
 #include "ipc/jail/spawn/stub.h"
+#include "vmmhost/programs.h"
 #include "vmmhost/rings.h"
 #include "vmmhost/seccomp.h"
 
@@ -143,6 +144,12 @@ class Stub {
       moved[i] = ::fcntl(plan_.descriptors[i].source, F_DUPFD_CLOEXEC, kFirstSpare);
       check(moved[i] >= 0, Stage::kDescriptors, static_cast<std::uint32_t>(i));
     }
+    int movedPrograms[programs::kMaxPrograms];
+    const std::size_t programCount = plan_.programs.size();
+    for (std::size_t i = 0; i < programCount; ++i) {
+      movedPrograms[i] = ::fcntl(plan_.programs[i], F_DUPFD_CLOEXEC, kFirstSpare);
+      check(movedPrograms[i] >= 0, Stage::kDescriptors);
+    }
     ::syscall(SYS_close_range, 0u, static_cast<unsigned>(kFirstSpare - 1), 0u);
     for (std::size_t i = 0; i < count; ++i) {
       check(::dup2(moved[i], plan_.descriptors[i].target) >= 0, Stage::kDescriptors, static_cast<std::uint32_t>(i));
@@ -157,10 +164,18 @@ class Stub {
     if (movedRuleset >= 0) {
       check(::dup3(movedRuleset, kRulesetSlot, O_CLOEXEC) >= 0, Stage::kDescriptors);
     }
+    for (std::size_t i = 0; i < programCount; ++i) {
+      check(::dup3(movedPrograms[i], kProgramRest + static_cast<int>(i), O_CLOEXEC) >= 0, Stage::kDescriptors);
+    }
     check(::syscall(SYS_close_range, static_cast<unsigned>(kFirstSpare), ~0u, 0u) == 0, Stage::kDescriptors);
     // Last: until now somebody else's descriptor could have had the number.
     check(::dup3(kExecutableRest, plan_.executableSlot, O_CLOEXEC) >= 0 && ::close(kExecutableRest) == 0,
           Stage::kDescriptors);
+    for (std::size_t i = 0; i < programCount; ++i) {
+      const int rest = kProgramRest + static_cast<int>(i);
+      check(::dup2(rest, plan_.executableSlot + 1 + static_cast<int>(i)) >= 0 && ::close(rest) == 0,
+            Stage::kDescriptors);
+    }
   }
 
   // Still under the user id of whoever starts it, who has found the way to them: the jailed one need not be able to.

@@ -54,6 +54,8 @@ class JailTest : public testing::Test {
   prober::Answer call(long number, std::vector<Argument> arguments = {});
   // -1 times the errno where it fails.
   std::int64_t resultOf(long number, std::vector<Argument> arguments = {});
+  // Of a call in a child of the prober: the status of its end (waitpid).
+  int statusInChild(long number, std::vector<Argument> arguments = {});
   // Whether the call ends a prober in a jail as request_ says by SIGSYS.
   bool isForbidden(long number, std::vector<Argument> arguments = {});
 
@@ -62,7 +64,7 @@ class JailTest : public testing::Test {
   static std::string violationsOf(const Child& child) { return violationsOf(child.expectation()); }
   static std::string violationsOf(const confinement::Expectation& expected);
 
-  Fd executable_, null_, socket_, remote_;
+  Fd executable_, program_, null_, socket_, remote_;
   Request request_;
 
  private:

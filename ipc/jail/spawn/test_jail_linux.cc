@@ -32,7 +32,10 @@ Fd openBuilt(const char* path) {
 }  // namespace
 
 // Opened while this is root, if it is: the folders that they lie in may be closed to others.
-JailTest::JailTest() : executable_(openBuilt("bin/jail-prober")), null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
+JailTest::JailTest()
+    : executable_(openBuilt("bin/jail-prober")),
+      program_(openBuilt("bin/jail-program")),
+      null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
   prepare();
 }
 
@@ -140,6 +143,17 @@ prober::Answer JailTest::call(long number, std::vector<Argument> arguments) {
 std::int64_t JailTest::resultOf(long number, std::vector<Argument> arguments) {
   const prober::Answer answer = call(number, std::move(arguments));
   return answer.result == -1 ? -answer.error : answer.result;
+}
+
+int JailTest::statusInChild(long number, std::vector<Argument> arguments) {
+  const prober::Answer begun = order(prober::Kind::kCallInChild, number, std::move(arguments));
+  EXPECT_GT(begun.result, 0) << std::strerror(begun.error);
+  const prober::Answer ended =
+      call(SYS_wait4, {Argument(static_cast<unsigned long>(begun.result)), Argument::room(sizeof(int)), 0, 0});
+  EXPECT_EQ(ended.result, begun.result);
+  int status = 0;
+  std::memcpy(&status, ended.data, sizeof(status));
+  return status;
 }
 
 bool JailTest::isForbidden(long number, std::vector<Argument> arguments) {
