@@ -224,7 +224,9 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   if (jail.dev) {
     addDevices(plan, request.name);
   }
-  plan.newNetwork = has("net-namespace");
+  plan.newNetwork = jail.network.how == Namespace::How::kNew && has("net-namespace");
+  plan.joinNetwork = jail.network.how == Namespace::How::kJoined ? jail.network.descriptor : -1;
+  plan.joinUser = jail.user.how == Namespace::How::kJoined ? jail.user.descriptor : -1;
   plan.programs = request.programs;
   plan.executableSlot = descriptorLimit(jail.maxDescriptors, static_cast<int>(plan.programs.size()));
   addLimits(plan, request);
@@ -296,9 +298,17 @@ namespace {
 
 void expectNamespaces(const Jail& jail, confinement::Expectation& expected) {
   for (const char* name : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
-    if (jail.without.count(std::string(name) + "-namespace") == 0) {
+    const Namespace::How how = std::string_view(name) == "net" ? jail.network.how : Namespace::How::kNew;
+    if (how == Namespace::How::kJoined) {
+      expected.joinedNamespaces.emplace_back(name, confinement::namespaceOf(jail.network.descriptor));
+    } else if (how == Namespace::How::kKept) {
+      expected.keptNamespaces.emplace_back(name);
+    } else if (jail.without.count(std::string(name) + "-namespace") == 0) {
       expected.newNamespaces.emplace_back(name);
     }
+  }
+  if (jail.user.how == Namespace::How::kJoined) {
+    expected.userNamespaceParent = confinement::namespaceOf(jail.user.descriptor);
   }
 }
 

@@ -1,6 +1,10 @@
 // What a request must not ask for. Plans of plugins cannot come to any of it; here it is said once for whoever plans.
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -72,6 +76,66 @@ void validateBinds(const Request& request) {
   }
 }
 
+void requireKind(const Request& request, const Namespace& joined, int kind, const std::string& name) {
+  if (joined.descriptor < 0 || ::ioctl(joined.descriptor, NS_GET_NSTYPE) != kind) {
+    fault(request, "joins what is no " + name + " namespace");
+  }
+}
+
+void requireOwner(const Request& request) {
+  const Fd owner(::ioctl(request.jail.network.descriptor, NS_GET_USERNS));
+  struct stat owning = {};
+  struct stat joined = {};
+  if (!owner) {
+    throw systemError("asking who owns the network namespace that the " + request.name + " joins", errno);
+  }
+  if (::fstat(owner.get(), &owning) != 0 || ::fstat(request.jail.user.descriptor, &joined) != 0 ||
+      owning.st_dev != joined.st_dev || owning.st_ino != joined.st_ino) {
+    fault(request, "joins a user namespace that does not own the network namespace");
+  }
+}
+
+bool isOwn(const Namespace& joined, const char* path) {
+  struct stat own = {};
+  struct stat theirs = {};
+  return ::stat(path, &own) == 0 && ::fstat(joined.descriptor, &theirs) == 0 && own.st_dev == theirs.st_dev &&
+         own.st_ino == theirs.st_ino;
+}
+
+void validateNamespaces(const Request& request) {
+  const Jail& jail = request.jail;
+  const bool joinsNetwork = jail.network.how == Namespace::How::kJoined;
+  const bool joinsUser = jail.user.how == Namespace::How::kJoined;
+  if (jail.user.how == Namespace::How::kKept) {
+    fault(request, "keeps the user namespace; only a network can be kept");
+  }
+  if (jail.network.how != Namespace::How::kNew) {
+    requirePart(request, "net-namespace", "its network is another one than its own already");
+  }
+  if (joinsUser && !joinsNetwork) {
+    fault(request, "joins a user namespace without a network of it");
+  }
+  if (!joinsNetwork) {
+    return;
+  }
+  requireKind(request, jail.network, CLONE_NEWNET, "network");
+  if (isOwn(jail.network, "/proc/self/ns/net")) {
+    fault(request, "joins the network namespace of the host; that is to be said as keeping it");
+  }
+  const bool isRoot = ::geteuid() == 0;
+  if (isRoot && joinsUser) {
+    fault(request, "joins a user namespace, which root does without");
+  }
+  if (!isRoot && !joinsUser) {
+    fault(request, "joins a network namespace as an ordinary user, but no user namespace that owns it");
+  }
+  if (joinsUser) {
+    requireKind(request, jail.user, CLONE_NEWUSER, "user");
+    requirePart(request, "user-namespace", "it lies below the one that owns its network");
+    requireOwner(request);
+  }
+}
+
 void validatePrograms(const Request& request) {
   if (request.programs.empty()) {
     return;
@@ -103,6 +167,7 @@ void validatePrograms(const Request& request) {
 
 void validate(const Request& request) {
   validateBinds(request);
+  validateNamespaces(request);
   validatePrograms(request);
 }
 

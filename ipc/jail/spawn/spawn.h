@@ -36,6 +36,12 @@ struct Bind {
 };
 inline constexpr std::size_t kMaxCheckedBinds = 32;
 
+// Of a process: one of its own, one that exists already, or that of whoever starts it.
+struct Namespace {
+  enum class How { kNew, kJoined, kKept } how = How::kNew;
+  int descriptor = -1;  // kJoined: as /proc/PID/ns/net is opened; it stays the caller's
+};
+
 inline constexpr int kMaxDescriptors = 256;  // of a worker that needs no more than others
 inline constexpr int kMinDescriptors = 64;
 // Signals of a worker that wait, which the kernel counts by user. Those that carry nothing, as pthread_kill's, arrive
@@ -75,7 +81,16 @@ struct Jail {
   int neededDescriptors = kMinDescriptors;
   // Besides NOFILE, CORE, MEMLOCK, MSGQUEUE and SIGPENDING, which are always set; of the last a lower value holds.
   std::vector<Rlimit> rlimits;
-  std::set<std::string> without;  // of kPartNames
+  std::set<std::string> without;  // of kPartNames; `network` and `user` must be kNew for those that name them
+  // Those of these two kinds; all others are always new. What is asked for here is the host's own doing: no plugin's
+  // plan reaches it.
+  //
+  // A network can be joined by whoever has CAP_SYS_ADMIN over it: root, or an ordinary user who owns the user namespace
+  // that owns the network. The latter names it in `user` (kJoined); it is entered first, and the process gets a user
+  // namespace of its own right below. Root leaves `user` kNew. Who holds that user namespace with capabilities has
+  // power over the process.
+  Namespace network;
+  Namespace user;
   // Control groups to start in, see Cgroup.
   std::vector<int> cgroupTasks;  // v1: open `tasks` files
   int cgroupFolder = -1;         // v2: the folder

@@ -31,6 +31,14 @@ StageText stageText(Stage stage) {
   switch (stage) {
     case Stage::kStart:
       return {"waiting for the host", nullptr};
+    case Stage::kJoinUser:
+      return {"entering the user namespace that owns the network of the {}", nullptr};
+    case Stage::kJoinNetwork:
+      return {"joining the network namespace of the {}", nullptr};
+    case Stage::kJoinClone:
+      return {"making the {} in the network namespace that it joins", nullptr};
+    case Stage::kJoinIds:
+      return {"mapping the ids of the {} into the user namespace that it joins", nullptr};
     case Stage::kCgroup:
       return {"moving into its control group", nullptr};
     case Stage::kCgroupNamespace:
@@ -184,6 +192,53 @@ void waitForEnd(const Fd& pidfd) {
   }
 }
 
+// Has the stub started by way of a process that joins namespaces first, and waits for that one's end: it makes a
+// handful of system calls.
+template <typename LeaveParent>
+JoinReport join(const std::string& name, const Plan& plan, const clone_args& stub, const LeaveParent& leaveParent) {
+  Pipe answer;
+  const Process joiner = cloneProcess(clone_args{}, [&]() {
+    leaveParent();
+    ::close(answer.read.get());
+    runJoiner(plan, stub, answer.write.get());
+  });
+  if (joiner.pid < 0) {
+    throw systemError("starting the " + name, joiner.errnoValue);
+  }
+  const Fd pidfd(joiner.pidfd);
+  pollfd ends[] = {{answer.read.get(), POLLIN, 0}, {pidfd.get(), POLLIN, 0}};
+  while (::poll(ends, 2, -1) < 0 && errno == EINTR) {
+  }
+  JoinReport report;
+  // Written at once, or never: then it was killed, and what it may have started ends by itself, since it is never told
+  // to go on. Not what poll() says of it, which may have looked here before it was written, and there after the end.
+  ::fcntl(answer.read.get(), F_SETFL, O_NONBLOCK);
+  const bool isTold = ::read(answer.read.get(), &report, sizeof(report)) == static_cast<ssize_t>(sizeof(report));
+  ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+  waitForEnd(pidfd);
+  if (!isTold) {
+    throw Error(ErrorCode::kConfinement,
+                "the process that joins namespaces for the " + name + " was ended before it had done so");
+  }
+  return report;
+}
+
+// Of a child that another process made for this one. Not reaped yet, so that its number is not another's.
+Fd pidfdOfChild(const std::string& name, const JoinReport& joined) {
+  if (joined.pid < 0) {
+    if (joined.report.stage == Stage::kJoinClone) {
+      throw namespaceError(name, joined.report.errnoValue);
+    }
+    throw reportError(name, joined.report, {});
+  }
+  Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, joined.pid, 0)));
+  siginfo_t info = {};
+  if (!pidfd || ::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    throw systemError("starting the " + name, errno);
+  }
+  return pidfd;
+}
+
 }  // namespace
 
 Child begin(const Request& request) {
@@ -216,19 +271,29 @@ Child begin(const Request& request) {
     ::close(go.write.get());
     ::close(status.read.get());
   };
-  const Process stub = cloneProcess(arguments, [&]() {
-    leaveParent();
-    runStub(plan);
-  });
-  if (stub.pid < 0) {
-    throw namespaceError(request.name, stub.errnoValue);
+  JoinReport joined;
+  if (plan.joinNetwork < 0) {
+    const Process stub = cloneProcess(arguments, [&]() {
+      leaveParent();
+      runStub(plan);
+    });
+    if (stub.pid < 0) {
+      throw namespaceError(request.name, stub.errnoValue);
+    }
+    child.pid_ = stub.pid;
+    child.pidfd_.reset(stub.pidfd);
+  } else {
+    joined = join(request.name, plan, arguments, leaveParent);
+    child.pid_ = joined.pid;
+    child.pidfd_ = pidfdOfChild(request.name, joined);
   }
-  child.pid_ = stub.pid;
-  child.pidfd_.reset(stub.pidfd);
   child.status_ = std::move(status.read);
   child.expectation_.pid = child.pid_;
+  if (joined.report.stage != Stage::kNone) {
+    throw reportError(request.name, joined.report, child.binds_);
+  }
 
-  if (plan.userNamespace) {
+  if (plan.userNamespace && plan.joinUser < 0) {
     if (!plan.root) {
       writeProcFile(child.pid_, "setgroups", "deny");
     }

@@ -3,6 +3,7 @@
 
 #include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/sched.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -28,6 +29,10 @@ inline constexpr char kOvercommitFile[] = "/proc/sys/vm/overcommit_memory";
 enum class Stage : std::uint32_t {
   kNone,
   kStart,
+  kJoinUser,
+  kJoinNetwork,
+  kJoinClone,
+  kJoinIds,
   kCgroup,
   kCgroupNamespace,
   kDescriptors,
@@ -105,6 +110,7 @@ struct Plan {
   bool root = false;  // started by root: drop supplementary groups
   bool system = false, binds = false, proc = false, dev = false, tmp = false;
   bool newNetwork = true;
+  int joinUser = -1, joinNetwork = -1;  // namespaces
   bool userNamespace = true, cgroupNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;
@@ -135,6 +141,15 @@ struct Plan {
 
 // Never returns.
 [[noreturn]] void runStub(const Plan& plan) noexcept;
+
+// What the process that joins namespaces and starts the stub there (join_linux.cc) tells before it ends: the stub's
+// pid, -1 if there is none, and what went wrong if anything did.
+struct JoinReport {
+  Report report;
+  pid_t pid = -1;
+};
+// Never returns; `stub` is how the stub's process is to be made, and `end` where the report goes.
+[[noreturn]] void runJoiner(const Plan& plan, clone_args stub, int end) noexcept;
 
 // binds_linux.cc. Async-signal-safe; 0 or an errno value.
 int identify(int file, FileIdentity& identity) noexcept;

@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "ipc/jail/spawn/parent.h"
 #include "ipc/jail/spawn/spawn.h"
 #include "ipc/jail/spawn/stub.h"
 #include "vmmhost/programs.h"
@@ -73,21 +74,8 @@ class Stub {
     }
   }
 
-  void bindToParent() noexcept {
-    check(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0, Stage::kParentDeath);
-    requireParent();
-  }
-
-  // No signal comes from a parent that died before it was asked for, and its number cannot be seen from this PID
-  // namespace. Its pidfd is readable then, and the status pipe has no other end, unless another child of the parent has
-  // inherited it; but the pipe is gone before the parent's children are told, the pidfd only afterwards.
-  void requireParent() noexcept {
-    pollfd ends[] = {{status_, 0, 0}, {parent_, POLLIN, 0}};
-    const timespec now = {};
-    if (::syscall(SYS_ppoll, ends, 2, &now, nullptr, 8) != 0) {
-      ::syscall(SYS_exit_group, 127);
-    }
-  }
+  void bindToParent() noexcept { check(spawn::bindToParent(status_, parent_), Stage::kParentDeath); }
+  void requireParent() noexcept { spawn::requireParent(status_, parent_); }
 
   // The parent writes the id maps and the control groups first. End of file: the parent is gone.
   void waitForGo() noexcept {

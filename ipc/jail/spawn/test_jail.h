@@ -35,6 +35,14 @@ struct Argument {
   std::string text;
 };
 
+// A network namespace that nobody is in, and the user namespace that owns it, if that is one of its own.
+struct Network {
+  Fd network;
+  Fd user;
+};
+
+Network makeNetwork(bool hasUserNamespace);
+
 class JailTest : public testing::Test {
  protected:
   JailTest();

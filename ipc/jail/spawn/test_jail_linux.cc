@@ -1,10 +1,12 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,7 +31,44 @@ Fd openBuilt(const char* path) {
   return Fd(::open(tests::built(path).c_str(), O_RDONLY | O_CLOEXEC));
 }
 
+void write(const std::string& path, const std::string& text) {
+  const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  EXPECT_EQ(::write(file.get(), text.data(), text.size()), static_cast<ssize_t>(text.size())) << path;
+}
+
 }  // namespace
+
+Network makeNetwork(bool hasUserNamespace) {
+  int done[2];
+  EXPECT_EQ(::pipe2(done, O_CLOEXEC), 0);
+  const Fd doneRead(done[0]);
+  Fd doneWrite(done[1]);
+  // By the bare call: behind fork() a sanitizer may have a thread of its own, and then no user namespace can be made.
+  const unsigned long flags = CLONE_NEWNET | (hasUserNamespace ? CLONE_NEWUSER : 0) | SIGCHLD;
+  const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr));
+  if (pid == 0) {
+    char byte;
+    ::syscall(SYS_close, done[1]);
+    ::syscall(SYS_read, done[0], &byte, 1);
+    ::syscall(SYS_exit_group, 0);
+  }
+  EXPECT_GT(pid, 0);
+  const std::string folder = "/proc/" + std::to_string(pid);
+  if (hasUserNamespace) {
+    // Another id than jails have, so that it cannot be mixed up with theirs.
+    write(folder + "/setgroups", "deny");
+    write(folder + "/uid_map", "77 " + std::to_string(::geteuid()) + " 1\n");
+    write(folder + "/gid_map", "78 " + std::to_string(::getegid()) + " 1\n");
+  }
+  Network made;
+  made.network.reset(::open((folder + "/ns/net").c_str(), O_RDONLY | O_CLOEXEC));
+  if (hasUserNamespace) {
+    made.user.reset(::open((folder + "/ns/user").c_str(), O_RDONLY | O_CLOEXEC));
+  }
+  doneWrite.reset();
+  EXPECT_EQ(::waitpid(pid, nullptr, 0), pid);
+  return made;
+}
 
 // Opened while this is root, if it is: the folders that they lie in may be closed to others.
 JailTest::JailTest()
