@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <kj/debug.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -132,6 +133,16 @@ TEST_F(JailedProcessTest, processThatDoesNotTightenItsJail_isNamedAndKilled) {
   process_->onEnd().wait(io_.waitScope);
   EXPECT_EQ(process_->describeEnd(), "the inmate was ended by SIGKILL");
   EXPECT_EQ(phases_.back(), Phase::kVerified);
+}
+
+TEST_F(JailedProcessTest, processThatDoesNotEndItsSetUp_isNamedAndKilled) {
+  plan_.jail.setupCapabilities = {CAP_NET_ADMIN};
+  start();
+  talk();
+  const Error error = errorOf(confine());
+  EXPECT_EQ(error.code(), ErrorCode::kConfinement);
+  EXPECT_NE(error.message().find("1 seccomp filters, expected at least 2"), std::string::npos) << error.message();
+  process_->onEnd().wait(io_.waitScope);
 }
 
 TEST_F(JailedProcessTest, programsOfThePlan_areAmongWhatIsVerified) {

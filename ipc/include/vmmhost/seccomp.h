@@ -146,6 +146,11 @@ class PolicyChoice {
   std::variant<std::string, std::uint64_t> choice_;
 };
 
+// For a process that starts with `capabilities` (bits) over namespaces of its own (spawn's Jail::setupCapabilities):
+// what giving them up takes, and a netlink route socket where CAP_NET_ADMIN is among them. endSetup()
+// (vmmhost/setup_stage.h) takes it away again.
+void addSetupStage(Policy& policy, std::uint64_t capabilities);
+
 // For a process that may execute the files on `count` descriptors from `first` on (spawn's Request::programs): that,
 // children, waiting for them and ending them.
 void addProgramsByDescriptor(Policy& policy, int first, unsigned count);

@@ -1,6 +1,10 @@
 // The program that tests start in a jail to try whatever it can: it carries out system calls as it is told (prober.h).
 // Static and without sanitizers, so that it lives in an empty root in every build.
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -8,7 +12,9 @@
 #include <cstring>
 
 #include "ipc/jail/spawn/prober.h"
+#include "vmmhost/error.h"
 #include "vmmhost/programs.h"
+#include "vmmhost/setup_stage.h"
 
 namespace {
 
@@ -50,6 +56,34 @@ long callInChild(Order& order) {
   return pid;
 }
 
+long endSetup(Answer& answer) {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_capset, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  try {
+    vmmhost::endSetup(filter);
+    return 0;
+  } catch (const vmmhost::Error& error) {
+    std::strncpy(reinterpret_cast<char*>(answer.data), error.message().c_str(), sizeof(answer.data) - 1);
+    return 1;
+  }
+}
+
+void* stay(void*) {
+  for (;;) {
+    ::ppoll(nullptr, 0, nullptr, nullptr);
+  }
+}
+
+long startThread() {
+  pthread_t thread;
+  return ::pthread_create(&thread, nullptr, stay, nullptr);
+}
+
 }  // namespace
 
 int main() {
@@ -63,6 +97,12 @@ int main() {
         break;
       case Kind::kCallInChild:
         answer.result = callInChild(order);
+        break;
+      case Kind::kEndSetup:
+        answer.result = endSetup(answer);
+        break;
+      case Kind::kStartThread:
+        answer.result = startThread();
         break;
       case Kind::kProgram:
         answer.result = vmmhost::programs::descriptorOf(static_cast<std::size_t>(order.arguments[0]));

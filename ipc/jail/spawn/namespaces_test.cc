@@ -248,6 +248,9 @@ TEST_F(NamespacesTest, whatMakesNoSense_isRefused) {
     request_.jail.network.descriptor = ownNetwork.get();
     expectRefusal("joins the network namespace of the host");
     request_.jail.network = joined;
+    request_.jail.setupCapabilities = {12};
+    expectRefusal("asks for capabilities over a network that is not its own");
+    request_.jail.setupCapabilities.clear();
     const Network other = makeNetwork(true);
     request_.jail.user = {Namespace::How::kJoined, other.user.get()};
     expectRefusal(isRoot() ? "joins a user namespace, which root does without"

@@ -227,6 +227,9 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   plan.newNetwork = jail.network.how == Namespace::How::kNew && has("net-namespace");
   plan.joinNetwork = jail.network.how == Namespace::How::kJoined ? jail.network.descriptor : -1;
   plan.joinUser = jail.user.how == Namespace::How::kJoined ? jail.user.descriptor : -1;
+  for (const int capability : jail.setupCapabilities) {
+    plan.setupCapabilities |= std::uint64_t{1} << capability;
+  }
   plan.programs = request.programs;
   plan.executableSlot = descriptorLimit(jail.maxDescriptors, static_cast<int>(plan.programs.size()));
   addLimits(plan, request);
@@ -253,6 +256,9 @@ Plan makePlan(const Request& request, std::vector<std::string>& argvStorage) {
   parameters.makesEpolls = jail.makesEpolls;
   parameters.hasProc = jail.proc;
   seccomp::Policy policy = jail.seccompPolicy.policy(parameters);
+  if (plan.setupCapabilities != 0) {
+    seccomp::addSetupStage(policy, plan.setupCapabilities);
+  }
   if (!plan.programs.empty()) {
     seccomp::addProgramsByDescriptor(policy, plan.executableSlot + 1, static_cast<unsigned>(plan.programs.size()));
   }
@@ -350,6 +356,7 @@ confinement::Expectation expectationOf(const Request& request, const Plan& plan)
   }
   expectNamespaces(request.jail, expected);
   expectMounts(plan, expected);
+  expected.minimumFilters = plan.setupCapabilities == 0 ? 1 : 2;
   expected.descriptors.emplace();
   for (const Passed& passed : request.descriptors) {
     expected.descriptors->push_back(passed.target);

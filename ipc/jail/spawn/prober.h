@@ -11,6 +11,8 @@ inline constexpr std::size_t kRoom = 512;
 enum class Kind : std::uint32_t {
   kCall,         // carries system call `number` out
   kCallInChild,  // the same in a child, which ends with the errno; answers the child's pid
+  kEndSetup,  // endSetup() with a filter that lets nobody call socket() or capset(); answers 0, or 1 and what is left
+  kStartThread,  // which stays
   kProgram,      // programs::descriptorOf(arguments[0])
 };
 

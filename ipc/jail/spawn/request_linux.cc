@@ -1,4 +1,5 @@
 // What a request must not ask for. Plans of plugins cannot come to any of it; here it is said once for whoever plans.
+#include <linux/capability.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string>
 #include <string_view>
@@ -16,6 +18,8 @@
 
 namespace vmmhost::spawn {
 namespace {
+
+constexpr std::array<int, 3> kSetupCapabilities = {CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE};
 
 bool isGivenUp(const Jail& jail, const char* part) {
   return jail.without.count(part) != 0;
@@ -136,6 +140,23 @@ void validateNamespaces(const Request& request) {
   }
 }
 
+void validateSetup(const Request& request) {
+  const Jail& jail = request.jail;
+  if (jail.setupCapabilities.empty()) {
+    return;
+  }
+  for (const int capability : jail.setupCapabilities) {
+    if (std::find(kSetupCapabilities.begin(), kSetupCapabilities.end(), capability) == kSetupCapabilities.end()) {
+      fault(request, "asks for capability " + std::to_string(capability) + ", which no set-up is given");
+    }
+  }
+  if (jail.network.how != Namespace::How::kNew || jail.user.how != Namespace::How::kNew) {
+    fault(request, "asks for capabilities over a network that is not its own");
+  }
+  requirePart(request, "user-namespace", "it sets up its network with capabilities that hold there alone");
+  requirePart(request, "net-namespace", "it sets up the network in it");
+}
+
 void validatePrograms(const Request& request) {
   if (request.programs.empty()) {
     return;
@@ -168,6 +189,7 @@ void validatePrograms(const Request& request) {
 void validate(const Request& request) {
   validateBinds(request);
   validateNamespaces(request);
+  validateSetup(request);
   validatePrograms(request);
 }
 

@@ -91,6 +91,11 @@ struct Jail {
   // power over the process.
   Namespace network;
   Namespace user;
+  // Capabilities (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE, and no others) that the process starts with, over a
+  // user and a network namespace which must be its own, to set up the latter. Its bounding set is empty all the same.
+  // It gives them up by endSetup() (vmmhost/setup_stage.h) before it reads any input, so that who looks at it then
+  // finds none and one filter more: expectation() of the child asks for that.
+  std::set<int> setupCapabilities;
   // Control groups to start in, see Cgroup.
   std::vector<int> cgroupTasks;  // v1: open `tasks` files
   int cgroupFolder = -1;         // v2: the folder
@@ -139,7 +144,7 @@ class Child {
 
   pid_t pid() const { return pid_; }
   int pidfd() const { return pidfd_.get(); }
-  // How it has to look from outside once it is executed, before it opens,
+  // How it has to look from outside once it is executed (and has ended its set-up, if it has one), before it opens,
   // closes or starts anything and while it is dumpable.
   const confinement::Expectation& expectation() const { return expectation_; }
 

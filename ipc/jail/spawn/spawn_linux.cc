@@ -87,6 +87,8 @@ StageText stageText(Stage stage) {
       return {"resetting signals", nullptr};
     case Stage::kCapabilities:
       return {"dropping capabilities", nullptr};
+    case Stage::kSetupCapabilities:
+      return {"keeping capabilities for the set-up of the {}", nullptr};
     case Stage::kNoNewPrivs:
       return {"setting no_new_privs", nullptr};
     case Stage::kParentDeath:

@@ -57,6 +57,7 @@ enum class Stage : std::uint32_t {
   kLimits,
   kSignals,
   kCapabilities,
+  kSetupCapabilities,
   kNoNewPrivs,
   kParentDeath,
   kLandlock,
@@ -111,6 +112,7 @@ struct Plan {
   bool system = false, binds = false, proc = false, dev = false, tmp = false;
   bool newNetwork = true;
   int joinUser = -1, joinNetwork = -1;  // namespaces
+  std::uint64_t setupCapabilities = 0;  // bits
   bool userNamespace = true, cgroupNamespace = true, nestedLimit = true, keyring = true, landlock = true;
   std::vector<Directory> directories;
   std::vector<Link> links;

@@ -314,6 +314,9 @@ class Stub {
 
   void dropCapabilities() noexcept {
     check(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0, Stage::kCapabilities);
+    if (plan_.setupCapabilities != 0) {
+      keepForSetup();
+    }
     for (int capability = 0; capability <= plan_.lastCapability; ++capability) {
       check(::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0, Stage::kCapabilities,
             static_cast<std::uint32_t>(capability));
@@ -323,9 +326,26 @@ class Stub {
                                     SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
     check(::prctl(PR_SET_SECUREBITS, kBits, 0, 0, 0) == 0, Stage::kCapabilities);
     __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    const __user_cap_data_struct none[2] = {};
-    check(::syscall(SYS_capset, &header, none) == 0, Stage::kCapabilities);
+    const auto kept = static_cast<std::uint32_t>(plan_.setupCapabilities);  // those there are have low numbers
+    const __user_cap_data_struct sets[2] = {{kept, kept, kept}, {}};
+    check(::syscall(SYS_capset, &header, sets) == 0, Stage::kCapabilities);
     check(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, Stage::kNoNewPrivs);
+  }
+
+  // What is ambient is what it has after exec. That takes no bounding set, which is emptied behind this all the same;
+  // once securebits are locked, nothing else becomes ambient.
+  void keepForSetup() noexcept {
+    __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2] = {};
+    check(::syscall(SYS_capget, &header, data) == 0, Stage::kSetupCapabilities);
+    data[0].inheritable = static_cast<std::uint32_t>(plan_.setupCapabilities);
+    check(::syscall(SYS_capset, &header, data) == 0, Stage::kSetupCapabilities);
+    for (int capability = 0; capability <= plan_.lastCapability; ++capability) {
+      if ((plan_.setupCapabilities >> capability & 1) != 0) {
+        check(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0, Stage::kSetupCapabilities,
+              static_cast<std::uint32_t>(capability));
+      }
+    }
   }
 
   // While the calls for it are still allowed, and memory can be locked: kernels before 5.12 and from 6.14 on count that
