@@ -195,7 +195,7 @@ kj::Promise<void> JailedProcess::awaitEnd() {
 
 kj::Promise<void> JailedProcess::noteEnd(spawn::Child::Exit exit) {
   const End end{exit, group_.outOfMemory(), std::nullopt};
-  if (exit.kind != spawn::Child::Exit::Kind::kSignal || exit.value != SIGSYS || !explanation_.empty()) {
+  if (exit.kind != spawn::Child::Exit::Kind::kSignal || exit.value != SIGSYS || isOwnExplanation_) {
     end_ = end;
     return kj::READY_NOW;
   }
@@ -222,34 +222,35 @@ void JailedProcess::noteForbiddenCalls() {
   parameters.makesEpolls = jail.makesEpolls;
   parameters.hasProc = jail.proc;
   for (const TracedCall& call : tracer_->take()) {
-    if (explained_ == kMostExplained && call.process != child_.pid()) {
+    const bool isOwn = call.process == child_.pid();
+    if (!isOwn && ++explained_ > kMostExplained) {
       continue;
     }
-    explained_ += call.process == child_.pid() ? 0 : 1;
     const std::string text = jailed::explain(call, jail.seccompPolicy, parameters);
     log_.write(Severity::kError, "jail", "a filter ended " + text);
-    // The last of those that the policy of its start forbids, which are beyond doubt.
-    const bool isForbiddenToAll = isForbidden(call, jail.seccompPolicy, parameters);
-    if (isForbiddenToAll || !hasExplanation_) {
+    // A call that even the policy of its start forbids is beyond doubt; of others a thread that ended with the rest may
+    // look as if it had made one.
+    const unsigned rank = 1 + (isOwn ? 2 : 0) + (isForbidden(call, jail.seccompPolicy, parameters) ? 1 : 0);
+    if (rank >= explanationRank_) {
+      explanationRank_ = rank;
       explanation_ = text;
-      hasExplanation_ = isForbiddenToAll;
+      isOwnExplanation_ = isOwn;
     }
   }
 }
 
 std::string JailedProcess::describeEnd() const {
   const spawn::Child::Exit exit = end_ ? end_->exit : spawn::Child::Exit();
-  const bool isSelf = exit.kind == spawn::Child::Exit::Kind::kSignal && exit.value == SIGSYS;
-  // Of one that goes on without the process of its own that was ended, it may be what it died of.
-  const std::string before = explanation_.empty() || isSelf ? "" : "; before that a filter ended " + explanation_;
+  // Of one that went on without a process of its own that was ended, it may be what it died of.
+  const std::string explanation =
+      explanation_.empty() ? "" : (isOwnExplanation_ ? ": " : "; before that a filter ended ") + explanation_;
   switch (exit.kind) {
     case spawn::Child::Exit::Kind::kCode:
-      return "the " + plan_.name + " exited with code " + std::to_string(exit.value) + before;
+      return "the " + plan_.name + " exited with code " + std::to_string(exit.value) + explanation;
     case spawn::Child::Exit::Kind::kSignal:
       return "the " + plan_.name + " was ended by " + signalName(exit.value) +
              (exit.value == SIGSYS ? " (a system call that its jail forbids)" : "") +
-             (end_->forbidden ? ": " + describe(*end_->forbidden) : "") +
-             (isSelf && !explanation_.empty() ? ": " + explanation_ : "") + before;
+             (end_->forbidden ? ": " + describe(*end_->forbidden) : "") + explanation;
     case spawn::Child::Exit::Kind::kUnknown:
       break;
   }

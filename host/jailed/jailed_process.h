@@ -152,9 +152,10 @@ class JailedProcess {
   std::unique_ptr<rpc::Connection> connection_;
   std::size_t maxUnansweredCalls_ = 0;
   std::vector<std::string> verified_;
-  std::string explanation_;  // of the call that a filter ended one of its processes for
-  unsigned explained_ = 0;
-  bool hasExplanation_ = false;  // and it is one that the policy of its start forbids
+  std::string explanation_;        // of a call that a filter ended it for, or else one of its processes
+  bool isOwnExplanation_ = false;  // of its own call
+  unsigned explanationRank_ = 0;   // the higher, the surer that it tells of the end
+  unsigned explained_ = 0;         // calls of its processes
   std::optional<End> end_;
   kj::Own<kj::UnixEventPort::FdObserver> callObserver_;
   kj::Promise<void> callPump_ = nullptr;
