@@ -17,27 +17,26 @@ constexpr std::size_t kUsed = 16 * kMib;
 // What the reading itself takes and gives back is far from it.
 constexpr std::int64_t kMuch = kUsed / 2;
 
-// Memory of which the first kUsed bytes are in use.
+// Memory of which the first kUsed bytes are in use. What lies beside each other is one mapping to the kernel: a page
+// that nobody may touch is on either side.
 class Mapping {
  public:
   explicit Mapping(std::size_t bytes)
-      : bytes_(bytes),
-        start_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
-        // What lies beside each other is one mapping to the kernel.
-        guard_(::mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    std::memset(start_, 1, kUsed);
+      : bytes_(kPage + bytes + kPage),
+        start_(static_cast<std::byte*>(
+            ::mmap(nullptr, bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {
+    ::mprotect(start_ + kPage, bytes, PROT_READ | PROT_WRITE);
+    std::memset(start_ + kPage, 1, kUsed);
   }
-  ~Mapping() {
-    ::munmap(start_, bytes_);
-    ::munmap(guard_, 4096);
-  }
+  ~Mapping() { ::munmap(start_, bytes_); }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
  private:
+  static constexpr std::size_t kPage = 4096;
+
   std::size_t bytes_;
-  void* start_;
-  void* guard_;
+  std::byte* start_;
 };
 
 std::int64_t growth(std::uint64_t guestBytes, std::size_t mapped) {
